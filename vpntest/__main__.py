@@ -1,0 +1,7 @@
+"""`python -m vpntest`."""
+
+import sys
+
+from vpntest.cli import main
+
+sys.exit(main())

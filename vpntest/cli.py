@@ -1,0 +1,350 @@
+"""The command line: arguments in, calls out. What a call does stands in the package that it names.
+
+Imports are inside the functions: `vpntest --help` must not wait for netlink and TLS libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from vpntest import __version__
+from vpntest.errors import CannotMeasure, NothingSelected, UsageError, VpntestError
+
+if TYPE_CHECKING:
+    from vpntest.judge.verdict import Judgement
+    from vpntest.lab.profiles import Profile
+    from vpntest.plan.model import Plan
+    from vpntest.probe.observation import Record
+    from vpntest.tunnel.cage import Cage
+    from vpntest.tunnel.vantage import Vantage
+
+DONE, DIFFERS, CONFIG_FAULT, OUR_FAULT, CANNOT_MEASURE = 0, 1, 2, 3, 4
+_LONGEST_LINE = 1000
+INTERRUPTED = 128
+"""Plus the signal's number."""
+
+EXAMPLES = """\
+examples:
+  sudo vpntest run configs/           each config in the folder against every built-in platform
+  sudo vpntest run plan.toml          what plan.toml asks for
+  sudo vpntest demo                   the same on an embedded lab: censor, platforms and VPN servers on this machine
+  vpntest doctor                      what this machine can do, and the command that adds what is missing
+
+exit status:
+  0 done   1 demo differs from its truth   2 usage or config error   3 fault of vpntest
+  4 could not measure (no root, a tool missing, the line is dead)   5 nothing selected   130, 143 interrupted
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vpntest",
+        description="Which VPN setups still get people around the blocking on this network, and how the others fail.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vpntest {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument("--format", choices=("table", "json", "markdown"), default="table", help="of the result")
+    output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
+    output.add_argument("--width", type=int, metavar="COLUMNS", help="of the table; default: the terminal's")
+    output.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of the table")
+    output.add_argument("--timings", action="store_true", help="say on stderr where the time went")
+
+    select = argparse.ArgumentParser(add_help=False)
+    select.add_argument("--tunnel", action="append", metavar="NAME", help="only this tunnel (may be repeated)")
+    select.add_argument("--platform", action="append", metavar="ID", help="only this platform (may be repeated)")
+
+    run = commands.add_parser(
+        "run", parents=[output, select], help="raise, probe, judge, print the matrix (needs root)"
+    )
+    run.add_argument(
+        "paths", nargs="+", type=Path, metavar="PLAN|DIR|FILE", help="a plan, a folder of configs, configs"
+    )
+    run.set_defaults(call=_run)
+
+    demo = commands.add_parser(
+        "demo", parents=[output, select], help="the same on the embedded lab, held against its truth (needs root)"
+    )
+    demo.add_argument(
+        "--profile", default="ru_2023_08_vpn", metavar="NAME", help="the lab's censor (default: %(default)s)"
+    )
+    demo.set_defaults(call=_demo)
+
+    judge = commands.add_parser("judge", parents=[output], help="judge a kept run (JSON) again, offline")
+    judge.add_argument("kept", type=Path, metavar="RUN.json")
+    judge.set_defaults(call=_judge)
+
+    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor.set_defaults(call=_doctor)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit status of the contract; never raises."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.call(arguments))
+    except VpntestError as error:
+        _say(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of stdout has gone (`vpntest … | head`); it must not hear a traceback as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED + signal.SIGINT
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        _say("this is a fault of vpntest, not of the network; please report the lines above")
+        return OUR_FAULT
+
+
+def _say(line: str) -> None:
+    from vpntest.report.text import plain
+
+    # A line may hold what a stranger named a file: the terminal must not obey it.
+    print(f"vpntest: {plain(line, _LONGEST_LINE)}", file=sys.stderr, flush=True)
+
+
+# ── run and demo ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from vpntest.plan.read import read_plan
+    from vpntest.tunnel.cage import Cage
+    from vpntest.tunnel.namespace import Namespace
+    from vpntest.tunnel.raising import outside
+
+    plan = _selected(read_plan(arguments.paths), arguments)
+    faulty = _say_problems(plan)
+    if not any(tunnel.config for tunnel in plan.tunnels):
+        return CONFIG_FAULT if faulty else CANNOT_MEASURE
+    _need_root()
+    with _stream(arguments) as stream:
+        # Read before the cage hides /run, where many hosts keep their resolv.conf.
+        line = outside(Namespace.current(), plan.settings)
+        with contextlib.closing(Cage.open()) as cage:
+            record, status = asyncio.run(_measured(plan, line, cage))
+        judgement = _print(record, arguments, stream)
+    if status == DONE and judgement.local_outage is not None:
+        _say("the line itself is dead: no control answered, so nothing was judged")
+        return CANNOT_MEASURE
+    return status or (CONFIG_FAULT if faulty else DONE)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from vpntest.lab.internet import raise_lab
+    from vpntest.lab.profiles import load
+    from vpntest.lab.truth import compare, say
+    from vpntest.plan.read import read_plan
+    from vpntest.tunnel.cage import Cage
+    from vpntest.tunnel.raising import outside
+
+    profile = load(arguments.profile)
+    _need_root()
+
+    async def in_lab(cage: Cage) -> tuple[Profile, Record, int]:
+        _progress(f"raising the lab with the censor {profile.id}")
+        lab = await raise_lab(profile, cage)
+        try:
+            plan = _selected(read_plan([lab.plan]), arguments)
+            # The lab's own profile: without a carrier that the machine lacks, another matrix is true.
+            return lab.profile, *await _measured(plan, outside(lab.client, plan.settings), cage)
+        finally:
+            await lab.lower()
+
+    with _stream(arguments) as stream:
+        with contextlib.closing(Cage.open()) as cage:
+            profile, record, status = asyncio.run(in_lab(cage))
+        judgement = _print(record, arguments, stream)
+        if status != DONE:
+            return status
+        differences = compare(profile, judgement)
+        # Beneath the matrix for people; beside it where a machine reads stdout.
+        print(say(profile, judgement, differences), file=stream if arguments.format == "table" else sys.stderr)
+    return DIFFERS if differences else DONE
+
+
+async def _measured(plan: Plan, line: Vantage, cage: Cage) -> tuple[Record, int]:
+    """A run to its end, or to the first SIGINT or SIGTERM: what was measured, and the exit status that follows."""
+    import asyncio
+    import traceback
+
+    from vpntest.run import Run
+    from vpntest.tunnel.carriers import find
+
+    run = Run(plan, line, cage, find(), _progress)
+    task = asyncio.ensure_future(run.measure())
+    received: list[int] = []
+
+    def interrupt(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt, number)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        _say("interrupted; what was measured until now follows")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    status = DONE
+    for fault in run.faults:
+        if isinstance(fault, CannotMeasure):
+            _say(str(fault))
+            status = status or CANNOT_MEASURE
+        else:
+            traceback.print_exception(fault)
+            status = OUR_FAULT
+    return run.record(), INTERRUPTED + received[0] if received else status
+
+
+def _selected(plan: Plan, arguments: argparse.Namespace) -> Plan:
+    """The plan with only the tunnels and platforms that were asked for. Raises UsageError for a name that it lacks."""
+    import msgspec
+
+    def chosen(have: dict[str, Any], wanted: list[str] | None, what: str) -> tuple[Any, ...]:
+        for name in wanted or ():
+            if name not in have:
+                raise UsageError(f"the plan has no {what} called {name!r}; it has: {', '.join(have) or 'none'}")
+        return tuple(value for name, value in have.items() if wanted is None or name in wanted)
+
+    tunnels = chosen({tunnel.name: tunnel for tunnel in plan.tunnels}, arguments.tunnel, "tunnel")
+    platforms = chosen({platform.id: platform for platform in plan.platforms}, arguments.platform, "platform")
+    if not tunnels or not platforms:
+        raise NothingSelected("nothing to measure: the plan has no tunnel or no platform")
+    return msgspec.structs.replace(plan, tunnels=tunnels, platforms=platforms)
+
+
+def _say_problems(plan: Plan) -> bool:
+    """One line for each thing that the reader must know of the configs. True where a config is broken."""
+    for tunnel in plan.tunnels:
+        for warning in tunnel.warnings:
+            _say(f"{tunnel.name}: {warning}")
+        if tunnel.problem:
+            _say(f"{tunnel.name}: {tunnel.problem.mechanism}: {tunnel.problem.reason}")
+    return any(tunnel.problem is not None and tunnel.problem.mechanism == "invalid" for tunnel in plan.tunnels)
+
+
+def _need_root() -> None:
+    """Raises CannotMeasure without root; with it, takes as many descriptors as this box allows."""
+    import resource
+
+    if os.geteuid() != 0:
+        raise CannotMeasure("tunnels need root (network namespaces and devices); run it with sudo")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+# ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    from vpntest.report.document import decode
+
+    try:
+        kept = arguments.kept.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{arguments.kept}: cannot be read ({error.strerror})") from error
+    with _stream(arguments) as stream:
+        judgement = _print(decode(kept), arguments, stream)
+    return CANNOT_MEASURE if judgement.local_outage is not None else DONE
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from vpntest.tunnel.carriers import find
+
+    carriers = find()
+    print(carriers.table())
+    return DONE if carriers.any() else CANNOT_MEASURE
+
+
+@contextlib.contextmanager
+def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
+    """Where the result goes.
+
+    A file is opened before the measuring, so that a bad path costs no run, and takes its name only when it is whole:
+    until then an older result stays what it was.
+    """
+    target: Path | None = arguments.output
+    if target is None:
+        yield sys.stdout
+        return
+    try:
+        # What lies below /run is out of sight once the cage is open, and a device or pipe keeps its name.
+        in_place = (target.exists() and not target.is_file()) or target.resolve().is_relative_to("/run")
+        path = target if in_place else target.with_name(f".{target.name}.{os.getpid()}")
+        stream = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written ({error.strerror})") from error
+    try:
+        with stream:
+            yield stream
+        if path != target:
+            path.replace(target)
+    finally:
+        if path != target:
+            path.unlink(missing_ok=True)
+
+
+def _print(record: Record, arguments: argparse.Namespace, stream: TextIO) -> Judgement:
+    """Judges the record and writes it in the form that was asked for."""
+    from vpntest.judge.judging import judge
+
+    judgement = judge(record)
+    if arguments.format == "json":
+        from vpntest.report.document import encode
+
+        stream.write(encode(record, judgement).decode() + "\n")
+    elif arguments.format == "markdown":
+        from vpntest.report.markdown import render as render_markdown
+
+        stream.write(render_markdown(record, judgement))
+    else:
+        from vpntest.report.terminal import render
+
+        width = arguments.width or shutil.get_terminal_size((120, 24)).columns
+        colour = _in_colour(arguments.color, stream)
+        unicode = stream.encoding.lower().replace("-", "") == "utf8"
+        stream.write(render(record, judgement, width=width, colour=colour, unicode=unicode))
+    stream.flush()
+    if arguments.timings:
+        from vpntest.report.timings import render as render_timings
+
+        print(render_timings(record), file=sys.stderr)
+    return judgement
+
+
+def _in_colour(choice: str, stream: TextIO) -> bool:
+    """`--color`, then NO_COLOR (no-color.org), then whether a person looks at it."""
+    if choice != "auto":
+        return choice == "always"
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def _progress(line: str) -> None:
+    """What is going on, for a person who waits; a log file hears nothing of it."""
+    if sys.stderr.isatty():
+        _say(line)
