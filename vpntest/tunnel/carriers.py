@@ -1,0 +1,207 @@
+"""The programs that carry tunnels: which of them this box has, what they can do, and which one a tunnel gets."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass
+from typing import assert_never
+
+from vpntest.plan.model import OpenVpnConfig, Problem, ProxyConfig, TunnelSpec, WireGuardConfig
+from vpntest.tunnel.namespace import Namespace
+
+KERNEL = "kernel"
+_TIMEOUT = 10.0
+
+_OPENVPN_MINIMUM = (2, 5)
+"""`data-ciphers` and the management interface's `>UPDOWN` as we use them."""
+_TUN_IN_NAMESPACE = b'{"inbounds": [{"type": "tun", "netns": "none", "address": "172.19.0.1/30", "stack": "gvisor"}]}'
+"""A config that only a sing-box accepts that can make its TUN in a given namespace (1.14)."""
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """One way of carrying tunnels on this box."""
+
+    name: str
+    """`kernel` (WireGuard in the kernel), `wireguard-go`, `amneziawg-go`, `openvpn`, `sing-box`."""
+    program: str | None
+    """Its path; None for the kernel, and where it is missing."""
+    version: str | None
+    """As it calls itself; None where it does not say, or is missing."""
+    features: tuple[str, ...]
+    """What of its optional parts it has."""
+    hint: str = ""
+    """Why it cannot be used, and what to do about it; empty where it can."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether tunnels can be given to it."""
+        return not self.hint
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}" if self.version else self.name
+
+
+@dataclass(frozen=True)
+class Carriers:
+    """What this box has."""
+
+    rows: tuple[Carrier, ...]
+    """Every carrier that we know, also those that are missing: for people to read."""
+
+    def __getitem__(self, name: str) -> Carrier:
+        return next(row for row in self.rows if row.name == name)
+
+    def any(self) -> bool:
+        """Whether some tunnel can be raised on this box at all."""
+        return any(row.usable for row in self.rows)
+
+    def table(self) -> str:
+        """The rows as text for a terminal: name, version, features, and what to do where one is missing."""
+        from tabulate import tabulate
+
+        rows = [
+            (
+                row.name,
+                "ok" if row.usable else "missing",
+                row.version or "",
+                " ".join(feature.removeprefix("with_") for feature in row.features),
+                row.hint,
+            )
+            for row in self.rows
+        ]
+        headers = ("carrier", "", "version", "features", "what to do")
+        return str(tabulate(rows, headers=headers, disable_numparse=True))
+
+    def choose(self, spec: TunnelSpec) -> str | Problem:
+        """The name of the carrier for a tunnel, or why there is none."""
+        if spec.problem is not None:
+            return spec.problem
+        match spec.config:
+            case WireGuardConfig(amnezia=None):
+                names = [KERNEL, "wireguard-go"]
+            case WireGuardConfig():
+                names = ["amneziawg-go"]
+            case OpenVpnConfig():
+                names = ["openvpn"]
+            case ProxyConfig(needs=needs):
+                names = ["sing-box"]
+                missing = ", ".join(f"with_{need}" for need in needs if f"with_{need}" not in self["sing-box"].features)
+                if self["sing-box"].usable and missing:
+                    reason = f"{spec.source}: this sing-box was built without {missing}; install one that has it"
+                    return Problem("unsupported", reason)
+            case None:
+                return Problem("invalid", f"{spec.source}: there is no config")
+            case _ as never:
+                assert_never(never)
+        for name in names:
+            if self[name].usable:
+                return name
+        return Problem("unsupported", f"{spec.source}: {self[names[-1]].hint}")
+
+
+def find(path: str | None = None) -> Carriers:
+    """Looks for every carrier on `path` (as the environment's PATH is by default) and asks each what it is.
+
+    Never raises because one is missing, broken or old: its row says so.
+    """
+    finders = (_kernel, _wireguard_go, _amneziawg_go, _openvpn, _sing_box)
+    rows: dict[int, Carrier] = {}
+
+    def look(position: int) -> None:
+        rows[position] = finders[position](path)
+
+    threads = [threading.Thread(target=look, args=(position,)) for position in range(len(finders))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Carriers(tuple(rows[position] for position in range(len(finders))))
+
+
+def _run(argv: list[str], stdin: bytes = b"") -> tuple[int, str]:
+    try:
+        done = subprocess.run(
+            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return -1, type(exc).__name__
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def _kernel(path: str | None) -> Carrier:
+    del path
+    from pyroute2 import IPRoute, NetlinkError
+
+    try:
+        scratch = Namespace.create()
+    except OSError:
+        return Carrier(KERNEL, None, None, (), "WireGuard in the kernel can be tried by root only; run with sudo")
+    try:
+        with scratch.entered(), IPRoute() as ip:
+            ip.link("add", ifname="probe", kind="wireguard")
+    except NetlinkError:
+        return Carrier(KERNEL, None, None, (), "this kernel has no WireGuard; wireguard-go serves as well")
+    finally:
+        scratch.close()
+    return Carrier(KERNEL, None, None, ())
+
+
+def _userspace(name: str, path: str | None, install: str) -> Carrier:
+    program = shutil.which(name, path=path)
+    if program is None:
+        return Carrier(name, None, None, (), f"{name} is not installed; {install}")
+    status, said = _run([program, "--version"])
+    if status != 0:
+        return Carrier(name, program, None, (), f"{program} does not run; {install}")
+    version = re.search(r"\bv?(\d+\.\d+\.\S+)", said)
+    return Carrier(name, program, version[1] if version else None, ())
+
+
+def _wireguard_go(path: str | None) -> Carrier:
+    return _userspace("wireguard-go", path, "apt install wireguard-go")
+
+
+def _amneziawg_go(path: str | None) -> Carrier:
+    # Its version says nothing about the obfuscation that it knows (all builds call themselves 0.0.20250522): that it
+    # answers key by key when it is configured.
+    return _userspace("amneziawg-go", path, "build github.com/amnezia-vpn/amneziawg-go and put it on PATH")
+
+
+def _openvpn(path: str | None) -> Carrier:
+    name, install = "openvpn", "apt install openvpn"
+    program = shutil.which(name, path=path)
+    if program is None:
+        return Carrier(name, None, None, (), f"openvpn is not installed; {install}")
+    said = _run([program, "--version"])[1]
+    version = re.match(r"OpenVPN (\d+)\.(\d+)\S*", said)
+    if version is None:
+        return Carrier(name, program, None, (), f"{program} does not run; {install}")
+    features = tuple(re.findall(r"\[([^\]]+)\]", said.splitlines()[0]))
+    text = version[0].removeprefix("OpenVPN ")
+    if (int(version[1]), int(version[2])) < _OPENVPN_MINIMUM:
+        return Carrier(name, program, text, features, f"openvpn {text} is too old, 2.5 is needed; {install}")
+    return Carrier(name, program, text, features)
+
+
+def _sing_box(path: str | None) -> Carrier:
+    name, install = "sing-box", "install sing-box 1.14 or newer, built with_gvisor, with_quic and with_utls"
+    program = shutil.which(name, path=path)
+    if program is None:
+        return Carrier(name, None, None, (), f"sing-box is not installed; {install}")
+    status, said = _run([program, "version"])
+    if status != 0:
+        return Carrier(name, program, None, (), f"{program} does not run; {install}")
+    version = re.match(r"sing-box version (\d\S*)", said)
+    tags = re.search(r"^Tags: (\S+)", said, re.MULTILINE)
+    carrier = Carrier(name, program, version[1] if version else None, tuple(tags[1].split(",")) if tags else ())
+    if "with_gvisor" not in carrier.features:
+        return Carrier(
+            name, program, carrier.version, carrier.features, f"this sing-box was built without with_gvisor; {install}"
+        )
+    if _run([program, "check", "-c", "stdin"], _TUN_IN_NAMESPACE)[0] != 0:
+        return Carrier(name, program, carrier.version, carrier.features, f"this sing-box is too old; {install}")
+    return carrier

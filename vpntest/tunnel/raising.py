@@ -1,0 +1,162 @@
+"""Raises tunnels, each in its own namespace, and takes them down again, whatever happens.
+
+Nothing here fails because the network does: a tunnel that does not come up is a :class:`Tunnel` whose last step says
+where it ended and how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vpntest.failures import Failure
+from vpntest.plan.model import OUTSIDE, OpenVpnConfig, Problem, ProxyConfig, Settings, TunnelSpec, WireGuardConfig
+from vpntest.plan.secret import Secret
+from vpntest.tunnel import netlink, openvpn, singbox, wireguard
+from vpntest.tunnel.cage import Cage, Process
+from vpntest.tunnel.carriers import Carriers
+from vpntest.tunnel.ladder import Climb, Fall, Rung, Step
+from vpntest.tunnel.namespace import Namespace, denial
+from vpntest.tunnel.site import Site
+from vpntest.tunnel.vantage import Vantage
+
+RAISE_TIMEOUT = 45.0
+"""Seconds for all rungs together: a name 4, a connection 10, a handshake at three addresses 18, a password 10."""
+
+
+class Tunnel:
+    """One tunnel of the plan, raised or not."""
+
+    def __init__(self, spec: TunnelSpec) -> None:
+        self.spec = spec
+        self.steps: tuple[Step, ...] = ()
+        """The rungs that were tried, in order; the last one has a `failure` where the climb ended before its time."""
+        self.vantage: Vantage | None = None
+        """None unless every rung that can be seen before the first data was reached: `auth`, for proxies `endpoint`."""
+        self.carrier: str | None = None
+        """Program and version that carries it, or was to; None where no carrier was found."""
+        self.problem: Problem | None = spec.problem
+        """Why it can never be raised on this box; None where the network alone decides."""
+        self._undo = contextlib.AsyncExitStack()
+        self._lowering: asyncio.Task[None] | None = None
+
+    async def lower(self) -> None:
+        """Ends the carrier and lets go of the namespace. Safe to call again; goes on if the caller is cancelled."""
+        if self._lowering is None:
+            self._lowering = asyncio.ensure_future(self._undo.aclose())
+        await asyncio.shield(self._lowering)
+
+
+def outside(underlay: Namespace, settings: Settings) -> Vantage:
+    """The line itself. Its resolver is the setting's, else the first of /etc/resolv.conf, else the public one.
+
+    To be called before a cage hides /run, where many hosts keep the file that /etc/resolv.conf points to.
+    """
+    return Vantage(OUTSIDE, underlay, settings.resolver or _host_resolver() or settings.public_resolver)
+
+
+def _host_resolver() -> str | None:
+    try:
+        lines = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver" and _is_address(words[1]):
+            return words[1]
+    return None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+async def raise_tunnel(
+    spec: TunnelSpec, outside: Vantage, cage: Cage, carriers: Carriers, settings: Settings, clock: Callable[[], float]
+) -> Tunnel:
+    """Raises one tunnel over the underlay that `outside` is in. `clock` gives seconds since the run began.
+
+    Never raises for reasons of the network. If it is cancelled, or something of ours breaks, everything that it started
+    is gone before the exception leaves. Raises CannotMeasure where this box gives no namespace, or runs out of
+    something.
+    """
+    tunnel = Tunnel(spec)
+    steps = Climb(clock)
+    try:
+        async with asyncio.timeout(RAISE_TIMEOUT):
+            await _raise(tunnel, steps, outside, cage, carriers, settings)
+    except Fall as fall:
+        if fall.failure in (Failure.INVALID, Failure.UNSUPPORTED):
+            tunnel.problem = tunnel.problem or Problem(
+                "invalid" if fall.failure == Failure.INVALID else "unsupported", fall.detail
+            )
+        await tunnel.lower()
+    except TimeoutError:
+        await tunnel.lower()
+    except BaseException:
+        await tunnel.lower()
+        raise
+    tunnel.steps = tuple(steps.steps)
+    return tunnel
+
+
+async def _raise(
+    tunnel: Tunnel, steps: Climb, outside: Vantage, cage: Cage, carriers: Carriers, settings: Settings
+) -> None:
+    spec = tunnel.spec
+    choice = carriers.choose(spec)
+    if isinstance(choice, Problem):
+        tunnel.problem = choice
+        with steps.rung(Rung.CONFIG):
+            raise Fall(Failure.INVALID if choice.mechanism == "invalid" else Failure.UNSUPPORTED, choice.reason)
+    carrier = carriers[choice]
+    tunnel.carrier = str(carrier)
+    try:
+        netns = Namespace.create()
+        tunnel._undo.callback(netns.close)
+        await netlink.prepare(netns)
+    except OSError as exc:
+        raise denial(exc) from exc
+    site = Site(cage, outside, netns, steps, tunnel._undo, tuple(_secrets(spec.config)))
+    process: Process | None
+    resolvers: tuple[str, ...] = ()
+    match spec.config:
+        case WireGuardConfig() as config:
+            process, resolvers = await wireguard.climb(site, config, carrier), config.dns
+        case OpenVpnConfig() as config:
+            process, resolvers = await openvpn.climb(site, config, carrier)
+        case ProxyConfig() as config:
+            process = await singbox.climb(site, config, carrier, settings.ca_pem)
+        case None:
+            raise AssertionError("a tunnel without a config has a problem")
+    tunnel.vantage = Vantage(
+        spec.name,
+        netns,
+        next(filter(_is_address, resolvers), settings.public_resolver),
+        tuple(steps.steps),
+        answers_locally=isinstance(spec.config, ProxyConfig),
+        count_packets=site.count_packets,
+        alive=lambda: site.count_packets() is not None and (process is None or process.running()),
+    )
+
+
+def _secrets(value: object) -> Iterator[Secret]:
+    match value:
+        case Secret():
+            yield value
+        case dict():
+            for part in value.values():
+                yield from _secrets(part)
+        case list() | tuple():
+            for part in value:
+                yield from _secrets(part)
+        case _ if hasattr(value, "__struct_fields__"):
+            for name in value.__struct_fields__:
+                yield from _secrets(getattr(value, name))

@@ -1,0 +1,148 @@
+"""Where one tunnel is being raised: what each kind of carrier is given, and everything that must be undone later."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import ipaddress
+import re
+import secrets
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from vpntest.plan.model import Server
+from vpntest.plan.secret import Secret
+from vpntest.tunnel import dns, netlink
+from vpntest.tunnel.cage import Cage, Process
+from vpntest.tunnel.ladder import Climb, Fall
+from vpntest.tunnel.namespace import Namespace
+from vpntest.tunnel.vantage import PacketCount, Vantage
+
+HANDSHAKE_TIMEOUT = 16.0
+"""Seconds for a server's first sign of life. WireGuard starts anew every 5 s (REKEY_TIMEOUT): at 0, 5, 10 and 15."""
+SHARE_TIMEOUT = 6.0
+"""Seconds that each address of a server gets at least, where its name has several: one lost start, and a second one."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds for a TCP connection to a server: SYNs at 0, 1, 3 and 7 s."""
+ADDRESSES_TRIED = 3
+"""Addresses of one server that are tried."""
+
+_KEY_MATERIAL = re.compile(r"[A-Za-z0-9+/_-]{32,}={0,2}")
+_TAIL_LINES = 4
+_DETAIL_LENGTH = 240
+
+
+@dataclass
+class Site:
+    """One tunnel's place of work: its cage, underlay and namespace, and the stack of what has to be undone."""
+
+    cage: Cage
+    outside: Vantage
+    netns: Namespace
+    climb: Climb
+    undo: contextlib.AsyncExitStack
+    secrets: Sequence[Secret]
+    """What must never be in a `detail`."""
+    device: str = field(default_factory=lambda: "vx" + secrets.token_hex(5))
+    """The tunnel's link. Random, because the carriers' control sockets are named after it, and have one folder."""
+    _tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_TAIL_LINES))
+
+    @property
+    def underlay(self) -> Namespace:
+        """Where the carrier and its outer packets are."""
+        return self.outside.netns
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
+        env: dict[str, str] | None = None,
+        heard: Callable[[str], None] = lambda line: None,
+    ) -> Process:
+        """Starts the carrier in the underlay. It is stopped with the tunnel, and its output is read until then.
+
+        Only a short tail of the output is kept; `heard` gets each line as it comes.
+        """
+        process = self.cage.spawn(argv, self.underlay, pass_fds=pass_fds, env=env, stdin=stdin)
+
+        async def drain() -> None:
+            async for line in process.lines():
+                self._tail.append(line)
+                heard(line)
+
+        task = asyncio.ensure_future(drain())
+
+        async def done() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        self.undo.push_async_callback(done)
+        self.undo.push_async_callback(process.stop)
+        return process
+
+    def tail(self) -> str:
+        """What the carrier said last, in one short line without secrets."""
+        return self.redact(" | ".join(line.strip() for line in self._tail if line.strip()))
+
+    def redact(self, text: str) -> str:
+        """`text` without the tunnel's secrets, without whatever looks like a key, and not longer than a line."""
+        for secret in self.secrets:
+            if secret.reveal():
+                text = text.replace(secret.reveal(), "***")
+        text = _KEY_MATERIAL.sub("***", text)
+        return text if len(text) <= _DETAIL_LENGTH else "…" + text[-_DETAIL_LENGTH:]
+
+    async def resolve(self, server: Server) -> list[str]:
+        """Addresses of a server, by the resolver of `outside`, IPv4 first. Raises Fall."""
+        try:
+            return [str(ipaddress.ip_address(server.host))]
+        except ValueError:
+            pass
+        four, six = await asyncio.gather(
+            *(dns.ask(self.outside.socket, self.outside.resolver, server.host, kind) for kind in ("A", "AAAA"))
+        )
+        addresses = [*four.answers, *six.answers]
+        if not addresses:
+            raise Fall(four.failure or six.failure or "dns_no_answer", f"{server.host} has no address")
+        return addresses
+
+    def reachable(self, addresses: Sequence[str], port: int) -> list[str]:
+        """Those that the underlay has a route to. Sends nothing. Raises the last OSError where none is left."""
+        fit: list[str] = []
+        refused: OSError | None = None
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            try:
+                with self.outside.socket(family, socket.SOCK_DGRAM) as probe:
+                    probe.connect((address, port))
+            except OSError as exc:
+                refused = exc
+            else:
+                fit.append(address)
+        if not fit and refused is not None:
+            raise refused
+        return fit[:ADDRESSES_TRIED]
+
+    async def connects(self, addresses: Sequence[str], port: int) -> str:
+        """The first address that takes a TCP connection, which is closed at once. Raises the last OSError."""
+        loop = asyncio.get_running_loop()
+        refused: OSError | None = None
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with self.outside.socket(family, socket.SOCK_STREAM) as probe:
+                try:
+                    async with asyncio.timeout(max(CONNECT_TIMEOUT / len(addresses), SHARE_TIMEOUT)):
+                        await loop.sock_connect(probe, (address, port))
+                        return address
+                except OSError as exc:
+                    refused = exc
+        raise refused or TimeoutError()
+
+    def count_packets(self) -> PacketCount | None:
+        """The counters of the tunnel's device; None once it is gone."""
+        return netlink.count(self.netns, self.device)
