@@ -1,0 +1,258 @@
+"""One measured fact, in the shape of OONI's archival formats, and the record of a whole run.
+
+Every field is a fact: what was asked, of whom, from where, when, and what came. No field is an opinion; those are the
+judge's. A record holds all that the judge reads, so that any kept run can be judged again.
+
+OONI's names are kept where OONI has the thing (ooni/spec, data-formats: df-002 DNS, df-005 TCP, df-006 TLS, df-001
+HTTP). Times are float seconds since the run began. Unknown is None, never 0 or false.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from vpntest.plan.model import Kind, Platform, Problem
+
+Role = Literal["target", "neutral", "alternate", "control"]
+"""What a transaction is for.
+
+`target`     as the platform's own client does it: this vantage's resolver, the platform's name
+`neutral`    the same address, a name that no censor lists: says whether the name is the trigger
+`alternate`  the platform's name at the public resolver's address, where this vantage's resolver gives another
+`control`    a URL that nobody blocks
+"""
+
+
+class TcpInfo(Struct, frozen=True, omit_defaults=True):
+    """Some of the kernel's `struct tcp_info` at the end of a connection's life."""
+
+    bytes_received: int
+    """`tcpi_bytes_received`: what the kernel got, though the application may have seen none of it (half a TLS record).
+    The far side's FIN counts as one."""
+    bytes_acked: int
+    """`tcpi_bytes_acked`: what the far side confirmed of ours. Our SYN counts as one, our FIN as another."""
+    retransmits: int
+    """`tcpi_total_retrans`."""
+    unacked: int
+    """`tcpi_unacked`: segments that the far side never confirmed."""
+    rtt_ms: float
+    """`tcpi_rtt`, in milliseconds."""
+    since_last_data_ms: int | None = None
+    """`tcpi_last_data_recv`, in milliseconds; counts from the connect where no data came. None where none was made."""
+
+
+class DnsAnswer(Struct, frozen=True, tag_field="type", tag="dns"):
+    """OONI df-002 `queries`."""
+
+    hostname: str
+    query_type: Literal["A", "AAAA"]
+    resolver_address: str
+    """`address:port`."""
+    resolver: Literal["vantage", "public"]
+    """Whose resolver: this vantage's own, or the public one."""
+    rcode: str | None
+    """`NOERROR`, `NXDOMAIN` …; None where no answer came."""
+    answers: tuple[str, ...] = ()
+    """Addresses, in the order of the first answer."""
+    late: tuple[tuple[str, ...], ...] = ()
+    """Answers to the same query that came after the first and differ from it: a forger's race with the truth."""
+    engine: Literal["udp", "tcp"] = "udp"
+    """What brought the answer. `tcp` where it was too long for UDP, or a proxy brings none over UDP."""
+
+
+class TcpConnect(Struct, frozen=True, tag_field="type", tag="tcp"):
+    """OONI df-005 `tcp_connect`."""
+
+    ip: str
+    port: int
+
+
+class TlsHandshake(Struct, frozen=True, tag_field="type", tag="tls"):
+    """OONI df-006 `tls_handshakes`."""
+
+    address: str
+    """`ip:port`."""
+    server_name: str
+    no_tls_verify: bool
+    """True for the neutral name, whose certificate cannot fit."""
+    tls_version: str | None = None
+    cipher_suite: str | None = None
+    negotiated_protocol: str | None = None
+    peer_certificate: str | None = None
+    """SHA-256 of the leaf, in hex."""
+    issuer: str | None = None
+    """The leaf's issuer, also where verification failed: it names an interceptor."""
+
+
+class HttpExchange(Struct, frozen=True, tag_field="type", tag="http"):
+    """OONI df-001 `requests`, with the body left out but for its length and its title."""
+
+    method: str
+    url: str
+    alpn: str
+    """`h2` or `http/1.1`."""
+    code: int | None = None
+    """None where no response line came."""
+    body_length: int | None = None
+    server: str | None = None
+    location: str | None = None
+    title: str | None = None
+    """The HTML title, at most 120 characters: block pages and challenges name themselves there."""
+    challenge: bool = False
+    """The answer is a test for humans (a `cf-mitigated: challenge` header and the like)."""
+
+
+class Transfer(Struct, frozen=True, tag_field="type", tag="transfer"):
+    """Bytes moved over time on one fresh connection."""
+
+    url: str
+    server_name: str
+    direction: Literal["down", "up"]
+    bytes: int
+    """Body bytes moved."""
+    expected: int | None
+    """Body bytes that make the transfer complete; None where only the clock ends it."""
+    samples: tuple[tuple[float, int], ...] = ()
+    """`(seconds since this transfer's first byte, cumulative bytes)`, at most 64 of them."""
+    packets_received: int | None = None
+    """On the tunnel's device, during this transfer; None outside."""
+    packets_sent: int | None = None
+    address: str | None = None
+    """`ip:port` that was connected to."""
+
+
+class SmallExchanges(Struct, frozen=True, tag_field="type", tag="small"):
+    """Many small requests, one after another on one connection: meets a packet budget long before a byte budget."""
+
+    url: str
+    done: int
+    """Exchanges completed."""
+    wanted: int
+    bytes: int
+    """Bytes both ways on the connection, by TCP_INFO where known."""
+    packets_received: int | None = None
+    packets_sent: int | None = None
+
+
+class RungStep(Struct, frozen=True, tag_field="type", tag="rung"):
+    """A rung of the tunnel's ladder, climbed while raising it; `failure` is where the climb ended."""
+
+    rung: str
+    detail: str = ""
+
+
+class Address(Struct, frozen=True, tag_field="type", tag="address"):
+    """An address that somebody outside saw: of our exit (`exit`), or of the resolver that asked for us (`resolver`)."""
+
+    of: Literal["exit", "resolver"]
+    family: Literal[4, 6]
+    address: str | None
+
+
+class Alive(Struct, frozen=True, tag_field="type", tag="alive"):
+    """Whether a tunnel's carrier still ran, and still carried, at the end of the run."""
+
+    carrier_runs: bool
+
+
+Details = DnsAnswer | TcpConnect | TlsHandshake | HttpExchange | Transfer | SmallExchanges | RungStep | Address | Alive
+
+
+class Observation(Struct, frozen=True, kw_only=True):
+    """One measured fact."""
+
+    id: str
+    """Unique in its run: `o1`, `o2` … in the order of ending. Verdicts name their witnesses by it."""
+    vantage: str
+    """`outside` or the tunnel's name."""
+    probe: Literal["rung", "control", "reach", "speed", "carry", "exit", "resolver", "alive"]
+    """Which probe made it.
+
+    `rung` raising a tunnel · `control` the control URLs, before, during and after · `reach` a platform's endpoint ·
+    `speed` goodput of a platform · `carry` the tunnel's load tests · `exit`, `resolver` who the world sees · `alive` at
+    the end
+    """
+    operation: Literal["resolve", "connect", "tls_handshake", "http_round_trip", "transfer", "tunnel"]
+    target: str
+    """What was asked for: a name, an `ip:port`, a URL."""
+    t0: float
+    t: float
+    failure: str | None
+    """None is success; else a word of :mod:`vpntest.failures`."""
+    role: Role = "target"
+    platform: str | None = None
+    service: str | None = None
+    endpoint: str | None = None
+    """The platform endpoint's URL as the platform file has it: groups what belongs together."""
+    attempt: int = 0
+    """From 1; 0 where there are no attempts."""
+    phase: Literal["before", "during", "after"] = "during"
+    """For controls: before the platforms, side by side with them (`attempt` is their round), or after."""
+    transaction: int = 0
+    """Ties a chain resolve → connect → tls_handshake → http_round_trip together; a chain ends at its first failure."""
+    details: Details
+    tcp: TcpInfo | None = None
+    """For connections: the kernel's view at the end."""
+
+
+class TunnelFacts(Struct, frozen=True):
+    """What a record keeps of a tunnel's spec. No secret, no key."""
+
+    name: str
+    kind: Kind
+    source: str
+    servers: tuple[str, ...] = ()
+    """`host:port/transport` of each server."""
+    problem: Problem | None = None
+    warnings: tuple[str, ...] = ()
+    tls_unverified: bool = False
+    carrier: str | None = None
+    """Program and version that carried it: `wireguard-go 0.0.20220316`, `kernel`."""
+    answers_locally: bool = False
+    """A proxy's TUN: a TCP connect through it proves nothing."""
+
+
+class VantageFacts(Struct, frozen=True):
+    """Where the box stands; every field may be unknown."""
+
+    id: str | None = None
+    country: str | None = None
+    asn: int | None = None
+
+
+class Phase(Struct, frozen=True):
+    """A stretch of the run, for `--timings`."""
+
+    name: str
+    t0: float
+    t: float
+
+
+class RunFacts(Struct, frozen=True):
+    """What a record says of the run as a whole."""
+
+    id: str
+    """UUIDv7."""
+    started: str
+    """UTC, ISO 8601."""
+    version: str
+    """Of vpntest."""
+    attempts: int
+    seconds: float
+    vantage: VantageFacts
+    complete: bool = True
+    """False where the run was interrupted: the record holds what was measured until then."""
+    phases: tuple[Phase, ...] = ()
+    neutral_name: str = ""
+
+
+class Record(Struct, frozen=True):
+    """All that was measured in one run, and all that the judge reads."""
+
+    run: RunFacts
+    tunnels: tuple[TunnelFacts, ...]
+    platforms: tuple[Platform, ...]
+    """As planned, without their roots."""
+    observations: tuple[Observation, ...]

@@ -1,0 +1,113 @@
+"""Whether an endpoint of a platform can be reached from a vantage, and if not, at which step and for which name.
+
+One attempt is up to three transactions:
+
+    target     both resolvers; then connect → TLS with the platform's name → HTTP at the vantage's resolver's address
+    neutral    where that failed after the connect: the same address, a name that no censor lists
+    alternate  where the public resolver's answer shares no address with the vantage's: the target's steps there
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+from vpntest.failures import Failure
+from vpntest.probe.observation import Role
+from vpntest.probe.schedule import Target, Task
+from vpntest.probe.transaction import Bench, Transaction
+from vpntest.tunnel.dns import Resolution
+from vpntest.tunnel.vantage import Vantage
+
+
+async def reach(bench: Bench, vantage: Vantage, task: Task, context: ssl.SSLContext) -> bool:
+    """One attempt at one endpoint. True where an HTTP answer came to the target transaction."""
+    target = Target.of(task.endpoint.url, bench.settings.addresses)
+
+    def begin(role: Role) -> Transaction:
+        return Transaction(
+            bench,
+            vantage,
+            probe="reach",
+            role=role,
+            platform=task.platform,
+            service=task.service,
+            endpoint=task.endpoint.url,
+            attempt=task.attempt,
+        )
+
+    first = begin("target")
+    other: str | None = None
+    if target.address is not None:
+        address: str | None = target.address
+    elif vantage.resolver == bench.settings.public_resolver:
+        # One resolver in both roles: asking it twice would say nothing more.
+        address = await _address(first, target.host, await first.resolve(target.host))
+    else:
+        ours, public = await asyncio.gather(first.resolve(target.host), first.resolve(target.host, of="public"))
+        address = await _address(first, target.host, ours)
+        if public.answers and not set(public.answers) & set(ours.answers):
+            other = next(filter(bench.connectable, public.answers), None)
+
+    compared = False
+
+    async def tried(transaction: Transaction, address: str) -> bool:
+        nonlocal compared
+        done = await _steps(transaction, target, address, task.endpoint.url, task.endpoint.method, target.host, context)
+        # Once in an attempt, so that it is plain which failure it is compared with.
+        if not done and not compared and transaction.operation in ("tls_handshake", "http_round_trip"):
+            compared = True
+            name = bench.settings.neutral_name
+            await _steps(begin("neutral"), target, address, target.url_for(name), "HEAD", name, bench.trust.unverified)
+        return done
+
+    done = address is not None and await tried(first, address)
+    if other is not None:
+        await tried(begin("alternate"), other)
+    return done and target.scheme != "tcp"
+
+
+async def control(bench: Bench, vantage: Vantage, url: str, phase: str, attempt: int) -> bool:
+    """One attempt at a control URL. True where an HTTP answer came."""
+    target = Target.of(url, bench.settings.addresses)
+    transaction = Transaction(
+        bench, vantage, probe="control", role="control", endpoint=url, attempt=attempt, phase=phase
+    )
+    address = target.address or await _address(transaction, target.host, await transaction.resolve(target.host))
+    if address is None:
+        return False
+    return await _steps(transaction, target, address, url, "GET", target.host, bench.trust.public)
+
+
+async def _steps(
+    transaction: Transaction, target: Target, address: str, url: str, method: str, name: str, context: ssl.SSLContext
+) -> bool:
+    """From the connect on. True where the last step was done."""
+    bare = target.scheme == "tcp"
+    async with transaction.connected(address, target.port, proof=bare, last=bare) as connection:
+        if connection is None or bare:
+            return connection is not None
+        if target.scheme == "https" and not await transaction.handshake(connection, context, name):
+            return False
+        return (await transaction.exchange(connection, method, url)).failure is None
+
+
+async def _address(transaction: Transaction, host: str, found: Resolution) -> str | None:
+    """The first address of an answer that can be connected to; IPv6 only where there is no other and a route to it."""
+    usable = next(filter(transaction.bench.connectable, found.answers), None)
+    if usable is not None or found.failure != Failure.DNS_NO_ANSWER:
+        return usable
+    found = await transaction.resolve(host, "AAAA")
+    usable = next(filter(transaction.bench.connectable, found.answers), None)
+    return usable if usable is not None and _has_route(transaction.vantage, usable) else None
+
+
+def _has_route(vantage: Vantage, address: str) -> bool:
+    try:
+        with vantage.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            # Connecting a datagram socket looks the route up and sends nothing.
+            sock.connect((address, 9))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,265 @@
+"""Steps that are observed: a chain resolve → connect → TLS → HTTP, each step timed, named and written down.
+
+Every probe is made of these chains and differs only in what it asks and of whom. A step never raises for what the
+network does: it writes an observation with the failure and gives None, and the chain ends there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from vpntest.failures import Failure, failure_of
+from vpntest.plan.model import Settings
+from vpntest.probe.connection import Connection, Trust, at, describe_leaf
+from vpntest.probe.http import Answer, Http
+from vpntest.probe.observation import (
+    Details,
+    DnsAnswer,
+    HttpExchange,
+    Observation,
+    TcpConnect,
+    TlsHandshake,
+)
+from vpntest.probe.patience import within
+from vpntest.tunnel import dns
+from vpntest.tunnel.vantage import Vantage
+
+
+def connectable(address: str) -> bool:
+    """Whether an address that a resolver gave may be connected to.
+
+    Private ones may, for a block page can stand there. One that means this box or this link (127.0.0.1 and 0.0.0.0 are
+    usual answers of a censor's resolver) would only measure the box itself, or hand its neighbours a request.
+    """
+    ip = ipaddress.ip_address(address)
+    return not (ip.is_loopback or ip.is_unspecified or ip.is_link_local or ip.is_multicast)
+
+
+class Limits(Struct, frozen=True):
+    """How long each step may take, in seconds."""
+
+    dns: float = 4.0
+    """As OONI (ooni/probe-cli, dnsresolvers.go)."""
+    late: float = 0.5
+    """How long a socket stays open for a second DNS answer after the first: as OONI; a forger's race is won by less."""
+    tcp: float = 8.0
+    """Three SYNs (at 0, 1, 3 and 7 s) go out in it."""
+    tls: float = 10.0
+    """As OONI; Twitter's throttling of 2022 let a handshake take nearly as long."""
+    http: float = 10.0
+    """For the whole exchange, body included; as OONI."""
+    proof: float = 2.0
+    """How long to wait, through a proxy, for word that its far side could not connect."""
+    stall: float = 5.0
+    """No progress for so long ends a load test; more than five retransmissions fall into it on a usual line."""
+    window: float = 3.0
+    """How long a speed probe reads: at the 130 kbit/s of known throttling 48 KiB come in it, and 64 KiB do not."""
+
+
+class Notebook:
+    """Gives observations and transactions their numbers, and hands observations on."""
+
+    def __init__(self, clock: Callable[[], float], emit: Callable[[Observation], None]) -> None:
+        self.clock = clock
+        """Seconds since the run began."""
+        self._emit = emit
+        self._observations = 0
+        self._transactions = 0
+
+    def transaction(self) -> int:
+        """A fresh number."""
+        self._transactions += 1
+        return self._transactions
+
+    def note(self, **fields: Any) -> Observation:
+        """Makes an observation of an :class:`Observation`'s fields and hands it on."""
+        self._observations += 1
+        observation = Observation(id=f"o{self._observations}", **fields)
+        self._emit(observation)
+        return observation
+
+
+class Bench(Struct, frozen=True):
+    """What all probes of a run share."""
+
+    notebook: Notebook
+    settings: Settings
+    trust: Trust
+    limits: Limits = Limits()
+    connectable: Callable[[str], bool] = connectable
+
+
+class Transaction:
+    """One chain of steps from one vantage."""
+
+    def __init__(
+        self, bench: Bench, vantage: Vantage, *, limits: Limits | None = None, flowed: bool = False, **labels: Any
+    ) -> None:
+        """`labels` are an observation's fields that all steps share."""
+        self.bench = bench
+        self.vantage = vantage
+        self.limits = limits or bench.limits
+        self.flowed = flowed
+        """Data has come this way before, so that silence is a stall."""
+        self._labels = {**labels, "vantage": vantage.id, "transaction": bench.notebook.transaction()}
+        self.operation = ""
+        """The last step."""
+        self.failure: str | None = None
+        """What the last step failed with."""
+
+    def note(
+        self,
+        operation: str,
+        target: str,
+        t0: float,
+        details: Details,
+        failure: str | None,
+        connection: Connection | None = None,
+    ) -> Observation:
+        """Writes a step down; with the kernel's view where the connection's life ends with it."""
+        self.operation, self.failure = operation, failure
+        return self.bench.notebook.note(
+            operation=operation,
+            target=target,
+            t0=t0,
+            t=self.bench.notebook.clock(),
+            failure=failure,
+            details=details,
+            tcp=connection.tcp_info() if connection else None,
+            **self._labels,
+        )
+
+    def silence(self, failure: str | None, connection: Connection | None = None) -> str | None:
+        """A timeout's true name: a stall where data has come this way before, and then none for the stall's length."""
+        if failure != Failure.TIMEOUT or not self.flowed:
+            return failure
+        info = connection.tcp_info() if connection else None
+        since = info.since_last_data_ms if info else None
+        return failure if since is not None and since < 1000 * self.limits.stall else Failure.STALLED
+
+    async def resolve(
+        self,
+        name: str,
+        query_type: Literal["A", "AAAA"] = "A",
+        *,
+        of: Literal["vantage", "public"] = "vantage",
+        late: bool = True,
+    ) -> dns.Resolution:
+        """Asks a resolver, over the vantage's own way. `late`: also wait for a second answer, where it is the answers
+        that are measured and not merely an address that is needed."""
+        resolver = self.vantage.resolver if of == "vantage" else self.bench.settings.public_resolver
+        t0 = self.bench.notebook.clock()
+        found = await dns.ask(
+            self.vantage.socket,
+            resolver,
+            name,
+            query_type,
+            timeout=self.limits.dns,
+            linger=self.limits.late if late else 0.0,
+            # Not every proxy carries UDP, and whoever uses one without has names looked up over TCP.
+            or_tcp=self.vantage.answers_locally,
+        )
+        details = DnsAnswer(
+            hostname=name,
+            query_type=query_type,
+            resolver_address=at(resolver, 53),
+            resolver=of,
+            rcode=found.rcode,
+            answers=found.answers,
+            late=tuple(found.late),
+            engine=found.engine,
+        )
+        self.note("resolve", name, t0, details, self.silence(found.failure))
+        return found
+
+    @asynccontextmanager
+    async def connected(
+        self, address: str, port: int, *, proof: bool = False, last: bool = False
+    ) -> AsyncIterator[Connection | None]:
+        """A connection for the body, or None where it could not be made.
+
+        `proof`: through a vantage that answers connects itself, wait a moment for the far side's refusal, which comes
+        as an early reset or end of stream. Silence then is as good as it gets: the observation's TCP_INFO shows that no
+        byte came. `last`: the chain ends with this step.
+        """
+        t0 = self.bench.notebook.clock()
+        target = at(address, port)
+        failure = connection = None
+        try:
+            try:
+                connection = Connection.over(self.vantage, address, port)
+                async with within(self.limits.tcp):
+                    await connection.connect()
+                if proof and self.vantage.answers_locally:
+                    failure = await self._refusal(connection)
+            except OSError as exc:
+                failure = self.silence(failure_of(exc))
+            ended = last or failure is not None
+            self.note("connect", target, t0, TcpConnect(ip=address, port=port), failure, connection if ended else None)
+            yield connection if failure is None else None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    async def _refusal(self, connection: Connection) -> str | None:
+        try:
+            async with within(self.limits.proof):
+                return None if await connection.read() else Failure.EOF
+        except TimeoutError:
+            return None
+
+    async def handshake(
+        self, connection: Connection, context: ssl.SSLContext, server_name: str, *, last: bool = False
+    ) -> bool:
+        """The TLS handshake. False where it failed."""
+        t0 = self.bench.notebook.clock()
+        failure = None
+        try:
+            async with within(self.limits.tls):
+                await connection.start_tls(context, server_name)
+        except (OSError, EOFError) as exc:
+            failure = self.silence(failure_of(exc), connection)
+        tls, leaf = connection.tls, connection.leaf()
+        fingerprint, issuer = describe_leaf(leaf) if leaf else (None, None)
+        cipher = tls.cipher() if tls else None
+        details = TlsHandshake(
+            address=str(connection),
+            server_name=server_name,
+            no_tls_verify=context.verify_mode == ssl.CERT_NONE,
+            tls_version=tls.version() if tls and failure is None else None,
+            cipher_suite=cipher[0] if cipher else None,
+            negotiated_protocol=tls.selected_alpn_protocol() if tls and failure is None else None,
+            peer_certificate=fingerprint,
+            issuer=issuer,
+        )
+        ended = last or failure is not None
+        self.note("tls_handshake", server_name, t0, details, failure, connection if ended else None)
+        return failure is None
+
+    async def exchange(self, connection: Connection, method: str, url: str) -> Answer:
+        """One HTTP exchange, and the last step of its connection."""
+        t0 = self.bench.notebook.clock()
+        answer = await Http(connection).ask(method, url, timeout=self.limits.http)
+        self.note_answer(answer, method, url, t0, connection)
+        return answer
+
+    def note_answer(self, answer: Answer, method: str, url: str, t0: float, connection: Connection) -> None:
+        """Writes an HTTP answer down."""
+        details = HttpExchange(
+            method=method,
+            url=url,
+            alpn=answer.alpn,
+            code=answer.code,
+            body_length=answer.length if answer.code is not None else None,
+            server=answer.server,
+            location=answer.location,
+            title=answer.title,
+            challenge=answer.challenge,
+        )
+        self.note("http_round_trip", url, t0, details, answer.failure, connection)
