@@ -1,0 +1,559 @@
+"""Rules for a tunnel: the last rung that it reached, and why not the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from vpntest.failures import Failure
+from vpntest.judge.platform_rules import CRAWL, LEAST_SAMPLES, SIGNIFICANT, SLOW, chance_of, goodputs
+from vpntest.judge.reading import PUBLIC, RESET, TIMEOUT, UNREACHABLE, Controls, Reading, Sample, TunnelSeen
+from vpntest.judge.rule import Rule, always, first
+from vpntest.judge.verdict import TunnelVerdict
+from vpntest.probe.observation import Alive, DnsAnswer, Observation, RungStep, SmallExchanges, Transfer, TunnelFacts
+from vpntest.tunnel.ladder import RUNGS, Rung
+from vpntest.tunnel.vantage import OUTSIDE
+
+NOTHING = "none"
+"""Stage of a tunnel that reached no rung at all."""
+STALL = 5.0
+"""Seconds without a byte after which the probes call a load test silent."""
+PACKET_BUDGET_BYTES = 12 * 1024
+"""Less than any published budget of bytes (14 to 34 KB; net4people/bbs#490): what stops below it counts no bytes."""
+
+
+@dataclass(frozen=True)
+class TunnelEvidence:
+    """All that bears on one tunnel."""
+
+    facts: TunnelFacts
+    seen: TunnelSeen
+    controls: Controls
+    line: tuple[Sample, ...]
+    """Downloads of control URLs outside."""
+    own: tuple[Sample, ...]
+    """The same through the tunnel."""
+    line_controls: Controls
+    """The controls of the line itself."""
+    carried: tuple[Observation, ...]
+    """What came through any tunnel, and so over the line."""
+    leaks: tuple[tuple[str, tuple[str, ...]], ...]
+    """`(mechanism, witnesses)` of each leak found."""
+    exit_known: bool
+
+    @property
+    def fell(self) -> Observation | None:
+        """The rung where the climb ended; None where it did not end."""
+        return next((step for step in self.seen.rungs if step.failure is not None), None)
+
+    def fell_at(self, rung: Rung, *failures: str) -> bool:
+        """Whether the climb ended on this rung, with one of these failures if any are given."""
+        step = self.fell
+        return step is not None and _rung(step) == rung and (not failures or step.failure in failures)
+
+    @property
+    def climbed(self) -> str:
+        """The highest rung that was reached without a gap below it."""
+        reached = {_rung(step) for step in self.seen.rungs if step.failure is None}
+        stage = NOTHING
+        for rung in RUNGS:
+            if rung not in reached:
+                break
+            stage = rung
+        return stage
+
+    @property
+    def is_raised(self) -> bool:
+        """Whether raising went as far as it goes: to `auth`, or to `endpoint` where a handshake shows only in data."""
+        needed = Rung.ENDPOINT if self.facts.answers_locally else Rung.AUTH
+        return self.climbed != NOTHING and RUNGS.index(Rung(self.climbed)) >= RUNGS.index(needed)
+
+    @property
+    def has_load(self) -> bool:
+        """Whether every load test was made."""
+        return bool(self.seen.small and self.seen.down and self.seen.up)
+
+    def is_cut(self, stage: tuple[Observation, ...]) -> bool:
+        """Whether a load test ended in silence, more than once, and never otherwise."""
+        return len(stage) >= 2 and all(map(self.is_silent, stage))
+
+    def is_silent(self, load: Observation) -> bool:
+        """Whether a load test ended because nothing came any more; not so where it moved until its time was over."""
+        if load.failure in (Failure.STALLED, Failure.TIMED_OUT):
+            return True
+        steps = (load, *(step for step in self.seen.carry if step.transaction == load.transaction))
+        since = next((step.tcp.since_last_data_ms for step in steps if step.tcp), None)
+        return load.failure == Failure.TIMEOUT and (not _moved(load) if since is None else since >= STALL * 1000)
+
+    @property
+    def came_back(self) -> bool:
+        """Whether a byte or a packet came back while the tunnel was loaded."""
+        return any(one.probe == "carry" for one in self.seen.carried) or any(map(_heard, self.seen.small))
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a load test moved on until its time was over, and nothing but that or silence ended it."""
+        timed_out = all(one.failure in TIMEOUT for one in self.stuck)
+        return timed_out and not all(map(self.is_silent, self.stuck))
+
+    @property
+    def small_bytes(self) -> int:
+        """The most that the exchange of small messages moved before it stopped."""
+        return max((one.details.bytes for one in self.seen.small if isinstance(one.details, SmallExchanges)), default=0)
+
+    @property
+    def small_passed(self) -> bool:
+        """Whether many small messages went through."""
+        return any(map(_passed, self.seen.small))
+
+    @property
+    def stuck(self) -> tuple[Observation, ...]:
+        """The first load test that was never passed, in the order of making."""
+        stages = (self.seen.small, self.seen.down, self.seen.up)
+        return next((stage for stage in stages if stage and not any(map(_passed, stage))), ())
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether the tunnel is slow where the line is not."""
+        return self._crawls(LEAST_SAMPLES)
+
+    @property
+    def load_is_throttled(self) -> bool:
+        """Whether a load test was too slow to end where the line is not; there is no more than its own tries."""
+        return self.is_slow and self._crawls(2)
+
+    def _crawls(self, least: int) -> bool:
+        if len(self.own) < least or len(self.line) < LEAST_SAMPLES:
+            return False
+        own, line = goodputs(self.own), goodputs(self.line)
+        return median(own) < SLOW and median(own) * CRAWL <= median(line) and chance_of(own, line) <= SIGNIFICANT
+
+    @property
+    def fell_with_line(self) -> tuple[Observation, ...]:
+        """Where the climb ended in silence while nothing showed that the line worked: that, and the dead controls."""
+        silent = self.fell is not None and self.fell.failure in (*TIMEOUT, *UNREACHABLE)
+        return self._with_line((self.fell,)) if silent and self.fell else ()
+
+    @property
+    def load_fell_with_line(self) -> tuple[Observation, ...]:
+        """The same for the loads."""
+        tried = self.stuck if self.seen.carried else (*self.seen.carry, *self.stuck)
+        return self._with_line(tuple(one for one in tried if one.failure in (*TIMEOUT, *UNREACHABLE)))
+
+    def _with_line(self, fallen: tuple[Observation, ...]) -> tuple[Observation, ...]:
+        proofs = [(one, self.line_controls.bracket(one.t0, one.t, self.carried)) for one in fallen]
+        doubted = [(one, *proof.dead) for one, proof in proofs if not proof.alive]
+        return tuple({one.id: one for those in doubted for one in those}.values())
+
+    @property
+    def died_with_line(self) -> bool:
+        """Whether its silence at the end can be the line's: neither control nor tunnel brought anything then."""
+        begun = min((one.t0 for one in self.seen.alive), default=0.0)
+        line_lives = self.line_controls.worked_after or any(one.t >= begun for one in self.carried)
+        return self.is_mute and not self.carrier_has_ended and not line_lives
+
+    @property
+    def was_seen_alive(self) -> bool:
+        """Whether anybody looked, at the end."""
+        return any(isinstance(one.details, Alive) for one in self.seen.alive)
+
+    @property
+    def carrier_has_ended(self) -> bool:
+        """Whether its program no longer ran at the end."""
+        return any(isinstance(one.details, Alive) and not one.details.carrier_runs for one in self.seen.alive)
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether nothing came through any more at the end, the controls included."""
+        ends = [one for one in self.seen.alive if isinstance(one.details, Alive)]
+        return bool(ends) and all(one.failure is not None for one in ends) and not self.controls.worked_after
+
+    @property
+    def resolver_is_mute(self) -> bool:
+        """Whether the tunnel's resolver was asked for first data, more than once, and never answered."""
+        asked = [one for one in self.seen.carry if isinstance(one.details, DnsAnswer)]
+        return len(asked) >= 2 and all(
+            isinstance(one.details, DnsAnswer) and one.details.rcode is None for one in asked
+        )
+
+
+def _rung(step: Observation) -> str:
+    return step.details.rung if isinstance(step.details, RungStep) else ""
+
+
+def _is_short(one: Observation) -> bool:
+    details = one.details
+    if isinstance(details, SmallExchanges):
+        return one.failure is None and details.done < details.wanted
+    return isinstance(details, Transfer) and one.failure is None and details.bytes < (details.expected or 0)
+
+
+def _passed(one: Observation) -> bool:
+    return one.failure is None and not _is_short(one)
+
+
+def _moved(one: Observation) -> int:
+    return one.details.bytes if isinstance(one.details, SmallExchanges | Transfer) else 0
+
+
+def _heard(one: Observation) -> bool:
+    """Whether anything came from the far side, of whatever layer."""
+    packets = one.details.packets_received if isinstance(one.details, SmallExchanges | Transfer) else None
+    return bool(packets) or (one.tcp.bytes_received > 0 if one.tcp else _moved(one) > 0)
+
+
+Stage = Callable[[TunnelEvidence], str]
+Witnesses = Callable[[TunnelEvidence], tuple[Observation, ...]]
+
+
+@dataclass(frozen=True)
+class TunnelFinding:
+    """What a rule about a tunnel concludes."""
+
+    mechanism: str | None
+    stage: Stage
+    witnesses: Witnesses
+
+
+def _at(stage: Rung) -> Stage:
+    return lambda _: stage
+
+
+def _fall(mechanism: str) -> TunnelFinding:
+    """The climb ended; the stage is the last rung before."""
+    return TunnelFinding(mechanism, lambda e: e.climbed, lambda e: (e.fell,) if e.fell else ())
+
+
+def _leak(mechanism: str) -> Callable[[TunnelEvidence], bool]:
+    return lambda e: any(found == mechanism for found, _ in e.leaks)
+
+
+_LADDER = "the ladder of rungs; a carrier's own word, read from its device or its management socket"
+_LINE = "Censored Planet, Hyperquack: a failing control voids what it surrounds"
+_VPN23 = "net4people/bbs#274: OpenVPN cut after 15 data packets, WireGuard after 2, the handshakes of both succeed"
+
+TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
+    Rule(
+        "tunnel.invalid",
+        lambda e: (
+            e.facts.problem.mechanism == "invalid" if e.facts.problem else e.fell_at(Rung.CONFIG, Failure.INVALID)
+        ),
+        TunnelFinding("invalid", lambda _: NOTHING, lambda _: ()),
+        "its config is broken",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.unsupported",
+        lambda e: e.facts.problem is not None or e.fell_at(Rung.CONFIG),
+        TunnelFinding("unsupported", lambda _: NOTHING, lambda e: (e.fell,) if e.fell else ()),
+        "its config asks for something that this machine, or vpntest, cannot honour",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.carrier-exited",
+        lambda e: e.fell is not None and e.fell.failure == Failure.CARRIER_EXITED,
+        _fall("carrier.exited"),
+        "the program that should carry it ended by itself",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.auth.rejected",
+        lambda e: e.fell is not None and e.fell.failure == Failure.AUTH_REJECTED,
+        _fall("auth.rejected"),
+        "the server says that it does not know these credentials",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.unmeasured.line",
+        lambda e: bool(e.fell_with_line),
+        TunnelFinding("unmeasured", lambda e: e.climbed, lambda e: e.fell_with_line),
+        "its server did not answer while nothing showed that the line itself worked",
+        _LINE,
+    ),
+    Rule(
+        "tunnel.endpoint-dns.nxdomain",
+        lambda e: e.fell_at(Rung.ENDPOINT_DNS, Failure.DNS_NXDOMAIN),
+        _fall("endpoint-dns.nxdomain"),
+        "the resolver says that the server's name does not exist",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.endpoint-dns.timeout",
+        lambda e: e.fell_at(Rung.ENDPOINT_DNS, *TIMEOUT),
+        _fall("endpoint-dns.timeout"),
+        "the resolver does not answer for the server's name",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.endpoint-dns.failed",
+        lambda e: e.fell_at(Rung.ENDPOINT_DNS),
+        _fall("endpoint-dns.failed"),
+        "the server's name could not be resolved",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.endpoint.refused",
+        lambda e: e.fell_at(Rung.ENDPOINT, Failure.CONNECTION_REFUSED),
+        _fall("endpoint.refused"),
+        "the server's address refuses the connection",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.endpoint.timeout",
+        lambda e: e.fell_at(Rung.ENDPOINT, *TIMEOUT),
+        _fall("endpoint.timeout"),
+        "nothing answers at the server's address",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.endpoint.reset",
+        lambda e: e.fell_at(Rung.ENDPOINT, *RESET),
+        _fall("endpoint.reset"),
+        "the connection to the server was reset while it was opened",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.endpoint.unreachable",
+        lambda e: e.fell_at(Rung.ENDPOINT, *UNREACHABLE),
+        _fall("endpoint.unreachable"),
+        "the network says that there is no way to the server",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.endpoint.failed",
+        lambda e: e.fell_at(Rung.ENDPOINT),
+        _fall("endpoint.failed"),
+        "the server could not be connected to",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.handshake.timeout",
+        lambda e: e.fell_at(Rung.HANDSHAKE, *TIMEOUT),
+        _fall("handshake.timeout"),
+        "the server never answered in the tunnel's protocol: blocked on the way, down, or not for this key",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.handshake.reset",
+        lambda e: e.fell_at(Rung.HANDSHAKE, *RESET),
+        _fall("handshake.reset"),
+        "the connection was reset during the tunnel's handshake",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.handshake.failed",
+        lambda e: e.fell_at(Rung.HANDSHAKE),
+        _fall("handshake.failed"),
+        "the tunnel's handshake failed",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.auth.timeout",
+        lambda e: e.fell_at(Rung.AUTH, *TIMEOUT),
+        _fall("auth.timeout"),
+        "the handshake went through, and then the server did not say whether it takes the credentials",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.auth.failed",
+        lambda e: e.fell is not None,
+        _fall("auth.failed"),
+        "the tunnel was not set up after its handshake",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.unmeasured.raise",
+        lambda e: not e.is_raised,
+        TunnelFinding("unmeasured", lambda e: e.climbed, lambda e: e.seen.rungs),
+        "the run ended before the tunnel was raised",
+        "unknown is never success",
+    ),
+    Rule(
+        "tunnel.unmeasured.data",
+        lambda e: not e.seen.carried and not e.seen.carry and not e.stuck,
+        TunnelFinding("unmeasured", lambda e: e.climbed, lambda e: e.seen.rungs),
+        "the run ended before anything was sent through the tunnel",
+        "unknown is never success",
+    ),
+    Rule(
+        "tunnel.unmeasured.line.data",
+        lambda e: bool(e.load_fell_with_line),
+        TunnelFinding("unmeasured", lambda e: e.climbed, lambda e: e.load_fell_with_line),
+        "it fell silent while nothing showed that the line itself worked",
+        _LINE,
+    ),
+    Rule(
+        "tunnel.data.none",
+        lambda e: not e.seen.carried,
+        TunnelFinding("data.none", lambda e: e.climbed, lambda e: e.seen.carry + e.stuck),
+        "the tunnel stands, but nothing ever came back through it: cut off, or not for these credentials",
+        _VPN23,
+    ),
+    Rule(
+        "tunnel.data.stall.packets",
+        lambda e: e.stuck == e.seen.small and e.is_cut(e.stuck) and e.came_back and e.small_bytes < PACKET_BUDGET_BYTES,
+        TunnelFinding("data.stall.packets", _at(Rung.DATA), lambda e: e.seen.small),
+        "first data came, then it falls silent after a few packets",
+        _VPN23,
+    ),
+    Rule(
+        "tunnel.data.stall.bytes",
+        lambda e: e.small_passed and e.is_cut(e.stuck),
+        TunnelFinding("data.stall.bytes", _at(Rung.DATA), lambda e: e.stuck),
+        "small messages pass, but a transfer of 64 KiB stops on the way",
+        "net4people/bbs#490: silence after 14 to 34 KB",
+    ),
+    Rule(
+        "tunnel.data.stall",
+        lambda e: e.is_cut(e.stuck),
+        TunnelFinding("data.stall", _at(Rung.DATA), lambda e: e.stuck),
+        "first data came, but a load test was never passed, and each time it ended in silence",
+        _VPN23,
+    ),
+    Rule(
+        "tunnel.throttled.load",
+        lambda e: e.load_is_throttled,
+        TunnelFinding("throttled", _at(Rung.DATA), lambda e: (*e.stuck, *(one.observation for one in e.own + e.line))),
+        "a load test moves so slowly that it does not end, where the line is not slow",
+        "OONI dd-007: ten times slower",
+    ),
+    Rule(
+        "tunnel.unmeasured.slow",
+        lambda e: e.is_slow,
+        TunnelFinding("unmeasured", _at(Rung.DATA), lambda e: e.stuck),
+        "a load test moved on, but did not end in time, and nothing shows whether the line was faster",
+        "OONI dd-007: compare with concurrent other targets",
+    ),
+    Rule(
+        "tunnel.unmeasured.server",
+        lambda e: bool(e.stuck) and not all(map(e.is_silent, e.stuck)),
+        TunnelFinding("unmeasured", _at(Rung.DATA), lambda e: e.stuck),
+        "the load test was refused or broken off, as its server may do of itself, which is no fault of the tunnel",
+        "unknown is never success",
+    ),
+    Rule(
+        "tunnel.unmeasured.load",
+        lambda e: bool(e.stuck) or not e.has_load,
+        TunnelFinding("unmeasured", _at(Rung.DATA), lambda e: e.seen.carry),
+        "the run ended before the tunnel was loaded",
+        "unknown is never success",
+    ),
+    Rule(
+        "tunnel.dns.timeout",
+        lambda e: e.resolver_is_mute,
+        TunnelFinding("dns.timeout", _at(Rung.SUSTAINED), lambda e: e.seen.carry),
+        "data passes, but the tunnel's resolver never answers, so no name can be looked up",
+        "Outline SDK connectivity test: one DNS query through the tunnel",
+    ),
+    Rule(
+        "tunnel.leak.exit",
+        _leak("leak.exit"),
+        TunnelFinding("leak.exit", _at(Rung.SUSTAINED), lambda _: ()),
+        "the world sees the line's own IPv4 address through the tunnel",
+        "the exit must not be the line",
+    ),
+    Rule(
+        "tunnel.leak.ipv6",
+        _leak("leak.ipv6"),
+        TunnelFinding("leak.ipv6", _at(Rung.SUSTAINED), lambda _: ()),
+        "the world sees the line's own IPv6 address through the tunnel",
+        "the exit must not be the line",
+    ),
+    Rule(
+        "tunnel.leak.dns",
+        _leak("leak.dns"),
+        TunnelFinding("leak.dns", _at(Rung.SUSTAINED), lambda _: ()),
+        "the access provider's resolver asks for names that are looked up through the tunnel",
+        "the resolver that asks must not be the line's",
+    ),
+    Rule(
+        "tunnel.unmeasured.line.end",
+        lambda e: e.died_with_line,
+        TunnelFinding("unmeasured", _at(Rung.SUSTAINED), lambda e: e.seen.alive),
+        "it worked, and was silent at the end, when nothing showed that the line itself still worked",
+        _LINE,
+    ),
+    Rule(
+        "tunnel.died",
+        lambda e: e.carrier_has_ended or e.is_mute,
+        TunnelFinding("died", _at(Rung.SUSTAINED), lambda e: e.seen.alive),
+        "it worked, and was dead at the end of the run",
+        "ntc.party, net4people/bbs#111: cut after 5 to 15 minutes",
+    ),
+    Rule(
+        "tunnel.throttled",
+        lambda e: e.is_throttled,
+        TunnelFinding("throttled", _at(Rung.SUSTAINED), lambda e: tuple(one.observation for one in e.own + e.line)),
+        "the tunnel crawls where the line does not",
+        "OONI dd-007: ten times slower",
+    ),
+    Rule(
+        "tunnel.unmeasured.alive",
+        lambda e: not e.was_seen_alive,
+        TunnelFinding("unmeasured", _at(Rung.SUSTAINED), lambda e: e.seen.down + e.seen.up),
+        "the run ended before it was seen whether the tunnel lives on",
+        "unknown is never success",
+    ),
+    Rule(
+        "tunnel.up.exit-unknown",
+        lambda e: not e.exit_known,
+        TunnelFinding(None, _at(Rung.UP), lambda e: e.seen.down + e.seen.up + e.seen.alive),
+        "it carries; its exit address could not be learned",
+        "a leak is excluded by construction; the exit is a second proof",
+    ),
+    Rule(
+        "tunnel.up",
+        always,
+        TunnelFinding(None, _at(Rung.UP), lambda e: e.seen.down + e.seen.up + e.seen.alive),
+        "it carries, lives on, and leaks nothing",
+        _LADDER,
+    ),
+)
+
+
+def _leaks(reading: Reading, tunnel: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    found = []
+
+    def same(of: str, family: int) -> tuple[str, ...]:
+        inside, outside = (reading.address(vantage, of, family) for vantage in (tunnel, OUTSIDE))
+        if inside is None or inside != outside:
+            return ()
+        return tuple(reading.addresses[vantage, of, family].id for vantage in (OUTSIDE, tunnel))
+
+    if witnesses := same("exit", 4):
+        found.append(("leak.exit", witnesses))
+    if witnesses := same("exit", 6):
+        found.append(("leak.ipv6", witnesses))
+    askers = {reading.address(OUTSIDE, "resolver", family) for family in (4, 6)} - {None}
+    line, here, public = (reading.resolvers.get(whose, frozenset()) for whose in (OUTSIDE, tunnel, PUBLIC))
+    # One resolver asked on both sides asks the world for both: that tells nothing. It is the line's own resolver, heard
+    # behind a tunnel that asked another one, which gives a leak away.
+    shared = (askers | line) & (here | public)
+    if not shared and (witnesses := same("resolver", 4) or same("resolver", 6)):
+        found.append(("leak.dns", witnesses))
+    return tuple(found)
+
+
+def evidence_of(reading: Reading, facts: TunnelFacts) -> TunnelEvidence:
+    """All that a reading holds about one tunnel."""
+    return TunnelEvidence(
+        facts=facts,
+        seen=reading.tunnels.get(facts.name, TunnelSeen()),
+        controls=reading.controls.get(facts.name, Controls()),
+        line=reading.yardstick.get(OUTSIDE, ()),
+        own=reading.yardstick.get(facts.name, ()),
+        line_controls=reading.controls.get(OUTSIDE, Controls()),
+        carried=reading.carried,
+        leaks=_leaks(reading, facts.name),
+        exit_known=any(reading.address(facts.name, "exit", family) for family in (4, 6)),
+    )
+
+
+def judge_tunnel(reading: Reading, facts: TunnelFacts) -> TunnelVerdict:
+    """How far one tunnel got."""
+    evidence = evidence_of(reading, facts)
+    rule = first(TUNNEL, evidence)
+    leaked = dict(evidence.leaks).get(rule.then.mechanism or "", ())
+    witnesses = tuple(dict.fromkeys(one.id for one in rule.then.witnesses(evidence))) + leaked
+    return TunnelVerdict(facts.name, rule.then.stage(evidence), rule.then.mechanism, rule.id, witnesses)
