@@ -1,0 +1,114 @@
+"""The report for a person at a terminal: matrix, legend, summary, and what needs attention.
+
+Every cell has a glyph and a word; colour only repeats them (Okabe and Ito's palette, which colour-blind readers can
+tell apart). Where the matrix is wider than the terminal, its columns are shown in blocks, each with the tunnels' names.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from vpntest.judge.verdict import Judgement, Outcome, State
+from vpntest.probe.observation import Record
+from vpntest.report.matrix import SIGNS, Entry, Matrix, arrange, attention, summary
+from vpntest.report.text import plain
+
+_COLOURS = {
+    Outcome.CIRCUMVENTS: (0, 158, 115),
+    Outcome.OPEN: (86, 180, 233),
+    State.OK: (86, 180, 233),
+    Outcome.BLOCKED: (213, 94, 0),
+    Outcome.BREAKS: (213, 94, 0),
+    Outcome.THROTTLED: (230, 159, 0),
+    Outcome.PARTIAL: (230, 159, 0),
+    Outcome.REFUSED: (204, 121, 167),
+}
+"""Okabe and Ito, "Color Universal Design", 2008. What has no colour here says nothing about blocking."""
+
+_GAP = 2
+"""Columns between two cells, as tabulate's `simple` sets them."""
+_LEAST_WIDTH = 40
+
+
+def render(record: Record, judgement: Judgement, *, width: int, colour: bool, unicode: bool = True) -> str:
+    """The whole report, ending in a newline.
+
+    `width`: columns of the terminal. `unicode`: whether glyphs beyond ASCII can be shown.
+    """
+    width = max(width, _LEAST_WIDTH)
+    matrix = arrange(record, judgement)
+    parts = [textwrap.fill(_title(record, matrix), width)]
+    if matrix.columns:
+        parts += [_table(matrix, block, colour, unicode) for block in _blocks(matrix, width)]
+        parts.append(_legend(width, colour, unicode))
+    parts.append(textwrap.fill(summary(record, judgement), width))
+    if lines := attention(record, judgement):
+        told = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="      ") for line in lines]
+        parts.append("\n".join(["Needs attention", *told]))
+    text = "\n\n".join(parts) + "\n"
+    return text if unicode else text.translate(_TO_ASCII).encode("ascii", "replace").decode("ascii")
+
+
+_TO_ASCII = str.maketrans({"×": "x", "·": "-", "…": "...", "–": "-", "�": "?"})
+
+
+def _title(record: Record, matrix: Matrix) -> str:
+    run = record.run
+    tunnels, platforms = len(matrix.rows) - 1, len(matrix.columns)
+    size = f" · {tunnels} tunnels × {platforms} platforms" if matrix.columns else ""
+    return f"vpntest {plain(run.version)} · {plain(run.started)}{size} · {run.seconds:.0f} s"
+
+
+def _blocks(matrix: Matrix, width: int) -> list[range]:
+    """Column ranges that fit, each beside the tunnels' names."""
+    first = max(len(row.name) for row in matrix.rows)
+    blocks, start, used = [], 0, first
+    for index, column in enumerate(matrix.columns):
+        wide = max(len(column), *(_width(row.entries[index]) for row in matrix.rows))
+        if index > start and used + _GAP + wide > width:
+            blocks.append(range(start, index))
+            start, used = index, first
+        used += _GAP + wide
+    return [*blocks, range(start, len(matrix.columns))]
+
+
+def _width(entry: Entry) -> int:
+    # A glyph and a space before the word, two spaces before the note.
+    return 2 + max(len(entry.word), len(entry.note))
+
+
+def _table(matrix: Matrix, block: range, colour: bool, unicode: bool) -> str:
+    rows = [[row.name, *(_cell(row.entries[index], colour, unicode) for index in block)] for row in matrix.rows]
+    headers = ["", *(matrix.columns[index] for index in block)]
+    # A name such as 1e3 must not be taken for a number, nor lose its spaces.
+    table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True, stralign="left", preserve_whitespace=True)
+    return "\n".join(line.rstrip() for line in table.splitlines())
+
+
+def _cell(entry: Entry, colour: bool, unicode: bool) -> str:
+    head = _painted(f"{_glyph(entry.word, unicode)} {entry.word}", entry.word, colour)
+    return f"{head}\n  {entry.note}" if entry.note else head
+
+
+def _glyph(word: str, unicode: bool) -> str:
+    return SIGNS[word].glyph if unicode else SIGNS[word].ascii
+
+
+def _painted(text: str, word: str, colour: bool) -> str:
+    rgb: Sequence[int] | None = _COLOURS.get(word)  # type: ignore[call-overload]
+    if not colour or rgb is None:
+        return text
+    return f"\x1b[38;2;{rgb[0]};{rgb[1]};{rgb[2]}m{text}\x1b[0m"
+
+
+def _legend(width: int, colour: bool, unicode: bool) -> str:
+    longest = max(map(len, SIGNS))
+    lines = ["Legend"]
+    for word, sign in SIGNS.items():
+        head = f"  {_glyph(word, unicode)} {word:<{longest}}  "
+        told = textwrap.fill(sign.meaning, width, initial_indent=head, subsequent_indent=" " * len(head))
+        lines.append("  " + _painted(told[2 : len(head)].rstrip(), word, colour) + told[len(head.rstrip()) :])
+    return "\n".join(lines)
