@@ -1,0 +1,51 @@
+"""A name server that answers every question for an address with the address of whoever asked it.
+
+    python -m vpntest.lab.whoami ADDRESS
+
+Asked through a resolver, it tells which resolver that was: its A record is the resolver's own address.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rdatatype
+import dns.rrset
+
+
+def answer(query: bytes, asker: str) -> bytes | None:
+    """The reply to one query from `asker`, an IPv4 address; None where it is no DNS query.
+
+    A type other than A gets an empty answer. The time to live is 0: a kept answer would name the wrong asker.
+    """
+    try:
+        message = dns.message.from_wire(query)
+    except dns.exception.DNSException:
+        return None
+    if message.flags & dns.flags.QR or not message.question:
+        return None
+    reply = dns.message.make_response(message)
+    reply.flags |= dns.flags.AA
+    question = message.question[0]
+    if question.rdtype == dns.rdatatype.A:
+        reply.answer.append(dns.rrset.from_text(question.name, 0, "IN", "A", asker))
+    return reply.to_wire()
+
+
+def main() -> None:
+    """Serves the address in `argv` on UDP port 53 for ever."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((sys.argv[1], 53))
+        while True:
+            query, asker = server.recvfrom(4096)
+            reply = answer(query, asker[0])
+            if reply is not None:
+                server.sendto(reply, asker)
+
+
+if __name__ == "__main__":
+    main()
