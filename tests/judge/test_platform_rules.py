@@ -1,0 +1,212 @@
+"""Rules for speed and for a platform's state, each with a case and a near miss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+from records import KIB, TIMEOUT, World
+from tables import check_table
+
+from vpntest.judge.platform_rules import (
+    PLATFORM,
+    SPEED,
+    PlatformSeen,
+    Speed,
+    SpeedFinding,
+    SpeedSeen,
+    chance_of,
+    judge_speed,
+)
+from vpntest.judge.reading import Sample, SpeedSamples, read
+from vpntest.judge.verdict import ServiceVerdict, State
+from vpntest.probe.observation import TcpInfo
+
+# ── the rank test ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def by_counting(slower: Sequence[float], faster: Sequence[float]) -> float:
+    """The same p, by going through every way to deal the values out. Without ties only."""
+
+    def inversions(low: Sequence[float], high: Sequence[float]) -> int:
+        return sum(a > b for a in low for b in high)
+
+    pool = [*slower, *faster]
+    found = inversions(slower, faster)
+    dealt = [
+        inversions([pool[i] for i in chosen], [pool[i] for i in range(len(pool)) if i not in chosen])
+        for chosen in combinations(range(len(pool)), len(slower))
+    ]
+    return sum(one <= found for one in dealt) / len(dealt)
+
+
+@given(st.lists(st.floats(1, 1e6), min_size=2, max_size=8, unique=True), st.data())
+def test_chance_is_the_share_of_all_deals(values: list[float], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(1, len(values) - 1))
+    slower, faster = tuple(values[:cut]), tuple(values[cut:])
+    assert chance_of(slower, faster) == pytest.approx(by_counting(slower, faster))
+
+
+def test_three_against_three_need_complete_separation() -> None:
+    assert chance_of((1, 2, 3), (4, 5, 6)) == pytest.approx(0.05)
+    assert chance_of((1, 2, 4), (3, 5, 6)) == pytest.approx(0.10)
+    assert chance_of((1, 2, 4), (4, 5, 6)) == pytest.approx(0.10)
+
+
+# ── SPEED ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+FAST = (40_000.0, 38_000.0, 42_000.0)
+CRAWL = (140.0, 135.0, 150.0)
+
+
+def speed(
+    target: Sequence[float], neutral: Sequence[float] = (), control: Sequence[float] = (), **more: Any
+) -> SpeedSeen:
+    world = World()
+    world.speed("outside", "bird", target=target, neutral=neutral, control=control, **more)
+    return SpeedSeen(read(world.record()).speed["outside", "bird"])
+
+
+def silent(world: World, size: int, role: str, failure: str | None = TIMEOUT) -> None:
+    """One transfer that ends in silence after these bytes."""
+    info = TcpInfo(size, 1, 0, 0, 1.0, since_last_data_ms=3000)
+    world.transfer("outside", "speed", size, 0.1, failure, role=role, platform="bird", tcp=info)
+    one = world.observations[-1]
+    details = structs.replace(one.details, samples=((0.0, size), (3.0, size)) if size else ())
+    world.observations[-1] = structs.replace(one, details=details, t=one.t0 + 3.0)
+
+
+def stopped(*sizes: int, whole: int = 3) -> SpeedSeen:
+    """Transfers that end in silence after these bytes, beside others that are whole."""
+    world = World()
+    for size in sizes:
+        silent(world, size, "target")
+    for _ in range(whole):
+        world.transfer("outside", "speed", 64 * KIB, 0.1, role="neutral", platform="bird")
+    return SpeedSeen(read(world.record()).speed["outside", "bird"])
+
+
+SPEED_CASES = {
+    "speed.freeze": (stopped(15 * KIB, 15 * KIB, 14 * KIB), stopped(15 * KIB, 15 * KIB, 14 * KIB, whole=0)),
+    "speed.silent": (stopped(15 * KIB, 11 * KIB, 15 * KIB), stopped(15 * KIB, 12 * KIB, 15 * KIB)),
+    "speed.unknown": (speed(CRAWL[:2], FAST[:2]), speed(CRAWL, FAST)),
+    "speed.throttle.sni": (speed(CRAWL, FAST), speed(CRAWL, (*FAST[:2], 145.0))),
+    "speed.fair": (speed((450.0, 500.0, 600.0), control=FAST), speed((350.0, 300.0, 390.0), control=FAST)),
+    "speed.slow-line": (speed(CRAWL, CRAWL, (1350.0,) * 3), speed(CRAWL, CRAWL, (1410.0,) * 3)),
+    "speed.throttle.ip": (speed(CRAWL, CRAWL, FAST), speed(CRAWL, CRAWL, FAST[:2])),
+    "speed.throttle": (
+        speed(CRAWL, FAST, FAST, neutral_size=150),
+        speed(CRAWL, FAST, CRAWL, neutral_size=150),
+    ),
+    "speed.unclear": (speed(CRAWL, CRAWL), speed(CRAWL, CRAWL, CRAWL)),
+}
+
+
+def test_speed() -> None:
+    check_table(SPEED, SPEED_CASES)
+
+
+def test_one_slow_sample_among_fast_ones_is_no_throttling() -> None:
+    assert judge_speed(speed((140.0, *FAST[:2]), FAST).samples)[0].speed is Speed.FAIR
+
+
+def test_five_pairs_bear_one_outlier() -> None:
+    slow = (140.0, 130.0, 150.0, 145.0, 8000.0)
+    assert judge_speed(speed(slow, (*FAST, 41_000.0, 39_000.0)).samples)[0].mechanism == "throttle.sni"
+
+
+def test_a_slow_line_is_not_throttling_even_with_a_faster_neutral() -> None:
+    """Twice as fast is what a queue does; four times is what a policer does."""
+    slow = speed((100.0, 110.0, 120.0), (220.0, 230.0, 240.0), (230.0, 220.0, 240.0))
+    assert judge_speed(slow.samples)[1] == "speed.slow-line"
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (0, 0, 0), (5 * KIB,) * 3, (15 * KIB, 15 * KIB), (15 * KIB, 15 * KIB, 0)])
+def test_what_stops_too_early_or_too_seldom_is_no_freeze(sizes: tuple[int, ...]) -> None:
+    assert judge_speed(stopped(*sizes).samples)[:2] == (SpeedFinding(Speed.UNKNOWN), "speed.silent")
+
+
+def test_a_freeze_names_all_that_it_stands_on() -> None:
+    finding, rule, witnesses = judge_speed(stopped(15 * KIB, 15 * KIB, 15 * KIB).samples)
+    assert (finding.speed, finding.mechanism, rule) == (Speed.FROZEN, "freeze", "speed.freeze")
+    assert len(witnesses) == 6
+
+
+def test_bytes_that_nobody_counted_are_no_freeze() -> None:
+    seen = stopped(15 * KIB, 15 * KIB, 15 * KIB)
+    blind = tuple(Sample(structs.replace(one.observation, tcp=None), one.details) for one in seen.samples.asked)
+    assert judge_speed(replace(seen.samples, asked=blind, target=blind))[0].speed is Speed.UNKNOWN
+
+
+def test_one_stopped_transfer_is_no_freeze() -> None:
+    assert judge_speed(stopped(15 * KIB).samples)[0].speed is Speed.UNKNOWN
+
+
+def test_silent_controls_are_no_yardstick() -> None:
+    """Three that stop for good would call the line slow, and a platform that crawls, as good as the line."""
+    world = World()
+    world.speed("outside", "bird", target=CRAWL, neutral=CRAWL)
+    for _ in range(3):
+        silent(world, 20 * KIB, "control", failure=None)
+    samples = read(world.record()).speed["outside", "bird"]
+    assert samples.control == ()
+    assert judge_speed(samples)[1] == "speed.unclear"
+    world.speed("outside", "bird", target=(), control=(9000.0,))
+    assert len(read(world.record()).speed["outside", "bird"].control) == 1
+
+
+def test_other_servers_must_be_ten_times_faster_and_the_same_server_four_times() -> None:
+    five = tuple(5 * rate for rate in CRAWL)
+    assert judge_speed(speed(CRAWL, five).samples)[0].mechanism == "throttle.sni"
+    assert judge_speed(speed(CRAWL, (), five).samples)[0].speed is Speed.UNKNOWN
+    assert judge_speed(speed(CRAWL, CRAWL, five).samples)[0].speed is Speed.UNKNOWN
+
+
+def test_on_a_slow_line_speed_is_unknown() -> None:
+    assert judge_speed(speed(CRAWL, CRAWL, CRAWL).samples)[0].speed is Speed.UNKNOWN
+
+
+def test_without_samples_speed_is_unknown() -> None:
+    assert judge_speed(SpeedSamples())[0].speed is Speed.UNKNOWN
+
+
+# ── PLATFORM ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def platform(*states: str, speed: Speed = Speed.FAIR, asked: bool = True) -> PlatformSeen:
+    services = tuple(
+        ServiceVerdict(f"s{number}", State(state.partition(" ")[0]), None, state.partition(" ")[2], ())
+        for number, state in enumerate(states)
+    )
+    return PlatformSeen(services, speed, asked)
+
+
+UNPROVEN = "insufficient service.insufficient.unproven"
+
+UNHEARD = platform("ok", speed=Speed.UNKNOWN)
+
+PLATFORM_CASES = {
+    "platform.insufficient.unmeasured": (platform(), platform("ok")),
+    "platform.blocked": (platform("ok", "refused", "blocked"), platform("ok", "refused")),
+    "platform.refused": (platform("ok", "refused", "down"), platform("ok", "down")),
+    "platform.frozen": (platform("ok", speed=Speed.FROZEN), platform("blocked", speed=Speed.FROZEN)),
+    "platform.throttled": (platform("ok", speed=Speed.THROTTLED), platform("refused", speed=Speed.THROTTLED)),
+    "platform.ok.unproven": (platform("ok", UNPROVEN), platform(UNPROVEN)),
+    "platform.insufficient": (platform("ok", UNPROVEN, "insufficient x"), platform("ok", UNPROVEN)),
+    "platform.down": (platform("ok", "down"), platform("down", "insufficient x")),
+    "platform.ok.speed-unknown": (
+        platform("ok", speed=Speed.UNKNOWN),
+        platform("ok", speed=Speed.UNKNOWN, asked=False),
+    ),
+    "platform.ok": (platform("ok", "ok"), platform("ok", "insufficient x")),
+}
+
+
+def test_platform() -> None:
+    check_table(PLATFORM, PLATFORM_CASES)

@@ -1,0 +1,437 @@
+"""Rules for tunnels, each with a case and a near miss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from records import ISP_RESOLVER, KIB, LINE_EXIT, PUBLIC_RESOLVER, REFUSED, RESET, TIMEOUT, TRUE, World
+from tables import check_table
+
+from vpntest.judge.reading import read
+from vpntest.judge.rule import first
+from vpntest.judge.tunnel_rules import TUNNEL, TunnelEvidence, evidence_of, judge_tunnel
+from vpntest.judge.verdict import TunnelVerdict
+from vpntest.plan.model import Problem
+from vpntest.probe.observation import Alive, SmallExchanges, TcpConnect, TcpInfo
+
+STALLED = "stalled"
+LOST = [(3 * KIB, STALLED), (3 * KIB, STALLED)]
+"""A load test that stops early, twice."""
+CUT = [(17 * KIB, STALLED), (17 * KIB, STALLED)]
+"""One that stops after more than any budget of packets lets pass."""
+
+
+def world(change: Callable[[World], None] = lambda _: None, **tunnel: Any) -> World:
+    """The line, and one tunnel `t`; `change` adds to it."""
+    made = World()
+    made.line()
+    made.tunnel("t", **tunnel)
+    change(made)
+    return made
+
+
+def seen(change: Callable[[World], None] = lambda _: None, **tunnel: Any) -> TunnelEvidence:
+    made = world(change, **tunnel)
+    return evidence_of(read(made.record()), made.tunnels[0])
+
+
+def loaded(proxy: bool = False, **carry: Any) -> TunnelEvidence:
+    """A tunnel that was raised, and whose load tests went so."""
+    return seen(lambda made: made.carry("t", **carry), carry=False, proxy=proxy)
+
+
+def fallen(rung: str, failure: str) -> TunnelEvidence:
+    return seen(until=rung, failure=failure)
+
+
+def mute_resolver(made: World) -> None:
+    for _ in range(2):
+        made.add("t", "carry", "resolve", made.dns("control.example", [], rcode=None), TIMEOUT, role="control")
+    made.observations = [one for one in made.observations if not answered_first_data(one)]
+
+
+def answered_first_data(one: Any) -> bool:
+    return one.vantage == "t" and one.probe == "carry" and one.operation == "resolve" and one.failure is None
+
+
+def leaking(of: str) -> TunnelEvidence:
+    made = World()
+    made.line(ipv6="fd00::2")
+    made.reach("outside", "bird", times=1)
+    made.tunnel("t", exit=None)
+    inside: dict[str, Any] = {"exit": "198.18.200.1", "resolver": "198.18.200.1", "ipv6": None}
+    made.addresses("t", **(inside | {"exit": {"exit": LINE_EXIT}, "ipv6": {"ipv6": "fd00::2"}}.get(of, {})))
+    if of == "resolver":
+        made = World()
+        made.line()
+        made.reach("outside", "bird", times=1)
+        made.tunnel("t", exit=None)
+        made.addresses("t", **(inside | {"resolver": ISP_RESOLVER}))
+    return evidence_of(read(made.record()), made.tunnels[0])
+
+
+def shared_resolver() -> TunnelEvidence:
+    """The line itself asks the public resolver, and so does the tunnel."""
+    made = World()
+    made.line(resolver=PUBLIC_RESOLVER)
+    made.reach("outside", "bird", times=1)
+    made.tunnel("t", exit=None)
+    made.addresses("t", exit="198.18.200.1", resolver=PUBLIC_RESOLVER)
+    return evidence_of(read(made.record()), made.tunnels[0])
+
+
+def test_one_resolver_on_both_sides_tells_nothing() -> None:
+    made = World()
+    made.line()
+    made.tunnel("t", exit=None)
+    made.add("t", "carry", "resolve", made.dns("control.example", [TRUE], asked=ISP_RESOLVER), role="control")
+    made.addresses("t", exit="198.18.200.1", resolver=ISP_RESOLVER)
+    assert judged(made).mechanism is None
+
+
+def paced(own: float, line: float) -> TunnelEvidence:
+    """Downloads of controls at these kbit/s, through the tunnel and outside."""
+
+    def transfers(made: World) -> None:
+        made.observations = [one for one in made.observations if one.probe != "carry" or one.operation != "transfer"]
+        made.carry("t", down=[(64 * KIB, None)])
+        made.observations = [one for one in made.observations if getattr(one.details, "direction", "") != "down"]
+        made.transfer("t", "carry", 64 * KIB, 64 * KIB * 8 / own / 1000, role="control")
+        made.speed("t", "bird", target=(), control=(own, own))
+        made.speed("outside", "bird", target=(), control=(line, line, line))
+
+    return seen(transfers)
+
+
+def ended(carrier_runs: bool, failure: str | None, control_after: bool) -> TunnelEvidence:
+    def end(made: World) -> None:
+        made.add("t", "alive", "tunnel", Alive(carrier_runs), failure)
+        if not control_after:
+            made.observations = [one for one in made.observations if (one.vantage, one.phase) != ("t", "after")]
+
+    return seen(end, alive=None)
+
+
+def interrupted(failure: str = TIMEOUT, rung: str = "handshake", **later: str | None) -> TunnelEvidence:
+    """A climb that ends from 20 to 28, on a line that worked at 0; `later`: how a control at 25 and one at 90 went."""
+    made = World()
+    made.at(0.0).control("outside", "before")
+    made.at(20.0, 8.0).tunnel("t", until=rung, failure=failure)
+    for phase, when in (("during", 25.0), ("after", 90.0)):
+        if phase in later:
+            made.at(when, 8.0).control("outside", phase, later[phase])
+    return evidence_of(read(made.record()), made.tunnels[0])
+
+
+def loaded_while(*controls: tuple[float, str | None], others: bool = False) -> TunnelEvidence:
+    """A tunnel whose load falls silent from 20 to 28, twice; and the line's controls at these times."""
+    made = World()
+    made.at(0.0).control("outside", "before")
+    made.tunnel("t", carry=False)
+    made.at(19.0).carry("t", small=(), down=(), up=())
+    for _ in range(2):
+        details = SmallExchanges("https://control.example/", 0, 24, 0)
+        made.at(20.0, 8.0).add("t", "carry", "transfer", details, STALLED, role="control")
+    for when, failure in controls:
+        made.at(when, 8.0).control("outside", "during", failure)
+    if others:
+        made.at(60.0).tunnel("other")
+    return evidence_of(read(made.record()), made.tunnels[0])
+
+
+def mute_at_the_end(line_lives: bool, other_lives: bool = False) -> TunnelEvidence:
+    made = World()
+    made.at(0.0).control("outside", "before")
+    made.addresses("outside", exit=LINE_EXIT, resolver=ISP_RESOLVER)
+    made.tunnel("t", alive=None)
+    made.observations = [one for one in made.observations if (one.vantage, one.phase) != ("t", "after")]
+    made.at(90.0, 8.0).control("outside", "after", None if line_lives else TIMEOUT)
+    made.add("t", "alive", "tunnel", Alive(carrier_runs=True), STALLED)
+    if other_lives:
+        made.tunnel("other")
+    return evidence_of(read(made.record()), made.tunnels[0])
+
+
+def fast_line(made: World) -> None:
+    made.speed("outside", "bird", target=(), control=(90_000,) * 6)
+
+
+def crept(line: bool, kbits: float = 16.0) -> TunnelEvidence:
+    """Downloads that still moved when their 30 s were over, twice."""
+
+    def slow(made: World) -> None:
+        made.carry("t", down=(), up=())
+        for _ in range(2):
+            size = int(kbits * 1000 / 8 * 30)
+            info = TcpInfo(size, 1, 0, 0, 1.0, since_last_data_ms=200)
+            made.transfer("t", "carry", size, 30.0, TIMEOUT, role="control", tcp=info)
+        if line:
+            fast_line(made)
+
+    return seen(slow, carry=False)
+
+
+def silent_at_first(since: int | None) -> TunnelEvidence:
+    """Loads that our deadline ended before anything was known to have come; the kernel tells what came, and when."""
+
+    def mute(made: World) -> None:
+        made.carry("t", small=(), down=(), up=())
+        for _ in range(2):
+            info = TcpInfo(900, 1, 0, 0, 1.0, since_last_data_ms=since)
+            details = SmallExchanges("https://control.example/", 0, 24, 0)
+            made.add("t", "carry", "transfer", details, TIMEOUT, role="control", tcp=info)
+
+    return seen(mute, carry=False)
+
+
+CASES = {
+    "tunnel.invalid": (
+        seen(problem=Problem("invalid", "two peers have one key")),
+        seen(problem=Problem("unsupported", "no uTLS")),
+    ),
+    "tunnel.unsupported": (fallen("config", "unsupported"), fallen("config", "invalid")),
+    "tunnel.carrier-exited": (fallen("handshake", "carrier_exited"), fallen("handshake", TIMEOUT)),
+    "tunnel.auth.rejected": (fallen("auth", "auth_rejected"), fallen("auth", TIMEOUT)),
+    "tunnel.unmeasured.line": (
+        interrupted(during=TIMEOUT, after=TIMEOUT),
+        interrupted(during=None, after=TIMEOUT),
+    ),
+    "tunnel.endpoint-dns.nxdomain": (
+        fallen("endpoint-dns", "dns_nxdomain_error"),
+        fallen("endpoint-dns", "dns_no_answer"),
+    ),
+    "tunnel.endpoint-dns.timeout": (fallen("endpoint-dns", TIMEOUT), fallen("endpoint", TIMEOUT)),
+    "tunnel.endpoint-dns.failed": (fallen("endpoint-dns", "dns_no_answer"), fallen("endpoint-dns", TIMEOUT)),
+    "tunnel.endpoint.refused": (fallen("endpoint", REFUSED), fallen("endpoint", RESET)),
+    "tunnel.endpoint.timeout": (fallen("endpoint", "timed_out"), fallen("handshake", "timed_out")),
+    "tunnel.endpoint.reset": (fallen("endpoint", RESET), fallen("handshake", RESET)),
+    "tunnel.endpoint.unreachable": (fallen("endpoint", "host_unreachable"), fallen("endpoint", TIMEOUT)),
+    "tunnel.endpoint.failed": (fallen("endpoint", "eof_error"), fallen("endpoint", REFUSED)),
+    "tunnel.handshake.timeout": (fallen("handshake", TIMEOUT), fallen("handshake", RESET)),
+    "tunnel.handshake.reset": (fallen("handshake", RESET), fallen("auth", RESET)),
+    "tunnel.handshake.failed": (fallen("handshake", "eof_error"), fallen("auth", "eof_error")),
+    "tunnel.auth.timeout": (fallen("auth", TIMEOUT), fallen("auth", "eof_error")),
+    "tunnel.auth.failed": (fallen("auth", "eof_error"), fallen("auth", "auth_rejected")),
+    "tunnel.unmeasured.raise": (seen(until="endpoint", carry=False), seen(until="endpoint", carry=False, proxy=True)),
+    "tunnel.unmeasured.data": (seen(carry=False), loaded(first=False, small=LOST, down=(), up=())),
+    "tunnel.unmeasured.line.data": (
+        loaded_while((24.0, TIMEOUT), (40.0, None)),
+        loaded_while((24.0, None)),
+    ),
+    "tunnel.data.none": (
+        loaded(first=False, small=[(0, TIMEOUT), (0, TIMEOUT)], down=(), up=()),
+        loaded(first=True, small=[(0, TIMEOUT), (0, TIMEOUT)], down=(), up=()),
+    ),
+    "tunnel.data.stall.packets": (loaded(small=LOST, down=(), up=()), loaded(small=CUT, down=(), up=())),
+    "tunnel.data.stall.bytes": (loaded(down=CUT, up=()), loaded(down=CUT[:1], up=())),
+    "tunnel.data.stall": (loaded(small=CUT, down=(), up=()), loaded(small=LOST, down=(), up=())),
+    "tunnel.throttled.load": (crept(line=True), crept(line=False)),
+    "tunnel.unmeasured.slow": (crept(line=False), loaded(down=CUT, up=())),
+    "tunnel.unmeasured.server": (
+        loaded(up=[(0, "http_request_failed"), (0, "http_request_failed")]),
+        loaded(up=[(0, STALLED), (0, STALLED)]),
+    ),
+    "tunnel.unmeasured.load": (loaded(up=()), loaded(up=CUT)),
+    "tunnel.dns.timeout": (seen(mute_resolver), seen()),
+    "tunnel.leak.exit": (leaking("exit"), leaking("nothing")),
+    "tunnel.leak.ipv6": (leaking("ipv6"), leaking("nothing")),
+    "tunnel.leak.dns": (leaking("resolver"), shared_resolver()),
+    "tunnel.unmeasured.line.end": (mute_at_the_end(line_lives=False), mute_at_the_end(line_lives=True)),
+    "tunnel.died": (ended(True, STALLED, control_after=False), ended(True, STALLED, control_after=True)),
+    "tunnel.throttled": (paced(100, 20_000), paced(100, 900)),
+    "tunnel.unmeasured.alive": (seen(alive=None), seen(alive=True)),
+    "tunnel.up.exit-unknown": (seen(exit=None), seen()),
+    "tunnel.up": (seen(), seen(alive=False, exit=None)),
+}
+
+
+@pytest.mark.parametrize(
+    ("rung", "failure"),
+    [
+        ("endpoint-dns", TIMEOUT),
+        ("endpoint", "timed_out"),
+        ("endpoint", "network_unreachable"),
+        ("handshake", TIMEOUT),
+        ("auth", TIMEOUT),
+    ],
+)
+def test_silence_while_the_line_was_dead_is_no_fact_about_a_tunnel(rung: str, failure: str) -> None:
+    for later in ({"during": TIMEOUT, "after": TIMEOUT}, {"after": TIMEOUT}, {}, {"during": TIMEOUT, "after": None}):
+        assert rule_of(interrupted(failure, rung, **later)) == "tunnel.unmeasured.line"
+    assert rule_of(interrupted(failure, rung, during=None)) != "tunnel.unmeasured.line"
+    assert rule_of(interrupted(failure, rung, after=None)) != "tunnel.unmeasured.line"
+
+
+def rule_of(evidence: TunnelEvidence) -> str:
+    return first(TUNNEL, evidence).id
+
+
+def test_what_a_server_said_is_a_fact_whatever_the_line_does() -> None:
+    assert rule_of(interrupted("auth_rejected", "auth", after=TIMEOUT)) == "tunnel.auth.rejected"
+    assert rule_of(interrupted(REFUSED, "endpoint", after=TIMEOUT)) == "tunnel.endpoint.refused"
+
+
+def test_another_tunnel_that_carries_shows_that_the_line_works() -> None:
+    assert rule_of(loaded_while()) == "tunnel.unmeasured.line.data"
+    assert rule_of(loaded_while(others=True)) == "tunnel.data.stall.packets"
+    assert rule_of(mute_at_the_end(line_lives=False, other_lives=True)) == "tunnel.died"
+
+
+def test_a_tunnel_is_judged_where_the_controls_are_blocked_and_another_tunnel_carries() -> None:
+    made = World()
+    for phase, when in (("before", 0.0), ("during", 22.0), ("after", 90.0)):
+        made.at(when, 8.0).control("outside", phase, TIMEOUT)
+    made.at(20.0, 8.0).tunnel("t", until="handshake", failure=TIMEOUT)
+    assert rule_of(evidence_of(read(made.record()), made.tunnels[0])) == "tunnel.unmeasured.line"
+    made.at(19.0).tunnel("other")
+    made.at(60.0).control("other", "after")
+    assert rule_of(evidence_of(read(made.record()), made.tunnels[0])) == "tunnel.handshake.timeout"
+
+
+def test_dead_controls_of_the_line_stand_beside_the_silence() -> None:
+    evidence = interrupted(during=TIMEOUT, after=TIMEOUT)
+    ids = {one.id for one in first(TUNNEL, evidence).then.witnesses(evidence)}
+    assert evidence.fell is not None
+    assert evidence.fell.id in ids
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize("failure", [RESET, "eof_error", REFUSED, "http_request_failed", "ssl_unknown_authority"])
+def test_a_control_that_refuses_is_no_censors_budget(failure: str) -> None:
+    for carry in ({"small": [(900, failure)] * 2, "down": (), "up": ()}, {"down": [(900, failure)] * 2, "up": ()}):
+        assert rule_of(loaded(**carry)) == "tunnel.unmeasured.server"
+    mixed = [(900, failure), (900, STALLED)]
+    assert rule_of(loaded(small=mixed, down=(), up=())) == "tunnel.unmeasured.server"
+
+
+def test_an_error_status_that_came_back_is_data() -> None:
+    evidence = loaded(first=False, small=[(0, "http_request_failed")] * 2, down=(), up=())
+    assert rule_of(evidence) == "tunnel.unmeasured.server"
+
+
+def test_one_silence_alone_is_no_stall() -> None:
+    assert rule_of(loaded(small=LOST[:1], down=(), up=())) == "tunnel.unmeasured.load"
+    assert rule_of(loaded(down=CUT[:1], up=())) == "tunnel.unmeasured.load"
+
+
+def test_slow_is_not_silent() -> None:
+    assert rule_of(crept(line=True)) == "tunnel.throttled.load"
+    assert first(TUNNEL, crept(line=True)).then.mechanism == "throttled"
+    assert rule_of(silent_at_first(since=400)) == "tunnel.unmeasured.slow"
+    assert rule_of(silent_at_first(since=6000)) == "tunnel.data.stall.packets"
+
+
+def test_packets_that_came_back_are_as_good_as_an_answer() -> None:
+    """Nothing was answered at first, but the device counted packets from the far end before all fell silent."""
+
+    def packets(received: int) -> TunnelEvidence:
+        def load(made: World) -> None:
+            made.carry("t", first=False, small=(), down=(), up=())
+            made.add("t", "carry", "connect", TcpConnect(TRUE, 443), role="control", transaction=9)
+            for _ in range(2):
+                details = SmallExchanges("https://control.example/", 0, 24, 0, packets_received=received)
+                made.add("t", "carry", "transfer", details, STALLED, role="control")
+
+        return seen(load, carry=False, proxy=False)
+
+    assert packets(3).came_back
+    assert rule_of(packets(3)) == "tunnel.data.stall.packets"
+
+
+def test_tunnel() -> None:
+    check_table(TUNNEL, CASES)
+
+
+def judged(made: World) -> TunnelVerdict:
+    return judge_tunnel(read(made.record()), made.tunnels[0])
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "stage", "mechanism"),
+    [
+        ({"until": "handshake", "failure": TIMEOUT}, "endpoint", "handshake.timeout"),
+        ({"until": "auth", "failure": "auth_rejected"}, "handshake", "auth.rejected"),
+        ({"until": "endpoint", "failure": REFUSED}, "endpoint-dns", "endpoint.refused"),
+        ({"until": "config", "failure": "unsupported"}, "none", "unsupported"),
+        ({"problem": Problem("invalid", "empty file")}, "none", "invalid"),
+        ({"carry": False}, "auth", "unmeasured"),
+        ({"carry": False, "proxy": True}, "endpoint", "unmeasured"),
+        ({}, "up", None),
+        ({"proxy": True}, "up", None),
+    ],
+)
+def test_the_stage_is_the_last_rung_reached(tunnel: dict[str, Any], stage: str, mechanism: str | None) -> None:
+    verdict = judged(world(**tunnel))
+    assert (verdict.stage, verdict.mechanism) == (stage, mechanism)
+
+
+@pytest.mark.parametrize("rule", [name for name in CASES if not name.startswith("tunnel.up")])
+def test_only_a_tunnel_that_is_up_has_no_mechanism(rule: str) -> None:
+    [row] = [row for row in TUNNEL if row.id == rule]
+    assert row.then.mechanism
+    assert row.then.stage(CASES[rule][0]) != "up"
+
+
+def test_a_gap_in_the_ladder_is_not_climbed_over() -> None:
+    made = world(carry=False)
+    made.observations = [one for one in made.observations if getattr(one.details, "rung", "") != "handshake"]
+    assert judged(made).stage == "endpoint"
+
+
+def test_a_dead_carrier_is_dead_whatever_the_controls_say() -> None:
+    made = world(lambda made: made.add("t", "alive", "tunnel", Alive(False), "carrier_exited") and None, alive=None)
+    assert (judged(made).stage, judged(made).mechanism) == ("sustained", "died")
+
+
+def test_wireguard_that_is_cut_after_two_data_packets() -> None:
+    """Its handshake and the first answer pass, then not even a TCP handshake does."""
+    made = world(carry=False)
+    made.carry("t", small=[(0, STALLED), (0, STALLED)], down=(), up=())
+    verdict = judged(made)
+    assert (verdict.stage, verdict.mechanism) == ("data", "data.stall.packets")
+    assert verdict.witnesses == tuple(one.id for one in made.observations if one.operation == "transfer")
+
+
+def test_a_proxy_with_wrong_credentials_shows_no_handshake() -> None:
+    made = world(carry=False, proxy=True)
+    made.carry("t", first=False, small=[(0, "eof_error"), (0, "eof_error")], down=(), up=())
+    assert (judged(made).stage, judged(made).mechanism) == ("endpoint", "data.none")
+
+
+def test_a_leak_names_both_addresses() -> None:
+    verdict = judge_tunnel(read(leaking_record()), leaking_record().tunnels[0])
+    assert verdict.mechanism == "leak.exit"
+    assert len(verdict.witnesses) == 2
+
+
+def leaking_record() -> Any:
+    made = World()
+    made.line()
+    made.tunnel("t", exit=LINE_EXIT)
+    return made.record()
+
+
+def test_unknown_addresses_are_no_leak() -> None:
+    made = World()
+    made.line(resolver=None)
+    made.tunnel("t", exit=None)
+    assert judged(made).rule == "tunnel.up.exit-unknown"
+
+
+def test_retries_that_pass_are_a_pass() -> None:
+    made = world(lambda made: made.carry("t", small=[LOST[0], (20 * KIB, None)], down=[CUT[0], (64 * KIB, None)]))
+    assert judged(made).stage == "up"
+
+
+def test_a_slow_tunnel_on_a_slow_line_is_up() -> None:
+    assert paced(100, 150).is_throttled is False
+    assert paced(2_000, 90_000).is_throttled is False
+
+
+def test_facts_of_one_tunnel_do_not_touch_another() -> None:
+    made = world(until="handshake", failure=TIMEOUT)
+    made.tunnel("other")
+    assert judged(made).mechanism == "handshake.timeout"
+    assert judge_tunnel(read(made.record()), made.tunnels[1]).usable

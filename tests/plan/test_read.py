@@ -1,0 +1,504 @@
+"""What a plan file, a folder and single configs come to, and what is said of those that are broken."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpntest.errors import ConfigError, UsageError, VpntestError
+from vpntest.plan import read
+from vpntest.plan.keys import generate
+from vpntest.plan.model import Kind, OpenVpnConfig, Plan, ProxyConfig, Settings, TunnelSpec, WireGuardConfig
+from vpntest.plan.platforms import built_in
+from vpntest.plan.read import read_plan
+from vpntest.plan.secret import Secret
+
+PRIVATE, PUBLIC = generate()
+WORD = "hush0f1e2d3c4b5a6978"
+SECRETS = (PRIVATE.reveal(), WORD, base64.b64encode(f"aes-128-gcm:{WORD}".encode()).decode().rstrip("="))
+
+INTERFACE = f"[Interface]\nPrivateKey = {PRIVATE.reveal()}\nAddress = 10.7.0.2/24\n"
+PEER = f"[Peer]\nPublicKey = {PUBLIC}\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n"
+WIREGUARD = INTERFACE + PEER
+AMNEZIA = INTERFACE + "Jc = 4\nJmin = 40\nJmax = 70\n" + PEER
+OPENVPN = "client\ndev tun\nremote vpn.example 1194\nca ca.crt\nauth-user-pass\n"
+AUTHORITY = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+LINK = f"trojan://{WORD}@vpn.example:443#x"
+
+
+def _write(folder: Path, **files: str) -> Path:
+    """Files by name, with `_` for the dot: `a_conf` is a.conf."""
+    for name, content in files.items():
+        (folder / ".".join(name.rsplit("_", 1))).write_text(content)
+    return folder
+
+
+def _said(plan: Plan) -> list[str]:
+    """Every word of a plan that a person may get to see."""
+    said = [repr(plan)]
+    for tunnel in plan.tunnels:
+        said += [tunnel.source, *tunnel.warnings, *([tunnel.problem.reason] if tunnel.problem else [])]
+    return said
+
+
+def _read(*paths: Path) -> Plan:
+    plan = read_plan(paths)
+    assert not any(secret in text for secret in SECRETS for text in _said(plan))
+    for tunnel in plan.tunnels:
+        assert (tunnel.config is None) == (tunnel.problem is not None)
+        assert tunnel.problem is None or "\n" not in tunnel.problem.reason
+    return plan
+
+
+def _refused(*paths: Path) -> VpntestError:
+    with pytest.raises((UsageError, ConfigError)) as caught:
+        read_plan(paths)
+    said = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "\n" not in said
+    assert not any(secret in said for secret in SECRETS)
+    return caught.value
+
+
+# ── folders and files ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_folder_is_a_plan(tmp_path: Path) -> None:
+    _write(tmp_path, sweden_conf=WIREGUARD, Norway_conf=AMNEZIA, iceland_ovpn=OPENVPN, ca_crt=AUTHORITY, link_txt=LINK)
+    _write(
+        tmp_path, README_md="# My servers\nclient of mine\n", key_key="x", plan_toml="[run]\n", _hidden_conf=WIREGUARD
+    )
+    (tmp_path / "_hidden.conf").rename(tmp_path / ".hidden.conf")
+    (tmp_path / "more.conf").mkdir()
+    plan = _read(tmp_path)
+    assert [(tunnel.name, tunnel.kind, tunnel.source) for tunnel in plan.tunnels] == [
+        ("norway", Kind.AMNEZIAWG, "Norway.conf"),
+        ("iceland", Kind.OPENVPN, "iceland.ovpn"),
+        ("link", Kind.TROJAN, "link.txt"),
+        ("sweden", Kind.WIREGUARD, "sweden.conf"),
+    ]
+    assert plan.platforms == built_in()
+    assert plan.settings == Settings()
+
+
+def test_the_kind_follows_from_the_content_and_not_from_the_name(tmp_path: Path) -> None:
+    _write(tmp_path, a_ovpn=WIREGUARD, b_conf=OPENVPN.replace("auth-user-pass\n", ""), c_conf=LINK, ca_crt=AUTHORITY)
+    plan = _read(tmp_path)
+    assert [tunnel.kind for tunnel in plan.tunnels] == [Kind.WIREGUARD, Kind.OPENVPN, Kind.TROJAN]
+    assert [type(tunnel.config) for tunnel in plan.tunnels] == [WireGuardConfig, OpenVpnConfig, ProxyConfig]
+
+
+def test_names_are_slugs_that_stay_and_differ(tmp_path: Path) -> None:
+    names = [
+        "sweden.conf",
+        "sweden.ovpn",
+        "Norway 1!.conf",
+        "outside.conf",
+        "Швеция.conf",
+        "Zürich.conf",
+        "x" * 90 + ".conf",
+    ]
+    for name in names:
+        (tmp_path / name).write_text(WIREGUARD)
+    first = {tunnel.source: tunnel.name for tunnel in _read(tmp_path).tunnels}
+    assert first["sweden.conf"] == "sweden.conf"
+    assert first["sweden.ovpn"] == "sweden.ovpn"
+    assert first["Norway 1!.conf"] == "norway-1"
+    assert first["Zürich.conf"] == "zurich"
+    assert first["x" * 90 + ".conf"] == "x" * 63
+    assert first["outside.conf"] != "outside"
+    assert len(set(first.values())) == len(names)
+    os.unlink(tmp_path / "Norway 1!.conf")
+    assert {tunnel.source: tunnel.name for tunnel in _read(tmp_path).tunnels}.items() < first.items()
+
+
+@given(stems=st.lists(st.text(max_size=80), max_size=8))
+def test_any_files_get_different_slugs(stems: list[str]) -> None:
+    paths = [Path(f"{stem.replace('/', '').replace(chr(0), '')}.conf") for stem in stems]
+    names = read._names(paths)
+    assert all(read.platforms.is_slug(name) and name != "outside" for name in names)
+    assert len(set(names)) == len(paths)
+    assert read._names(paths) == names
+
+
+def test_configs_one_by_one_and_folders_together(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    _write(tmp_path / "folder", b_conf=WIREGUARD)
+    _write(tmp_path, a_conf=WIREGUARD)
+    plan = _read(tmp_path / "folder", tmp_path / "a.conf")
+    assert [tunnel.name for tunnel in plan.tunnels] == ["b", "a"]
+
+
+def test_no_message_and_no_source_holds_the_way_to_a_file(tmp_path: Path) -> None:
+    """They end up in reports, and a home folder has a person's name."""
+    _write(
+        tmp_path, a_conf=INTERFACE, b_conf=WIREGUARD.replace("[Peer]", "PostUp = x\n[Peer]"), c_conf="", d_ovpn=OPENVPN
+    )
+    plan = _read(tmp_path)
+    assert [bool(tunnel.problem) for tunnel in plan.tunnels] == [True, False, True, True]
+    assert not any(str(tmp_path) in text for text in _said(plan))
+
+
+def test_a_config_gets_nothing_of_its_neighbours(tmp_path: Path) -> None:
+    """A stranger's config that names a neighbour's file as its login or its authority, beside one that is well."""
+    evil = "client\nremote evil.example\n<ca>\nx\n</ca>\nauth-user-pass mine.conf\n"
+    for name, text in (("a", evil), ("b", evil.replace("mine.conf", "login")), ("c", "client\nca mine.conf\n")):
+        (tmp_path / f"{name}.ovpn").write_text(text)
+    (tmp_path / "login").write_text(f"user\n{WORD}\n")
+    _write(tmp_path, mine_conf=WIREGUARD)
+    *evils, mine = _read(tmp_path).tunnels
+    assert mine.config is not None
+    assert [tunnel.problem.mechanism for tunnel in evils if tunnel.problem] == ["unsupported", "unsupported", "invalid"]
+
+
+NAMES = {
+    b"a\xff.conf": "a\ufffd.conf",
+    b"b\x1b[2J\n.conf": "b\ufffd[2J\ufffd.conf",
+    "c\u202egpj.conf".encode(): "c\ufffdgpj.conf",
+    "Швеция 1.conf".encode(): "Швеция 1.conf",
+}
+
+
+def test_a_file_is_called_by_what_can_be_shown(tmp_path: Path) -> None:
+    for name in NAMES:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text(INTERFACE.replace("Address", "Adress"))
+    plan = _read(tmp_path)
+    assert sorted(tunnel.source for tunnel in plan.tunnels) == sorted(NAMES.values())
+    for tunnel in plan.tunnels:
+        assert tunnel.problem is not None
+        assert tunnel.problem.reason.startswith(tunnel.source)
+        assert msgspec.json.decode(msgspec.json.encode(tunnel.problem)) == {
+            "mechanism": "invalid",
+            "reason": tunnel.problem.reason,
+        }
+
+
+def test_a_path_that_cannot_be_shown_is_no_riddle(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\x1b"))
+    folder.mkdir()
+    (folder / "plan.toml").write_text("")
+    for path in (folder, folder / "gone", folder / "gone.toml", folder / "plan.toml"):
+        said = str(_refused(path))
+        assert said.isprintable()
+        assert "\ufffd\ufffd" in said
+    with pytest.raises(UsageError) as caught:
+        read_plan([folder / "plan.toml", folder])
+    assert str(caught.value).isprintable()
+
+
+def test_a_path_in_a_plan_is_shown_safely(plan_of: Callable[[str], Path]) -> None:
+    tunnel = _only(_read(plan_of('[[tunnel]]\nname = "x"\nconfig = "\u202egone.conf"\n')))
+    assert tunnel.source == "\ufffdgone.conf"
+
+
+BAD: dict[str, tuple[bytes, Kind, str, str]] = {
+    "empty": (b"", Kind.UNKNOWN, "invalid", "empty"),
+    "blank": (b"\n \n", Kind.UNKNOWN, "invalid", "empty"),
+    "binary": (b"\x7fELF\x02\x00\x00", Kind.UNKNOWN, "invalid", "binary"),
+    "not UTF-8": (b"[Interface]\n# \xd8\xe2\n", Kind.UNKNOWN, "invalid", "x.conf:2: not UTF-8"),
+    "no config": (b"hello\n", Kind.UNKNOWN, "invalid", "neither a wg-quick config"),
+    "too large": (b"#" * ((1 << 20) + 1), Kind.UNKNOWN, "invalid", "larger than 1024 KiB"),
+    "two peers with one key": ((WIREGUARD + PEER).encode(), Kind.WIREGUARD, "invalid", "two peers"),
+    "wrong length": (
+        WIREGUARD.replace(PRIVATE.reveal(), PRIVATE.reveal()[1:]).encode(),
+        Kind.WIREGUARD,
+        "invalid",
+        "44",
+    ),
+    "unknown key": ((INTERFACE + "Foo = 1\n" + PEER).encode(), Kind.WIREGUARD, "invalid", "x.conf:4: unknown key"),
+    "port 70000": (WIREGUARD.replace("51820", "70000").encode(), Kind.WIREGUARD, "invalid", "port"),
+    "AmneziaWG 3": ((AMNEZIA + "AdvancedSecurity = on\n").encode(), Kind.AMNEZIAWG, "unsupported", "AdvancedSecurity"),
+    "unknown directive": (b"client\nremote a.example\nfoo\n", Kind.OPENVPN, "invalid", "x.conf:3: unknown directive"),
+    "no such file": (OPENVPN.encode(), Kind.OPENVPN, "invalid", "x.conf:4: the file of `ca` cannot be read"),
+    "outside the folder": (b"client\nca ../../etc/passwd\n", Kind.OPENVPN, "invalid", "outside"),
+    "static key": (b"dev tun\nsecret x\n", Kind.OPENVPN, "unsupported", "secret"),
+    "a scheme that is not carried": (f"vmess://{WORD}".encode(), Kind.UNKNOWN, "unsupported", "vmess"),
+    "websocket": (f"trojan://{WORD}@a.example?type=ws".encode(), Kind.TROJAN, "unsupported", "type"),
+    "two links": (f"{LINK}\n{LINK}\n".encode(), Kind.TROJAN, "invalid", "one link per tunnel"),
+}
+
+
+@pytest.mark.parametrize(("content", "kind", "mechanism", "reason"), BAD.values(), ids=BAD.keys())
+def test_a_bad_config_costs_its_own_tunnel_and_says_why(
+    tmp_path: Path, content: bytes, kind: Kind, mechanism: str, reason: str
+) -> None:
+    (tmp_path / "x.conf").write_bytes(content)
+    _write(tmp_path, y_conf=WIREGUARD)
+    bad, good = _read(tmp_path).tunnels
+    assert good.config is not None
+    assert (bad.name, bad.kind) == ("x", kind)
+    assert bad.problem is not None
+    assert bad.problem.mechanism == mechanism
+    assert reason in bad.problem.reason
+    assert bad.problem.reason.startswith("x.conf")
+
+
+def test_a_device_or_a_pipe_is_no_config(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.conf")
+    (tmp_path / "zero.conf").symlink_to("/dev/zero")
+    _write(tmp_path, y_conf=WIREGUARD)
+    pipe, good, zero = _read(tmp_path).tunnels
+    assert good.config is not None
+    for tunnel in (pipe, zero):
+        assert tunnel.problem is not None
+        assert "regular" in tunnel.problem.reason
+
+
+@pytest.mark.parametrize(
+    ("paths", "reason"),
+    [
+        ([], "nothing to read"),
+        (["missing.conf"], "no such file"),
+        (["missing"], "no such file"),
+        (["missing.toml"], "no such file"),
+        (["empty"], "no config in this folder"),
+        (["a.conf", "missing.conf"], "no such file"),
+        (["plan.toml", "a.conf"], "a plan stands alone"),
+    ],
+)
+def test_paths_that_make_no_plan(tmp_path: Path, paths: list[str], reason: str) -> None:
+    (tmp_path / "empty").mkdir()
+    _write(tmp_path, a_conf=WIREGUARD, plan_toml="")
+    assert reason in str(_refused(*(tmp_path / path for path in paths)))
+
+
+def test_without_permission_to_read() -> None:
+    """In a process without root's power to read everything."""
+    code = """if True:
+        import os, sys
+        from pathlib import Path
+        from vpntest.errors import UsageError, ConfigError
+        from vpntest.plan.read import read_plan
+        if os.geteuid() == 0:
+            os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        for path in map(Path, sys.argv[1:]):
+            try:
+                read_plan([path])
+            except (UsageError, ConfigError) as fault:
+                print(fault.exit_code, fault)
+        """
+    # Not pytest's own folder: that is its owner's alone, and the one who asks here is nobody.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "folder").mkdir(mode=0)
+        _write(folder, a_conf=WIREGUARD, plan_toml="[run]\n")
+        paths = [folder / "folder", folder / "a.conf", folder / "plan.toml"]
+        for path in paths[1:]:
+            path.chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *paths],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        paths[0].chmod(0o700)
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"2 {path}" for path in paths]
+    assert all("permission denied" in line for line in lines)
+
+
+# ── the plan file ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path) -> Callable[[str], Path]:
+    _write(tmp_path, sweden_conf=WIREGUARD)
+
+    def write(text: str) -> Path:
+        (tmp_path / "plan.toml").write_text(text)
+        return tmp_path / "plan.toml"
+
+    return write
+
+
+TUNNEL = '[[tunnel]]\nname = "sweden"\nconfig = "sweden.conf"\n'
+
+
+def test_a_whole_plan(tmp_path: Path, plan_of: Callable[[str], Path]) -> None:
+    root = trustme.CA().cert_pem.bytes()
+    (tmp_path / "roots.pem").write_bytes(root)
+    (tmp_path / "ovpn").mkdir()
+    _write(tmp_path / "ovpn", client_ovpn=OPENVPN, ca_crt=AUTHORITY)
+    _write(
+        tmp_path,
+        mine_toml='id = "mine"\ntitle = "M"\n[[service]]\nid = "web"\nendpoint = [{ url = "https://m.example/" }]\n',
+    )
+    plan = _read(
+        plan_of(f"""
+[run]
+attempts = 5
+ca_file = "roots.pem"
+resolver = "198.18.0.53"
+public_resolver = "198.18.0.99"
+control = ["https://control.example/64k", "http://control.example/204"]
+upload = "https://control.example/upload"
+exit_address = "https://control.example/ip"
+whoami = "WHOAMI.example."
+neutral_name = "neutral.example"
+platforms = ["telegram", "./mine.toml", "signal"]
+[addresses]
+"149.154.167.51" = "198.18.0.7"
+"2001:067C::1" = "fd00::7"
+{TUNNEL}
+[[tunnel]]
+name = "iceland"
+config = "ovpn/client.ovpn"
+username = "user"
+password = "{WORD}"
+[[tunnel]]
+name = "link"
+uri = "{LINK}"
+""")
+    )
+    assert plan.settings == Settings(
+        attempts=5,
+        ca_pem=root.decode(),
+        resolver="198.18.0.53",
+        public_resolver="198.18.0.99",
+        control=("https://control.example/64k", "http://control.example/204"),
+        upload="https://control.example/upload",
+        exit_address="https://control.example/ip",
+        whoami="whoami.example",
+        neutral_name="neutral.example",
+        addresses={"149.154.167.51": "198.18.0.7", "2001:67c::1": "fd00::7"},
+    )
+    assert [platform.id for platform in plan.platforms] == ["telegram", "mine", "signal"]
+    sweden, iceland, link = plan.tunnels
+    assert (sweden.kind, sweden.source) == (Kind.WIREGUARD, "sweden.conf")
+    assert (link.kind, link.source) == (Kind.TROJAN, "uri")
+    assert iceland.source == "ovpn/client.ovpn"
+    assert isinstance(iceland.config, OpenVpnConfig)
+    assert (iceland.config.username, iceland.config.password) == (Secret("user"), Secret(WORD))
+
+
+def test_the_least_plan(plan_of: Callable[[str], Path]) -> None:
+    plan = _read(plan_of(TUNNEL))
+    assert plan.settings == Settings()
+    assert plan.platforms == built_in()
+
+
+def test_the_example_is_a_plan() -> None:
+    plan = read_plan([read.platforms.configs() / "plan.example.toml"])
+    assert [tunnel.name for tunnel in plan.tunnels] == ["sweden", "norway", "reality"]
+
+
+def test_upload_follows_the_control(plan_of: Callable[[str], Path]) -> None:
+    plan = _read(plan_of('[run]\ncontrol = ["https://a.example/", "https://b.example/"]\n' + TUNNEL))
+    assert plan.settings.upload == "https://a.example/"
+
+
+def _only(plan: Plan) -> TunnelSpec:
+    (tunnel,) = plan.tunnels
+    return tunnel
+
+
+@pytest.mark.parametrize(
+    ("lines", "mechanism", "reason"),
+    [
+        ('config = "gone.conf"', "invalid", "gone.conf: cannot be read: no such file"),
+        ('config = "."', "invalid", "is a directory"),
+        (f'uri = "trojan://{WORD}@a.example:70000"', "invalid", "[[tunnel]] 1 (x): the port"),
+        (f'uri = "trojan://{WORD}@a.example?type=ws"', "unsupported", "[[tunnel]] 1 (x): `type`"),
+        (f'uri = "vmess://{WORD}"', "unsupported", "vmess"),
+        (f'uri = "{WORD}"', "invalid", "not a share link"),
+        ('uri = ""', "invalid", "not a share link"),
+    ],
+)
+def test_a_bad_tunnel_costs_itself_only(
+    plan_of: Callable[[str], Path], lines: str, mechanism: str, reason: str
+) -> None:
+    tunnel = _only(_read(plan_of('[[tunnel]]\nname = "x"\n' + lines)))
+    assert tunnel.problem is not None
+    assert tunnel.problem.mechanism == mechanism
+    assert reason in tunnel.problem.reason
+
+
+def test_a_login_without_use_is_said(plan_of: Callable[[str], Path]) -> None:
+    login = f'username = "u"\npassword = "{WORD}"\n'
+    assert "ignored" in _only(_read(plan_of(TUNNEL + login))).warnings[0]
+    assert "ignored" in _only(_read(plan_of(f'[[tunnel]]\nname = "x"\nuri = "{LINK}"\n' + login))).warnings[0]
+
+
+BROKEN = {
+    "empty": ("", "empty"),
+    "no tunnels": ("[run]\nattempts = 3\n", "no tunnels"),
+    "not TOML": ("[run\n", "not TOML"),
+    "unknown table": ("[rum]\n" + TUNNEL, "unknown key `rum`"),
+    "unknown key": ("[run]\nattempt = 3\n" + TUNNEL, "unknown key `attempt` - at `run`"),
+    "unknown key in a tunnel": (TUNNEL + "x = 1\n", "unknown key `x` - at `tunnel[0]`"),
+    "wrong type": ('[run]\nattempts = "3"\n' + TUNNEL, "at `run.attempts`"),
+    "one attempt": ("[run]\nattempts = 1\n" + TUNNEL, "run.attempts"),
+    "a thousand attempts": ("[run]\nattempts = 1000\n" + TUNNEL, "run.attempts"),
+    "resolver is a name": ('[run]\nresolver = "dns.example"\n' + TUNNEL, "run.resolver"),
+    "resolver with a port": ('[run]\npublic_resolver = "9.9.9.9:53"\n' + TUNNEL, "run.public_resolver"),
+    "no control": ("[run]\ncontrol = []\n" + TUNNEL, "run.control"),
+    "bad control": ('[run]\ncontrol = ["control.example"]\n' + TUNNEL, "run.control"),
+    "control's port": ('[run]\ncontrol = ["https://a.example:70000/"]\n' + TUNNEL, "run.control"),
+    "bad upload": ('[run]\nupload = "ftp://a.example/"\n' + TUNNEL, "run.upload"),
+    "bad exit address": ('[run]\nexit_address = "https://"\n' + TUNNEL, "run.exit_address"),
+    "whoami is an address": ('[run]\nwhoami = "198.18.0.1"\n' + TUNNEL, "run.whoami"),
+    "neutral name is a URL": ('[run]\nneutral_name = "https://a.example"\n' + TUNNEL, "run.neutral_name"),
+    "addresses of names": ('[addresses]\n"a.example" = "198.18.0.1"\n' + TUNNEL, "addresses"),
+    "addresses to names": ('[addresses]\n"198.18.0.1" = "a.example"\n' + TUNNEL, "addresses"),
+    "roots are missing": ('[run]\nca_file = "gone.pem"\n' + TUNNEL, "run.ca_file"),
+    "roots are none": ('[run]\nca_file = "sweden.conf"\n' + TUNNEL, "run.ca_file"),
+    "no platforms": ("[run]\nplatforms = []\n" + TUNNEL, "run.platforms"),
+    "unknown platform": ('[run]\nplatforms = ["myspace"]\n' + TUNNEL, "'myspace': there is no built-in platform"),
+    "platform is missing": ('[run]\nplatforms = ["./gone.toml"]\n' + TUNNEL, "gone.toml"),
+    "platform twice": ('[run]\nplatforms = ["signal", "signal"]\n' + TUNNEL, "second platform"),
+    "no name": ('[[tunnel]]\nconfig = "sweden.conf"\n', "missing key `name` - at `tunnel[0]`"),
+    "name is no slug": (TUNNEL.replace('"sweden"', '"My Sweden"'), "[[tunnel]] 1: the name"),
+    "name with a line feed": (TUNNEL.replace('"sweden"', '"sweden\\n"'), "[[tunnel]] 1: the name"),
+    "name is outside": (TUNNEL.replace('"sweden"', '"outside"'), "[[tunnel]] 1 (outside)"),
+    "name twice": (TUNNEL + TUNNEL, "[[tunnel]] 2 (sweden): a second tunnel"),
+    "neither config nor uri": ('[[tunnel]]\nname = "x"\n', "either `config` or `uri`"),
+    "both config and uri": (TUNNEL + f'uri = "{LINK}"\n', "either `config` or `uri`"),
+    "user without password": (TUNNEL + f'username = "{WORD}"\n', "go together"),
+    "empty password": (TUNNEL + 'username = "u"\npassword = ""\n', "`password` is empty"),
+    "password of two lines": (TUNNEL + f'username = "u"\npassword = "{WORD}\\nx"\n', "`password`"),
+    "config is empty": ('[[tunnel]]\nname = "x"\nconfig = ""\n', "`config` is empty"),
+    "password where a tunnel should be": (f'tunnel = "{WORD}"\n', "at `tunnel`"),
+    "secret of the wrong type": (TUNNEL + f'username = "u"\npassword = ["{WORD}"]\n', "at `tunnel[0].password`"),
+    "secret that breaks the TOML": (TUNNEL + f'password = "{WORD}\n', "not TOML"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_plan_is_one_clear_line(plan_of: Callable[[str], Path], text: str, reason: str) -> None:
+    path = plan_of(text)
+    said = str(_refused(path))
+    assert said.startswith(str(path))
+    assert reason in said
+
+
+def test_a_binary_plan_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_bytes(b"\x7fELF\x00")
+    assert "binary" in str(_refused(tmp_path / "plan.toml"))
+
+
+@given(
+    text=st.text()
+    | st.lists(st.sampled_from([*TUNNEL.splitlines(), "[run]", "attempts = 3", f'uri = "{LINK}"', WORD])).map("\n".join)
+)
+def test_only_our_errors_leave_the_reader(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_text(text)
+    try:
+        said = _said(read_plan([path]))
+    except (UsageError, ConfigError) as fault:
+        said = [str(fault)]
+    assert not any(secret in part for secret in SECRETS for part in said)

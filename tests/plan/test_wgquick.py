@@ -1,0 +1,288 @@
+"""wg-quick's and AmneziaWG's .conf: what they mean, what is left out, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpntest.errors import ConfigError
+from vpntest.plan.keys import generate
+from vpntest.plan.model import Server
+from vpntest.plan.syntax import Unsupported
+from vpntest.plan.wgquick import AMNEZIA_UNSUPPORTED, parse
+
+PRIVATE, PUBLIC = generate()
+PRESHARED = generate()[0].reveal()
+OTHER = generate()[1]
+SECRETS = (PRIVATE.reveal(), PRIVATE.reveal().rstrip("="), PRESHARED, PRESHARED.rstrip("="))
+
+INTERFACE = f"[Interface]\nPrivateKey = {PRIVATE.reveal()}\nAddress = 10.7.0.2/24\n"
+PEER = f"[Peer]\nPublicKey = {PUBLIC}\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n"
+
+
+def _refused(text: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "x.conf")
+    said = str(caught.value)
+    assert said.startswith("x.conf")
+    assert "\n" not in said
+    assert not any(secret in said for secret in SECRETS)
+    return caught.value
+
+
+def test_a_whole_config() -> None:
+    config, warnings = parse(
+        f"""# made by a provider
+[interface]
+privatekey={PRIVATE.reveal()} # not for others
+ADDRESS = 10.7.0.2/24, fd00:7::2
+Address = 10.8.0.2
+DNS = 10.7.0.1, corp.example,fd00:7::1
+dns = lan
+MTU = 1380
+ListenPort = 0
+
+[PEER]
+PublicKey = {PUBLIC}
+PresharedKey = {PRESHARED}
+Endpoint = [FD00::1]:51820
+AllowedIPs = 0.0.0.0/0
+AllowedIPs = ::/0, 10.1.2.3/8
+PersistentKeepalive = 25
+[Peer]
+PublicKey = {OTHER}
+AllowedIPs =
+PersistentKeepalive = off
+""".replace("\n", "\r\n"),
+        "x.conf",
+    )
+    assert warnings == ()
+    assert config.private_key == PRIVATE
+    assert config.addresses == ("10.7.0.2/24", "fd00:7::2/128", "10.8.0.2/32")
+    assert config.dns == ("10.7.0.1", "fd00:7::1")
+    assert config.search == ("corp.example", "lan")
+    assert (config.mtu, config.listen_port, config.amnezia) == (1380, 0, None)
+    first, second = config.peers
+    assert first.public_key == PUBLIC
+    assert first.preshared_key is not None
+    assert first.preshared_key.reveal() == PRESHARED
+    assert first.endpoint == Server("fd00::1", 51820, "udp")
+    assert first.allowed_ips == ("0.0.0.0/0", "::/0", "10.0.0.0/8")
+    assert first.persistent_keepalive == 25
+    assert (second.endpoint, second.allowed_ips, second.persistent_keepalive) == (None, (), 0)
+    assert config.servers == (first.endpoint,)
+    assert not any(secret in repr(config) for secret in SECRETS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "PreUp = touch /x",
+            "postup = iptables -A x; # y",
+            "PreDown=true",
+            "PostDown = curl http://x | sh",
+            "Table = off",
+        ),
+        *("SaveConfig = true", "FwMark = 0xca6c"),
+    ],
+)
+def test_what_acts_on_the_host_is_left_out_with_a_warning_that_names_its_line(line: str) -> None:
+    plain, _ = parse(INTERFACE + PEER, "x.conf")
+    config, warnings = parse(INTERFACE + line + "\n" + PEER, "x.conf")
+    assert config == plain
+    (warning,) = warnings
+    assert warning.startswith("x.conf:4: ")
+    assert line.partition("=")[0].strip().lower() in warning.lower()
+    assert line.partition("=")[2].strip() not in warning
+
+
+@pytest.mark.parametrize(
+    ("allowed", "whole"),
+    [
+        ("0.0.0.0/0", True),
+        ("0.0.0.0/1, 128.0.0.0/1", True),
+        ("0.0.0.0/5, 8.0.0.0/7, 11.0.0.0/8, 12.0.0.0/6, 16.0.0.0/4, 32.0.0.0/3, 64.0.0.0/2, 128.0.0.0/2", False),
+        ("0.0.0.0/5, 8.0.0.0/7, 11.0.0.0/8, 12.0.0.0/6, 16.0.0.0/4, 32.0.0.0/3, 64.0.0.0/2, 128.0.0.0/1", True),
+        ("10.0.0.0/8", False),
+        ("::/0", False),
+        ("", False),
+    ],
+)
+def test_a_tunnel_for_a_part_of_the_internet_is_said_to_be_one(allowed: str, whole: bool) -> None:
+    _, warnings = parse(INTERFACE + PEER.replace("0.0.0.0/0, ::/0", allowed), "x.conf")
+    assert bool(warnings) is not whole
+    assert all("AllowedIPs" in warning for warning in warnings)
+
+
+BROKEN = {
+    "nothing": ("# only a comment\n", None, "no [Interface]"),
+    "no peer": (INTERFACE, None, "no [Peer]"),
+    "no interface": (PEER, None, "no [Interface]"),
+    "two interfaces": (INTERFACE + PEER + INTERFACE, 8, "second [Interface]"),
+    "unknown section": (INTERFACE + "[Server]\n", 4, "section"),
+    "line before a section": ("MTU = 1400\n" + INTERFACE + PEER, 1, "before the first"),
+    "no equals sign": (INTERFACE + "MTU 1400\n" + PEER, 4, "key = value"),
+    "unknown key": (INTERFACE + "Adress = x\n" + PEER, 4, "did you mean Address?"),
+    "a key on a line of its own": (INTERFACE + PRESHARED + "\n" + PEER, 4, "unknown key"),
+    "peer's key in the interface": (INTERFACE + "Endpoint = a.example:1\n" + PEER, 4, "belongs in [Peer]"),
+    "interface's key in a peer": (INTERFACE + PEER + "MTU = 1400\n", 8, "belongs in [Interface]"),
+    "obfuscation in a peer": (INTERFACE + PEER + "Jc = 4\n", 8, "belongs in [Interface]"),
+    "no private key": ("[Interface]\nAddress = 10.0.0.1\n" + PEER, 1, "no PrivateKey"),
+    "no address": (f"[Interface]\nPrivateKey = {PRIVATE.reveal()}\n" + PEER, 1, "no Address"),
+    "no public key": (INTERFACE + "[Peer]\nEndpoint = a.example:1\n", 4, "no PublicKey"),
+    "nobody to call": (INTERFACE + f"[Peer]\nPublicKey = {PUBLIC}\n", None, "Endpoint"),
+    "two peers with one key": (INTERFACE + PEER + PEER, 8, "two peers with one PublicKey"),
+    "private key too short": (INTERFACE.replace(PRIVATE.reveal(), SECRETS[1]) + PEER, 2, "44 characters"),
+    "private key not base64": (INTERFACE.replace(PRIVATE.reveal(), "!" * 44) + PEER, 2, "base64"),
+    "public key all zeros": (INTERFACE + PEER.replace(PUBLIC, "A" * 43 + "="), 5, "all zeros"),
+    "preshared key too long": (INTERFACE + PEER + f"PresharedKey = {PRESHARED}x\n", 8, "44 characters"),
+    "key given twice": (INTERFACE + f"PrivateKey = {PRESHARED}\n" + PEER, 4, "given twice"),
+    "port 70000": (INTERFACE + PEER.replace("51820", "70000"), 6, "port"),
+    "port 0": (INTERFACE + PEER.replace("51820", "0"), 6, "port"),
+    "no port": (INTERFACE + PEER.replace(":51820", ""), 6, "port"),
+    "IPv6 without brackets": (INTERFACE + PEER.replace("vpn.example", "fd00::1"), 6, "brackets"),
+    "no such host": (INTERFACE + PEER.replace("vpn.example", "vpn example"), 6, "host"),
+    "no such network": (INTERFACE + PEER.replace("0.0.0.0/0", "0.0.0.0/33"), 7, "network"),
+    "no such address": (INTERFACE.replace("10.7.0.2/24", "10.7.0.256") + PEER, 3, "network"),
+    "DNS is nothing": (INTERFACE + "DNS = 10.0.0.1, a b\n" + PEER, 4, "host"),
+    "MTU too small": (INTERFACE + "MTU = 100\n" + PEER, 4, "from 576"),
+    "MTU is no number": (INTERFACE + "MTU = auto\n" + PEER, 4, "whole number"),
+    "listen port": (INTERFACE + "ListenPort = 70000\n" + PEER, 4, "65535"),
+    "keepalive": (INTERFACE + PEER + "PersistentKeepalive = 65536\n", 8, "65535"),
+    "NUL": (INTERFACE + "MTU = 14\x0000\n" + PEER, 4, "control"),
+    "escape": (INTERFACE + "# \x1b[2J\n" + PEER, 4, "control"),
+    "line separator": (INTERFACE + "# \u2028PostUp = x\n" + PEER, 4, "control"),
+    "Jc": (INTERFACE + "Jc = -1\n" + PEER, 4, "Jc"),
+    "Jmin above Jmax": (INTERFACE + "Jc = 4\nJmin = 50\nJmax = 40\n" + PEER, 1, "Jmin"),
+    "Jmax not below MTU": (INTERFACE + "MTU = 1280\nJc = 4\nJmin = 50\nJmax = 1280\n" + PEER, 1, "MTU"),
+    "S1": (INTERFACE + "S1 = 65536\n" + PEER, 4, "S1"),
+    "H1": (INTERFACE + "H1 = 4294967296\n" + PEER, 4, "H1"),
+    "H2 backwards": (INTERFACE + "H2 = 9-5\n" + PEER, 4, "H2"),
+    "H1 and H2 the same": (INTERFACE + "H1 = 7\nH2 = 7\n" + PEER, 1, "overlap"),
+    "H1 over H2's default": (INTERFACE + "H1 = 1-2\n" + PEER, 1, "overlap"),
+    "I1 is no tag": (INTERFACE + "I1 = 0xff\n" + PEER, 4, "I1"),
+    "I1 is not closed": (INTERFACE + "I1 = <b 0xff\n" + PEER, 4, "I1"),
+    "I1 is an empty tag": (INTERFACE + "I1 = <>\n" + PEER, 4, "I1"),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "reason"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_config_is_one_clear_line(text: str, line: int | None, reason: str) -> None:
+    fault = _refused(text)
+    assert not isinstance(fault, Unsupported)
+    assert reason in str(fault)
+    assert fault.line == line
+
+
+def test_obfuscation_in_the_order_of_the_uapi() -> None:
+    config, warnings = parse(
+        INTERFACE
+        + "I1 = <b 0xc0ff><r 16> <t>\nH4 = 40-49\nh1 = 10\nH2=20 - 29\nH3 = 30\n"
+        + "S1 = 15\nS4 = 0\njc = 4\nJmin = 40\nJmax = 70\nI2 =\n"
+        + PEER,
+        "x.conf",
+    )
+    assert warnings == ()
+    assert config.amnezia is not None
+    assert config.amnezia.values == (
+        *(("jc", "4"), ("jmin", "40"), ("jmax", "70"), ("s1", "15")),
+        *(("h1", "10"), ("h2", "20-29"), ("h3", "30"), ("h4", "40-49"), ("i1", "<b 0xc0ff><r 16> <t>")),
+    )
+
+
+def test_obfuscation_that_hides_nothing_is_still_amneziawg() -> None:
+    """All defaults: spoken like WireGuard, but by the other carrier, which takes no zero for the junk's numbers."""
+    text = INTERFACE + "Jc = 0\nJmin = 0\nJmax = 0\nS1 = 0\nS2 = 0\nH1 = 1\nH2 = 2\nH3 = 3\nH4 = 4\n" + PEER
+    config, _ = parse(text, "x.conf")
+    assert config.amnezia is not None
+    assert config.amnezia.values == (("h1", "1"), ("h2", "2"), ("h3", "3"), ("h4", "4"))
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        *((f"{key} = 1", key) for key in AMNEZIA_UNSUPPORTED),
+        ("I1 = <c>", "I1"),
+        ("I3 = <b 0xff><wait 10>", "I3"),
+    ],
+)
+def test_what_the_carrier_does_not_know_is_unsupported_and_named(line: str, named: str) -> None:
+    fault = _refused(INTERFACE + line + "\n" + PEER)
+    assert isinstance(fault, Unsupported)
+    assert named in fault.reason
+    assert fault.line == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [("Jc", 122), ("Jmin", 1280), ("Jmax", 1280), ("S1", 1324), ("S2", 1380), ("S3", 1408), ("S4", 1440)],
+)
+def test_what_the_carrier_would_break_on_is_unsupported(key: str, most: int) -> None:
+    config, _ = parse(INTERFACE + f"{key} = {most}\n" + PEER, "x.conf")
+    assert config.amnezia is not None
+    assert config.amnezia.values[0] == (key.lower(), str(most))
+    fault = _refused(INTERFACE + f"{key} = {most + 1}\n" + PEER)
+    assert isinstance(fault, Unsupported)
+    assert fault.reason.startswith(f"{key} is above {most}: ")
+    assert fault.line == 4
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("<r 1472>", "<rc 1000><rd 472>", "<t><d><ds><dz 4><r 1464>", f"<b 0x{'00' * 1472}>", f"<b {'0f' * 1472}>"),
+        "<r 736> <r 736>",
+    ],
+)
+def test_a_signature_packet_fits_one_datagram(pattern: str) -> None:
+    assert parse(INTERFACE + f"I5 = {pattern}\n" + PEER, "x.conf")[0].amnezia is not None
+    for more in ("<r 1>", "<b 00>", "<rc 900000000>", "<dz 9999999999>"):
+        fault = _refused(INTERFACE + f"I5 = {pattern}{more}\n" + PEER)
+        assert isinstance(fault, Unsupported)
+        assert fault.reason.startswith("I5 is above 1472 bytes")
+
+
+@pytest.mark.parametrize("tag", ["<r>", "<r -1>", "<r +1>", "<rc x>", "<dz>", "<b>", "<b 0x>", "<b 0x123>", "<b zz>"])
+def test_a_tag_that_the_carrier_would_refuse_is_broken(tag: str) -> None:
+    fault = _refused(INTERFACE + f"I1 = {tag}\n" + PEER)
+    assert not isinstance(fault, Unsupported)
+    assert fault.reason.startswith(f"I1: a <{tag[1:-1].split()[0]}> tag")
+
+
+def test_a_keepalive_range_is_unsupported() -> None:
+    fault = _refused(INTERFACE + PEER + "PersistentKeepalive = 20-30\n")
+    assert isinstance(fault, Unsupported)
+
+
+LINES = st.sampled_from(
+    [
+        *INTERFACE.splitlines(),
+        *PEER.splitlines(),
+        *(
+            f"PresharedKey = {PRESHARED}",
+            PRESHARED,
+            "DNS = 9.9.9.9, lan",
+            "PostUp = x",
+            "Jc = 4",
+            "H1 = 1-2",
+            "I1 = <b 0x0>",
+        ),
+    ]
+)
+
+
+@given(lines=st.lists(LINES | st.text(max_size=30) | st.tuples(LINES, st.text(max_size=5)).map("".join), max_size=14))
+def test_only_a_config_error_leaves_the_parser_and_it_shows_no_secret(lines: list[str]) -> None:
+    try:
+        _, warnings = parse("\n".join(lines), "x.conf")
+    except ConfigError as fault:
+        warnings = (str(fault),)
+    assert not any(secret in warning for secret in SECRETS for warning in warnings)
+
+
+@given(text=st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse(text, "x.conf")

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from far_side import (
+    NEUTRAL,
+    PATIENT,
+    PUBLIC,
+    RESOLVER,
+    FarSide,
+    Middle,
+    Page,
+    Reply,
+    Site,
+    far_side,
+    platform,
+    resets_after_hello,
+    run,
+    server_context,
+    stays_silent,
+)
+from msgspec.structs import replace
+
+from vpntest.errors import CannotMeasure
+from vpntest.failures import Failure
+from vpntest.plan.model import Platform
+from vpntest.probe.campaign import CONTROL_TRIES, Campaign
+from vpntest.probe.observation import Address, RungStep
+from vpntest.tunnel.ladder import Rung, Step
+from vpntest.tunnel.vantage import Vantage
+
+# They wait, for that is what they are about: no part of the quick suite that runs anywhere.
+pytestmark = pytest.mark.root
+
+GOOD, CUT, CONTROL = "good.test", "cut.test", "control.test"
+ADDRESSES = {GOOD: "198.18.1.1", CUT: "198.18.1.2", CONTROL: "198.18.3.1"}
+ZONE = {name: [Reply((address,))] for name, address in ADDRESSES.items()}
+
+
+def named(name: str, *urls: str, speed: str | None = None) -> Platform:
+    return replace(platform(*urls, speed=speed), id=name)
+
+
+PLATFORMS = (
+    named("good", f"https://{GOOD}/", f"https://{GOOD}/second", speed=f"https://{GOOD}/big"),
+    named("cut", f"https://{CUT}/", speed=f"https://{CUT}/big"),
+)
+
+
+async def world(far: FarSide) -> None:
+    for resolver in (RESOLVER, PUBLIC):
+        await far.resolver(resolver, ZONE)
+    pages = {"/": Page(), "/second": Page(), "/big": Page(body=b"b" * 65536), "/ip": Page(body=b"198.18.7.7")}
+    site = Site({**pages, "/up": Page(204, b"")})
+    for name, address in ADDRESSES.items():
+        if name != CUT:
+            await far.serve(address, 443, site, server_context(name))
+    real = await far.serve("198.18.9.9", 443, site, server_context(CUT))
+    await far.serve(ADDRESSES[CUT], 443, Middle(real, CUT, resets_after_hello))
+
+
+def campaign(far: FarSide, **settings: Any) -> Campaign:
+    control = (f"https://{CONTROL}/big", f"https://{CONTROL}/")
+    defaults = {
+        "control": control,
+        "exit_address": f"https://{CONTROL}/ip",
+        "whoami": GOOD,
+        "upload": f"https://{CONTROL}/up",
+    }
+    return far.campaign(*PLATFORMS, **{**defaults, **settings})
+
+
+def test_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("schedule", "campaign"):
+        monkeypatch.setattr(f"vpntest.probe.{module}.SPACING", 0.2)
+
+    async def scenario(far: FarSide) -> None:
+        await world(far)
+        probes = campaign(far)
+        outside, tunnel = far.vantage(), far.vantage("tunnel")
+        await probes.controls(outside, "before")
+        await asyncio.gather(probes.reach(outside), probes.exits(outside), probes.exits(tunnel))
+        assert await probes.carry(tunnel) is True
+        await probes.reach(tunnel)
+        await probes.speed([outside, tunnel])
+        await probes.controls(outside, "after")
+        await probes.alive(tunnel)
+
+        ids = [one.id for one in far.seen]
+        assert ids == [f"o{number}" for number in range(1, len(ids) + 1)]
+        for vantage in ("outside", "tunnel"):
+            reached = Counter(
+                (one.endpoint, one.attempt)
+                for one in far.select(vantage=vantage, operation="http_round_trip", role="target")
+            )
+            good = {f"https://{GOOD}/", f"https://{GOOD}/second"}
+            assert reached == Counter({(url, attempt): 1 for url in good for attempt in (1, 2)})
+            cut = far.select(vantage=vantage, platform="cut", probe="reach", role="target", operation="tls_handshake")
+            assert [(one.attempt, one.failure) for one in cut] == [
+                (1, Failure.CONNECTION_RESET),
+                (2, Failure.CONNECTION_RESET),
+            ]
+            assert len(far.select(vantage=vantage, platform="cut", role="neutral", operation="http_round_trip")) == 2
+            # Only what answers has a speed.
+            assert {one.platform for one in far.select(vantage=vantage, probe="speed")} == {"good"}
+            addresses = [one.details for one in far.select(vantage=vantage) if isinstance(one.details, Address)]
+            assert Address(of="exit", family=4, address="198.18.7.7") in addresses
+            assert Address(of="resolver", family=4, address=ADDRESSES[GOOD]) in addresses
+        for phase in ("before", "after"):
+            found = far.select(vantage="outside", probe="control", phase=phase, operation="http_round_trip")
+            urls = [one.endpoint for one in found]
+            assert sorted(urls) == [f"https://{CONTROL}/", f"https://{CONTROL}/big"]
+        # A chain's steps share a number, and no other chain has it.
+        for number in {one.transaction for one in far.seen}:
+            labels = {
+                (one.vantage, one.probe, one.role, one.endpoint, one.attempt) for one in far.select(transaction=number)
+            }
+            assert len(labels) == 1
+        # Speed holds the line alone.
+        spans = sorted((one.t0, one.t) for one in far.select(probe="speed", operation="transfer"))
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+
+    run(scenario)
+
+
+def test_rungs_are_observations() -> None:
+    async def scenario(far: FarSide) -> None:
+        steps = (Step(Rung.CONFIG, 0.5, 0.75), Step(Rung.HANDSHAKE, 0.75, 5.0, Failure.TIMEOUT, "no answer"))
+        campaign(far).rungs("sweden", steps)
+        assert [(one.vantage, one.probe, one.t0, one.t, one.failure, one.details) for one in far.seen] == [
+            ("sweden", "rung", 0.5, 0.75, None, RungStep("config")),
+            ("sweden", "rung", 0.75, 5.0, Failure.TIMEOUT, RungStep("handshake", "no answer")),
+        ]
+
+    run(scenario)
+
+
+def test_a_failed_control_is_asked_once_more() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {})
+        await campaign(far).controls(far.vantage(), "before")
+        assert Counter((one.endpoint, one.attempt) for one in far.seen) == Counter(
+            {
+                (f"https://{CONTROL}/{path}", attempt): 1
+                for path in ("big", "")
+                for attempt in range(1, CONTROL_TRIES + 1)
+            }
+        )
+
+    run(scenario)
+
+
+def test_a_run_that_is_ended_keeps_what_it_saw() -> None:
+    async def main() -> None:
+        async with far_side() as far:
+            await far.resolver(RESOLVER, {**ZONE, NEUTRAL: []})
+            await far.resolver(PUBLIC, ZONE)
+            for address in ADDRESSES.values():
+                await far.serve(address, 443, stays_silent)
+            running = asyncio.create_task(campaign(far).reach(far.vantage()))
+            while len(far.select(operation="connect")) < 3:
+                await asyncio.sleep(0.01)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert set(far.chain()) == {("resolve", None), ("connect", None)}
+            assert len(far.select(operation="connect")) >= 3
+            left = [task for task in asyncio.all_tasks() if "reach" in repr(task.get_coro())]
+            assert left == []
+
+    asyncio.run(main())
+
+
+def test_a_fault_of_this_box_ends_the_probe() -> None:
+    class Exhausted:
+        def socket(self, *_: Any) -> Any:
+            raise OSError(24, "Too many open files")
+
+    async def scenario(far: FarSide) -> None:
+        literal = far.campaign(platform("https://192.0.2.1/"))
+        with pytest.raises(CannotMeasure):
+            await literal.reach(Vantage("outside", Exhausted(), RESOLVER))  # type: ignore[arg-type]
+
+    run(scenario)
+
+
+def test_controls_all_the_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpntest.probe.campaign.CONTROL_EVERY", 0.2)
+    monkeypatch.setattr("vpntest.probe.campaign.AT_ONCE_PER_VANTAGE", 1)
+    for module in ("schedule", "campaign"):
+        monkeypatch.setattr(f"vpntest.probe.{module}.SPACING", 0.2)
+
+    async def scenario(far: FarSide) -> None:
+        await world(far)
+        await far.serve("198.18.1.9", 80, stays_silent)
+        limits = replace(PATIENT, http=0.7)
+        control = (f"https://{CONTROL}/big", f"https://{CONTROL}/")
+        probes = far.campaign(platform("http://198.18.1.9/", "http://198.18.1.9/b"), limits=limits, control=control)
+        await probes.reach(far.vantage())
+        attempts = far.select(role="target", operation="http_round_trip")
+        assert [one.failure for one in attempts] == [Failure.TIMEOUT] * 4
+        controls = far.select(probe="control", role="control", phase="during", operation="http_round_trip")
+        assert {one.failure for one in controls} == {None}
+        assert {one.endpoint for one in controls} == set(control), "each in its turn"
+        assert {one.attempt for one in controls} == {1, 2}
+        assert [one.attempt for one in controls] == sorted(one.attempt for one in controls)
+        # They do not queue behind the attempts, of which one at a time may run here.
+        for one in attempts:
+            assert any(one.t0 < each.t0 < one.t for each in controls)
+        begun = far.select(operation="resolve", target=CONTROL)
+        assert begun[0].t0 <= min(one.t0 for one in far.select(probe="reach"))
+        assert {each.endpoint for each in controls if each.t0 >= attempts[-1].t} == set(control), "and each at the end"
+
+    run(scenario)
+
+
+def test_no_more_at_once_than_a_vantage_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpntest.probe.campaign.AT_ONCE_PER_VANTAGE", 3)
+
+    async def scenario(far: FarSide) -> None:
+        standing = most = 0
+
+        async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal standing, most
+            standing += 1
+            most = max(most, standing)
+            try:
+                await reader.read()
+            finally:
+                standing -= 1
+
+        await far.serve("198.18.1.1", 80, counts)
+        urls = [f"http://198.18.1.1/{number}" for number in range(6)]
+        await far.campaign(platform(*urls), limits=replace(PATIENT, http=0.25), attempts=1).reach(far.vantage())
+        # A closed connection ends at the server a moment later.
+        assert 2 <= most <= 4
+        assert len(far.select(role="target", operation="http_round_trip")) == len(urls)
+
+    run(scenario)

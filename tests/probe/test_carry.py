@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from far_side import (
+    PATIENT,
+    RESOLVER,
+    FarSide,
+    Handler,
+    Middle,
+    Page,
+    Reply,
+    Site,
+    resets_after_hello,
+    run,
+    server_context,
+    stays_silent,
+)
+from msgspec.structs import replace
+
+from vpntest.failures import Failure
+from vpntest.probe.carry import EXCHANGES, LOAD, carries, lives
+from vpntest.probe.observation import Alive, SmallExchanges, Transfer
+from vpntest.tunnel.vantage import PacketCount
+
+# They wait, for that is what they are about: no part of the quick suite that runs anywhere.
+pytestmark = pytest.mark.root
+
+NAME, ADDRESS, REAL = "control.test", "198.18.3.1", "198.18.3.2"
+URL, UPLOAD = f"https://{NAME}/64k", f"https://{NAME}/up"
+ZONE = {NAME: [Reply((ADDRESS,))]}
+
+
+def control() -> Site:
+    return Site({"/64k": Page(body=b"d" * LOAD), "/up": Page(204, b"")})
+
+
+async def carried(far: FarSide, handler: Handler | None = None, **fields: object) -> bool:
+    """`handler` stands before the control."""
+    site = control()
+    real = await far.serve(REAL, 443, site, server_context(NAME))
+    if isinstance(handler, Middle):
+        handler.to = real
+    await far.serve(ADDRESS, 443, handler or site, None if handler else server_context(NAME))
+    bench = far.bench(
+        limits=replace(PATIENT, stall=0.5, tls=0.6, dns=0.4) if handler else PATIENT, control=(URL,), upload=UPLOAD
+    )
+    return await carries(bench, far.vantage("tunnel", **fields), far.vantage(resolver="198.18.0.1"))
+
+
+def loads(far: FarSide) -> list[tuple[str, int, str | None]]:
+    return [
+        (one.details.direction if isinstance(one.details, Transfer) else "small", one.attempt, one.failure)
+        for one in far.select(operation="transfer")
+    ]
+
+
+def test_a_tunnel_that_carries() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        packets = iter(range(0, 1000, 10))
+        assert await carried(far, count_packets=lambda: PacketCount(received=next(packets), sent=7)) is True
+        assert loads(far) == [("small", 1, None), ("down", 1, None), ("up", 1, None)]
+        small, down, up = (one.details for one in far.select(operation="transfer"))
+        assert isinstance(small, SmallExchanges)
+        assert (small.done, small.wanted) == (EXCHANGES, EXCHANGES)
+        assert small.bytes > 2000
+        assert (down.bytes, down.expected, up.bytes, up.expected) == (LOAD, LOAD, LOAD, LOAD)
+        assert [(each.packets_received, each.packets_sent) for each in (small, down, up)] == [(10, 0)] * 3
+        assert (up.samples[0], up.samples[-1][1]) == ((0, 0), LOAD)
+        assert [count for _, count in up.samples] == sorted(count for _, count in up.samples)
+        first = far.seen[0]
+        assert (first.operation, first.target, first.details.resolver) == ("resolve", NAME, "vantage")
+        assert {(one.probe, one.role, one.vantage) for one in far.seen} == {("carry", "control", "tunnel")}
+
+    run(scenario)
+
+
+def test_outside_has_no_packets_to_count() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        assert await carried(far) is True
+        assert {one.details.packets_received for one in far.select(operation="transfer")} == {None}
+
+    run(scenario)
+
+
+def test_nothing_comes_back() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {NAME: []})
+        await far.resolver("198.18.0.1", ZONE)
+        assert await carried(far, stays_silent) is False
+        assert far.chain(vantage="tunnel", operation="resolve") == [("resolve", Failure.TIMEOUT)] * 2
+        assert far.chain(vantage="outside") == [("resolve", None)], "the control's address comes from outside then"
+        assert far.chain(operation="tls_handshake") == [("tls_handshake", Failure.TIMEOUT)] * 2
+        assert loads(far) == [("small", 1, Failure.TIMEOUT), ("small", 2, Failure.TIMEOUT)]
+
+    run(scenario)
+
+
+def test_a_dead_resolver_is_told_from_a_dead_tunnel() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {NAME: []})
+        await far.resolver("198.18.0.1", ZONE)
+        assert await carried(far, Middle(("", 0))) is True
+        assert loads(far) == [("small", 1, None), ("down", 1, None), ("up", 1, None)]
+        assert far.chain(vantage="tunnel", operation="resolve") == [("resolve", Failure.TIMEOUT)] * 2
+
+    run(scenario)
+
+
+def test_any_answer_is_first_data() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {NAME: [Reply(rcode="SERVFAIL")]})
+        await far.resolver("198.18.0.1", ZONE)
+        assert await carried(far) is True
+        assert set(far.chain(vantage="tunnel", operation="resolve")) == {("resolve", Failure.DNS_SERVFAIL)}
+        assert loads(far) == [("small", 1, None), ("down", 1, None), ("up", 1, None)]
+
+    run(scenario)
+
+
+def test_data_that_stops_after_the_first() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        assert await carried(far, stays_silent) is False
+        assert loads(far) == [("small", 1, Failure.STALLED), ("small", 2, Failure.STALLED)]
+        assert far.chain(operation="tls_handshake") == [("tls_handshake", Failure.STALLED)] * 2
+        assert [one.details.done for one in far.select(operation="transfer")] == [0, 0]
+
+    run(scenario)
+
+
+def test_a_budget_of_bytes() -> None:
+    """Cut where small exchanges still pass and 64 KiB do not; the last TLS record never completes."""
+
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        assert await carried(far, Middle(("", 0), budget=16_000)) is False
+        assert loads(far) == [("small", 1, None), ("down", 1, Failure.STALLED), ("down", 2, Failure.STALLED)]
+        for one in far.select(operation="transfer", failure=Failure.STALLED):
+            assert one.details.bytes < 16_000
+            assert one.tcp is not None
+            assert one.tcp.bytes_received == 16_000
+
+    run(scenario)
+
+
+def test_slow_is_not_stalled() -> None:
+    """64 KiB take longer than the patience with silence, yet something comes all the time."""
+
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        assert await carried(far, Middle(("", 0), rate=70_000)) is True
+        assert loads(far) == [("small", 1, None), ("down", 1, None), ("up", 1, None)]
+        down = far.select(operation="transfer")[1]
+        assert down.t - down.t0 > 0.5
+
+    run(scenario)
+
+
+def test_slow_to_the_end_of_our_time_is_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpntest.probe.carry.LOAD_LIMIT", 1.0)
+
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        assert await carried(far, Middle(("", 0), rate=20_000)) is False
+        assert loads(far) == [("small", 1, None), ("down", 1, Failure.TIMEOUT), ("down", 2, Failure.TIMEOUT)]
+
+    run(scenario)
+
+
+def test_an_upload_that_stops_shows_its_silence() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        await far.serve(ADDRESS, 80, control())
+        await far.serve(ADDRESS, 8080, stays_silent)
+        bench = far.bench(
+            limits=replace(PATIENT, stall=0.6), control=(f"http://{NAME}/64k",), upload=f"http://{NAME}:8080/up"
+        )
+        assert await carries(bench, far.vantage("tunnel"), far.vantage()) is False
+        assert loads(far)[2:] == [("up", 1, Failure.STALLED), ("up", 2, Failure.STALLED)]
+        for one in far.select(operation="transfer", failure=Failure.STALLED):
+            *_, (moved, count), (end, same) = one.details.samples
+            assert count == same == one.details.bytes == LOAD
+            assert end - moved >= 0.5
+
+    run(scenario)
+
+
+def test_one_failure_is_tried_again() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        site = control()
+        count = 0
+
+        async def first_ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            if count > 1:
+                await site(reader, writer)
+
+        await far.serve(ADDRESS, 443, first_ends, server_context(NAME))
+        bench = far.bench(control=(URL,), upload=UPLOAD)
+        assert await carries(bench, far.vantage("tunnel"), far.vantage()) is True
+        assert loads(far) == [("small", 1, Failure.EOF), ("small", 2, None), ("down", 1, None), ("up", 1, None)]
+
+    run(scenario)
+
+
+async def loaded(far: FarSide, site: Site, *paths: str) -> bool:
+    """The loads of a tunnel whose controls are these pages, at one server each."""
+    zone = {}
+    for number, path in enumerate(paths):
+        zone[f"c{number}.test"] = [Reply((f"198.18.3.{number}",))]
+        await far.serve(f"198.18.3.{number}", 80, resets_after_hello if path == "reset" else site)
+    await far.resolver(RESOLVER, zone)
+    urls = tuple(f"http://c{number}.test/{path}" for number, path in enumerate(paths))
+    return await carries(
+        far.bench(control=urls, upload=f"http://c{len(paths) - 1}.test/up"), far.vantage("t"), far.vantage()
+    )
+
+
+def answers(far: FarSide) -> list[tuple[str, int | None]]:
+    """What the servers said where that was no load."""
+    return [(one.details.url, one.details.code) for one in far.select(operation="http_round_trip")]
+
+
+SITE = Site(
+    {
+        **control().pages,
+        "/no": Page(429, b"later"),
+        "/small": Page(body=b"small"),
+        "/last": Page(body=b"d" * LOAD, headers=(("Connection", "close"),)),
+    }
+)
+
+
+def test_a_load_that_failed_is_tried_at_the_next_control() -> None:
+    async def scenario(far: FarSide) -> None:
+        assert await loaded(far, SITE, "reset", "64k") is True
+        reset = Failure.CONNECTION_RESET
+        assert loads(far) == [
+            ("small", 1, reset),
+            ("small", 2, None),
+            ("down", 1, reset),
+            ("down", 2, None),
+            ("up", 1, None),
+        ]
+        assert {one.details.url for one in far.select(operation="transfer", failure=None)} == {
+            "http://c1.test/64k",
+            "http://c1.test/up",
+        }
+        assert answers(far) == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("path", "code"), [("no", 429), ("small", 200)])
+def test_a_control_without_a_body_carries_no_load(path: str, code: int) -> None:
+    async def scenario(far: FarSide) -> None:
+        assert await loaded(far, SITE, path, "64k") is True
+        assert loads(far) == [("small", 1, None), ("down", 2, None), ("up", 1, None)]
+        assert far.select(operation="transfer")[1].details.bytes == LOAD
+        assert answers(far) == [(f"http://c0.test/{path}", code)]
+
+    run(scenario)
+
+
+def test_a_control_without_a_body_excuses_no_failure() -> None:
+    async def scenario(far: FarSide) -> None:
+        site = Site({**SITE.pages, "/64k": Page(body=b"d" * LOAD, stops_after=9000)})
+        await far.resolver(RESOLVER, ZONE)
+        await far.serve(ADDRESS, 80, site)
+        control = (f"http://{NAME}/no", f"http://{NAME}/64k")
+        bench = far.bench(limits=replace(PATIENT, stall=0.5), control=control, upload=f"http://{NAME}/up")
+        assert await carries(bench, far.vantage("tunnel"), far.vantage()) is False
+        assert loads(far) == [("small", 1, None), ("down", 2, Failure.STALLED), ("down", 3, Failure.STALLED)]
+
+    run(scenario)
+
+
+def test_that_no_control_has_a_body_is_no_fault_of_the_tunnel() -> None:
+    async def scenario(far: FarSide) -> None:
+        assert await loaded(far, SITE, "no", "small") is True
+        assert loads(far) == [("small", 1, None), ("down", 2, None), ("up", 1, None)]
+        down = far.select(operation="transfer")[1].details
+        assert (down.bytes, down.expected) == (5, 5)
+        assert answers(far) == [("http://c0.test/no", 429), ("http://c1.test/small", 200)]
+
+    run(scenario)
+
+
+def test_a_server_that_ends_the_connection_serves_no_small_messages() -> None:
+    async def scenario(far: FarSide) -> None:
+        assert await loaded(far, SITE, "last", "64k") is True
+        assert loads(far) == [("small", 2, None), ("down", 1, None), ("up", 1, None)]
+        assert far.select(operation="transfer")[0].details.done == EXCHANGES
+        far.seen.clear()
+        assert await loaded(far, SITE, "last") is True
+        assert (far.seen[-1].details.direction, far.seen[-1].failure) == ("up", None)
+        small = far.select(operation="transfer")[0].details
+        assert (small.done, small.wanted) == (1, 1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("code", [403, 405, 503])
+def test_an_upload_that_is_refused_was_carried(code: int) -> None:
+    async def scenario(far: FarSide) -> None:
+        site = Site({**SITE.pages, "/up": Page(code, b"no")})
+        assert await loaded(far, site, "64k") is True
+        assert loads(far) == [("small", 1, None), ("down", 1, None), ("up", 1, None)]
+        up = far.select(operation="transfer")[2].details
+        assert (up.bytes, up.expected) == (LOAD, LOAD)
+        assert answers(far) == [("http://c0.test/up", code)]
+
+    run(scenario)
+
+
+def test_a_server_that_nobody_can_name_has_carried_nothing() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {NAME: [Reply(("127.0.0.1",))]})
+        bench = far.bench(control=(URL,), upload=UPLOAD)
+        assert await carries(bench, far.vantage("tunnel"), far.vantage()) is False
+        assert loads(far) == [("small", 1, Failure.DNS_NO_ANSWER), ("small", 2, Failure.DNS_NO_ANSWER)]
+
+    run(scenario)
+
+
+def test_plain_http_controls() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        await far.serve(ADDRESS, 80, control())
+        bench = far.bench(control=(f"http://{NAME}/64k",), upload=f"http://{NAME}/up")
+        assert await carries(bench, far.vantage("tunnel"), far.vantage()) is True
+
+    run(scenario)
+
+
+# ── alive at the end ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("replies", "runs", "failure", "questions"),
+    [
+        ([Reply((ADDRESS,))], True, None, 1),
+        ([Reply(rcode="NXDOMAIN")], True, None, 1),
+        ([], True, Failure.STALLED, 2),
+        ([Reply((ADDRESS,))], False, Failure.CARRIER_EXITED, 0),
+    ],
+    ids=["alive", "any-answer", "silent", "exited"],
+)
+def test_lives(replies: list[Reply], runs: bool, failure: str | None, questions: int) -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {NAME: replies})
+        bench = far.bench(limits=replace(PATIENT, dns=20 if replies else 0.4), control=(URL,))
+        await lives(bench, far.vantage("tunnel", alive=lambda: runs))
+        assert len(far.select(operation="resolve")) == questions
+        last = far.seen[-1]
+        assert (last.operation, last.probe, last.failure) == ("tunnel", "alive", failure)
+        assert last.details == Alive(carrier_runs=runs)
+
+    run(scenario)

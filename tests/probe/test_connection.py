@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import struct
+
+import pytest
+from far_side import FarSide, Site, far_side, reset, run, server_context, stays_silent, stranger
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpntest.errors import CannotMeasure
+from vpntest.probe.connection import Connection, describe_leaf, read_tcp_info
+from vpntest.tunnel.vantage import Vantage
+
+ADDRESS, NAME = "198.18.1.1", "www.example.test"
+
+
+async def connected(far: FarSide, port: int) -> Connection:
+    connection = Connection.over(far.vantage(), ADDRESS, port)
+    await connection.connect()
+    return connection
+
+
+def test_reads_and_writes_in_the_clear_and_in_tls() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+    async def scenario(far: FarSide) -> None:
+        await far.serve(ADDRESS, 80, echo)
+        await far.serve(ADDRESS, 443, echo, server_context(NAME))
+        for port in (80, 443):
+            connection = await connected(far, port)
+            if port == 443:
+                await connection.start_tls(far.bench().trust.public, NAME)
+            sent = os.urandom(100_000)
+            writing = asyncio.create_task(connection.write(sent))
+            got = b""
+            while len(got) < len(sent):
+                got += await connection.read()
+            await writing
+            assert got == sent
+            info = connection.tcp_info()
+            assert info is not None
+            assert info.bytes_received >= len(sent)
+            assert str(connection) == f"{ADDRESS}:{port}"
+            connection.close()
+            connection.close()
+
+    run(scenario)
+
+
+def test_end_and_reset_are_told_apart() -> None:
+    async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+
+    async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        reset(writer)
+
+    async def scenario(far: FarSide) -> None:
+        await far.serve(ADDRESS, 443, ends, server_context(NAME))
+        await far.serve(ADDRESS, 444, resets, server_context(NAME))
+        connection = await connected(far, 443)
+        await connection.start_tls(far.bench().trust.public, NAME)
+        await connection.write(b"x")
+        assert await connection.read() == b""
+        assert connection.ended
+        assert connection.broken is None
+        connection.close()
+        connection = await connected(far, 444)
+        await connection.start_tls(far.bench().trust.public, NAME)
+        await connection.write(b"x")
+        with pytest.raises(ConnectionResetError) as caught:
+            await connection.read()
+        assert connection.broken is caught.value
+        assert not connection.ended
+        connection.close()
+
+    run(scenario)
+
+
+def test_the_first_error_is_kept() -> None:
+    """The kernel gives an error once: who asks again sees an end of stream."""
+
+    async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        reset(writer)
+
+    async def scenario(far: FarSide) -> None:
+        await far.serve(ADDRESS, 80, resets)
+        connection = await connected(far, 80)
+        await connection.write(b"x")
+        with pytest.raises(ConnectionResetError):
+            await connection.read()
+        assert await connection.read() == b""
+        assert connection.broken is not None
+        assert connection.broken.errno == errno.ECONNRESET
+        connection.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_refused_certificate_is_read_all_the_same(version: ssl.TLSVersion) -> None:
+    """Rests on a method of SSLObject that is public since Python 3.13 and reached inside it before."""
+
+    async def scenario(far: FarSide) -> None:
+        context = server_context(NAME, ca=stranger())
+        context.minimum_version = context.maximum_version = version
+        ended = asyncio.Event()
+
+        async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            ended.set()
+
+        await far.serve(ADDRESS, 443, never, context)
+        connection = await connected(far, 443)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connection.start_tls(far.bench().trust.public, NAME)
+        leaf = connection.leaf()
+        assert leaf is not None
+        fingerprint, issuer = describe_leaf(leaf)
+        assert len(fingerprint) == 64
+        assert "Interceptor" in (issuer or "")
+        connection.close()
+
+    run(scenario)
+
+
+def test_no_leaf_where_none_came() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.serve(ADDRESS, 443, stays_silent)
+        connection = await connected(far, 443)
+        assert connection.leaf() is None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await connection.start_tls(far.bench().trust.public, NAME)
+        assert connection.leaf() is None
+        connection.close()
+
+    run(scenario)
+
+
+def test_a_leaf_that_cannot_be_read_has_a_fingerprint() -> None:
+    fingerprint, issuer = describe_leaf(b"no certificate")
+    assert len(fingerprint) == 64
+    assert issuer is None
+
+
+def test_contexts() -> None:
+    async def main() -> None:
+        async with far_side() as far:
+            trust = far.bench().trust
+            assert trust.public.verify_mode == trust.http1.verify_mode == ssl.CERT_REQUIRED
+            assert trust.public.check_hostname
+            assert trust.unverified.verify_mode == ssl.CERT_NONE
+            assert len(trust.public.get_ca_certs()) > 50, "the public roots"
+
+    asyncio.run(main())
+
+
+def test_http1_alone_where_asked_for() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.serve(ADDRESS, 443, Site(), server_context(NAME))
+        connection = await connected(far, 443)
+        await connection.start_tls(far.bench().trust.http1, NAME)
+        assert connection.tls is not None
+        assert connection.tls.selected_alpn_protocol() == "http/1.1"
+        connection.close()
+
+    run(scenario)
+
+
+class _Refusing:
+    """A namespace whose kernel has no socket to give."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def _exhausted(number: int) -> Vantage:
+    return Vantage("outside", _Refusing(number), "198.18.0.53")  # type: ignore[arg-type]
+
+
+def test_a_shortage_of_this_box_is_no_failure_of_the_network() -> None:
+    async def main() -> None:
+        with pytest.raises(CannotMeasure):
+            Connection.over(_exhausted(errno.EMFILE), ADDRESS, 443)
+        with pytest.raises(OSError, match="not supported"):
+            Connection.over(_exhausted(errno.EAFNOSUPPORT), ADDRESS, 443)
+
+    asyncio.run(main())
+
+
+# ── struct tcp_info ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tcp_info() -> None:
+    raw = bytearray(232)
+    struct.pack_into("=I", raw, 24, 3)
+    struct.pack_into("=I", raw, 52, 4100)
+    struct.pack_into("=I", raw, 68, 2500)
+    struct.pack_into("=I", raw, 100, 7)
+    struct.pack_into("=QQ", raw, 120, 518, 14867)
+    info = read_tcp_info(bytes(raw))
+    assert info is not None
+    assert (info.unacked, info.since_last_data_ms, info.rtt_ms, info.retransmits) == (3, 4100, 2.5, 7)
+    assert (info.bytes_acked, info.bytes_received) == (518, 14867)
+
+
+def test_tcp_info_of_a_connect_that_never_was() -> None:
+    """The kernel's clock of last data holds the box's uptime then."""
+    raw = bytearray(232)
+    struct.pack_into("=I", raw, 52, 123_456_789)
+    info = read_tcp_info(bytes(raw))
+    assert info is not None
+    assert info.since_last_data_ms is None
+
+
+@given(st.binary(max_size=400))
+def test_tcp_info_of_any_length(raw: bytes) -> None:
+    assert (read_tcp_info(raw) is None) == (len(raw) < 136)

@@ -1,0 +1,186 @@
+"""What is shown, before it is laid out."""
+
+from __future__ import annotations
+
+from msgspec import structs
+from records import TIMEOUT, World, platform
+from story import story
+
+from vpntest.judge.judging import judge
+from vpntest.judge.verdict import Outcome, State
+from vpntest.plan.model import Endpoint, Platform, Service
+from vpntest.report.matrix import SIGNS, Entry, Matrix, Row, arrange, attention, summary
+
+
+def test_the_matrix() -> None:
+    record = story()
+    down = Entry("tunnel-down")
+    assert arrange(record, judge(record)) == Matrix(
+        columns=("twitter", "facebook", "bank", "lost", "wiki"),
+        rows=(
+            Row(
+                "outside",
+                "",
+                (
+                    Entry("throttled", "throttle.sni"),
+                    Entry("blocked", "tls.reset.sni 2 of 3"),
+                    Entry("ok"),
+                    Entry("down", "tcp.refused"),
+                    Entry("insufficient"),
+                ),
+            ),
+            Row(
+                "se",
+                "amneziawg",
+                (
+                    Entry("circumvents"),
+                    Entry("circumvents"),
+                    Entry("refused", "http.403"),
+                    Entry("platform-down", "tcp.refused"),
+                    Entry("insufficient"),
+                ),
+            ),
+            Row(
+                "ss",
+                "shadowsocks",
+                (
+                    Entry("insufficient"),
+                    Entry("blocked", "http.timeout"),
+                    Entry("refused", "http.403"),
+                    Entry("platform-down", "tcp.refused"),
+                    Entry("insufficient"),
+                ),
+            ),
+            Row("ov", "openvpn", (down,) * 5),
+            Row("wg", "wireguard", (down,) * 5),
+            Row("bad", "unknown", (down,) * 5),
+        ),
+    )
+
+
+def test_every_word_has_a_sign() -> None:
+    assert set(SIGNS) == {*Outcome, *State}
+    for sign in SIGNS.values():
+        assert len(sign.glyph) == len(sign.ascii) == 1
+        assert sign.ascii.isascii()
+        assert sign.meaning
+
+
+def test_different_outcomes_have_different_glyphs_in_ascii_too() -> None:
+    assert len({SIGNS[one].glyph for one in Outcome}) == len(Outcome)
+    assert len({SIGNS[one].ascii for one in Outcome}) == len(Outcome)
+
+
+def test_what_needs_attention() -> None:
+    record = story()
+    assert attention(record, judge(record)) == (
+        "ov [openvpn] auth.rejected (reached: handshake): the server says that it does not know these credentials",
+        "wg [wireguard] data.stall.packets (reached: data): first data came, then it falls silent after a few packets",
+        "bad [unknown] invalid: bad.conf:3: key is 31 bytes, not 32�[2J",
+        "wiki outside: the tries do not agree, or are too few [endpoint.insufficient.mixed]",
+        "twitter through ss: the platform is throttled outside, and its speed through the tunnel is not known "
+        "[cell.insufficient.speed-unknown]",
+        "wiki through ss: the tries do not agree, or are too few [endpoint.insufficient.mixed]",
+        "Speed not judged, so that throttling would not show: bank (outside); facebook (se)",
+        "ss: its config asks not to check the server's certificate",
+        "ov: up: ignored, never run",
+    )
+
+
+def world_of(*platforms: Platform) -> World:
+    """Two tunnels, the second a proxy, at platforms that answer everywhere."""
+    world = World(*platforms)
+    world.line()
+    world.tunnel("a")
+    world.tunnel("p", proxy=True)
+    for one in platforms:
+        for service in one.service:
+            for vantage in ("outside", "a", "p"):
+                world.reach(vantage, one.id, service=service.id, endpoint=service.endpoint[0].url)
+    return world
+
+
+FAST = (9000.0, 9100.0, 9200.0)
+SPEEDY = [platform(name, speed=f"https://{name}.example/64k") for name in ("bird", "wiki")]
+
+
+def told(world: World) -> tuple[str, ...]:
+    record = world.record()
+    return attention(record, judge(record))
+
+
+def test_speed_that_was_not_judged_is_told_in_one_line() -> None:
+    world = world_of(*SPEEDY, platform("bank"))
+    for vantage in ("outside", "a", "p"):
+        world.speed(vantage, "wiki", target=FAST, neutral=FAST)
+    world.speed("outside", "bird", target=FAST, neutral=FAST)
+    world.speed("a", "bird", target=FAST[:2], neutral=FAST[:2])
+    assert told(world) == ("Speed not judged, so that throttling would not show: bird (a, p); bank (everywhere)",)
+
+
+def test_speed_that_was_judged_everywhere_needs_no_attention() -> None:
+    world = world_of(*SPEEDY)
+    for vantage in ("outside", "a", "p"):
+        for name in ("bird", "wiki"):
+            world.speed(vantage, name, target=FAST, neutral=FAST)
+    assert told(world) == ()
+
+
+def test_connections_that_prove_nothing_are_told_in_one_line() -> None:
+    services = (
+        Service("web", (Endpoint("https://bird.example/"),)),
+        Service("chat", (Endpoint("tcp://chat.bird.example:443"),)),
+    )
+    world = world_of(Platform("bird", "Bird", services, speed="https://bird.example/64k"))
+    for vantage in ("outside", "a", "p"):
+        world.speed(vantage, "bird", target=FAST, neutral=FAST)
+    assert told(world) == (
+        "A connection opens, and nothing proves that it is the platform's, to a service of: bird (p)",
+    )
+    record = world.record()
+    assert [cell.rule for cell in judge(record).cells] == ["cell.open", "cell.open.unproven"]
+
+
+def test_an_interrupted_run_says_so_first() -> None:
+    record = story()
+    record = structs.replace(record, run=structs.replace(record.run, complete=False))
+    assert attention(record, judge(record))[0] == "The run was interrupted; this is what was measured until then."
+
+
+def test_summary() -> None:
+    record = story()
+    assert summary(record, judge(record)) == (
+        "Blocked or throttled on this line: 2 of 5 platforms; of 1 nothing can be said. "
+        "Around all of it: 1 of 5 tunnels (se)."
+    )
+
+
+def test_summary_where_nothing_is_censored() -> None:
+    world = World()
+    world.line()
+    world.tunnel("a")
+    for vantage in ("outside", "a"):
+        world.reach(vantage, "bird")
+    record = world.record()
+    assert summary(record, judge(record)) == "Blocked or throttled on this line: 0 of 1 platforms."
+
+
+def test_summary_where_nobody_gets_around() -> None:
+    world = World()
+    world.line()
+    world.tunnel("a")
+    for vantage in ("outside", "a"):
+        world.reach(vantage, "bird", fails=f"tls_handshake:{TIMEOUT}", neutral=True)
+    record = world.record()
+    assert summary(record, judge(record)).endswith("Around all of it: 0 of 1 tunnels (none).")
+
+
+def test_a_dead_line_has_no_matrix() -> None:
+    world = World()
+    world.control("outside", "before", TIMEOUT)
+    world.tunnel("a", carry=False)
+    record = world.record()
+    judgement = judge(record)
+    assert arrange(record, judgement) == Matrix((), (Row("outside", "", ()),))
+    assert summary(record, judgement) == "The line itself is dead: no control answered, so nothing was judged."
+    assert attention(record, judgement) == ()

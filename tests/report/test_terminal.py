@@ -1,0 +1,161 @@
+"""The report at a terminal, held against text written by hand."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import TIMEOUT, World, platform
+from story import story
+
+from vpntest.judge.judging import judge
+from vpntest.report.matrix import SIGNS
+from vpntest.report.terminal import render
+
+RECORD = story()
+JUDGEMENT = judge(RECORD)
+
+AT_80 = """\
+vpntest 0.1.0 · 2026-11-20T03:00:00+00:00 · 5 tunnels × 5 platforms · 42 s
+
+         twitter         facebook                bank           lost
+-------  --------------  ----------------------  -------------  ---------------
+outside  ▼ throttled     ✗ blocked               ○ ok           □ down
+           throttle.sni    tls.reset.sni 2 of 3                   tcp.refused
+se       ✓ circumvents   ✓ circumvents           ⊘ refused      □ platform-down
+                                                   http.403       tcp.refused
+ss       ? insufficient  ✗ blocked               ⊘ refused      □ platform-down
+                           http.timeout            http.403       tcp.refused
+ov       – tunnel-down   – tunnel-down           – tunnel-down  – tunnel-down
+wg       – tunnel-down   – tunnel-down           – tunnel-down  – tunnel-down
+bad      – tunnel-down   – tunnel-down           – tunnel-down  – tunnel-down
+
+         wiki
+-------  --------------
+outside  ? insufficient
+se       ? insufficient
+ss       ? insufficient
+ov       – tunnel-down
+wg       – tunnel-down
+bad      – tunnel-down
+
+Legend
+  ✓ circumvents    blocked or throttled outside, works through this tunnel
+  ○ open           works with and without the tunnel: nothing to circumvent
+  ○ ok             works on the line itself
+  ✗ blocked        blocked (in a tunnel's row: through the tunnel as well)
+  ▼ throttled      answers, but crawls
+  ◐ partial        some services of the platform work through the tunnel, others
+                   do not
+  ⊘ refused        the platform itself turns this exit away; no censor does
+  ! breaks         works outside, and not through this tunnel
+  – tunnel-down    not measured: the tunnel is not usable; why, is told below
+  □ platform-down  the platform is down for everybody
+  □ down           down, here and at every exit
+  ? insufficient   evidence too thin to say; neither ok nor blocked
+
+Blocked or throttled on this line: 2 of 5 platforms; of 1 nothing can be said.
+Around all of it: 1 of 5 tunnels (se).
+
+Needs attention
+  ov [openvpn] auth.rejected (reached: handshake): the server says that it does
+      not know these credentials
+  wg [wireguard] data.stall.packets (reached: data): first data came, then it
+      falls silent after a few packets
+  bad [unknown] invalid: bad.conf:3: key is 31 bytes, not 32�[2J
+  wiki outside: the tries do not agree, or are too few
+      [endpoint.insufficient.mixed]
+  twitter through ss: the platform is throttled outside, and its speed through
+      the tunnel is not known [cell.insufficient.speed-unknown]
+  wiki through ss: the tries do not agree, or are too few
+      [endpoint.insufficient.mixed]
+  Speed not judged, so that throttling would not show: bank (outside); facebook
+      (se)
+  ss: its config asks not to check the server's certificate
+  ov: up: ignored, never run
+"""
+
+ASCII_MATRIX = """\
+vpntest 0.1.0 - 2026-11-20T03:00:00+00:00 - 5 tunnels x 5 platforms - 42 s
+
+         twitter         facebook                bank           lost             wiki
+-------  --------------  ----------------------  -------------  ---------------  --------------
+outside  v throttled     x blocked               o ok           # down           ? insufficient
+           throttle.sni    tls.reset.sni 2 of 3                   tcp.refused
+se       + circumvents   + circumvents           / refused      # platform-down  ? insufficient
+                                                   http.403       tcp.refused
+ss       ? insufficient  x blocked               / refused      # platform-down  ? insufficient
+                           http.timeout            http.403       tcp.refused
+ov       - tunnel-down   - tunnel-down           - tunnel-down  - tunnel-down    - tunnel-down
+wg       - tunnel-down   - tunnel-down           - tunnel-down  - tunnel-down    - tunnel-down
+bad      - tunnel-down   - tunnel-down           - tunnel-down  - tunnel-down    - tunnel-down
+"""
+
+DEAD_LINE = """\
+vpntest 0.1.0 · 2026-11-20T03:00:00+00:00 · 42 s
+
+The line itself is dead: no control answered, so nothing was judged.
+"""
+
+
+def test_golden() -> None:
+    assert render(RECORD, JUDGEMENT, width=80, colour=False) == AT_80
+
+
+def test_golden_in_ascii() -> None:
+    shown = render(RECORD, JUDGEMENT, width=120, colour=False, unicode=False)
+    assert shown.startswith(ASCII_MATRIX)
+    assert shown.isascii()
+
+
+def test_golden_of_a_dead_line() -> None:
+    world = World()
+    world.control("outside", "before", TIMEOUT)
+    record = world.record()
+    assert render(record, judge(record), width=80, colour=True) == DEAD_LINE
+
+
+def test_colour_only_adds_to_what_is_there() -> None:
+    coloured = render(RECORD, JUDGEMENT, width=80, colour=True)
+    assert "\x1b[38;2;0;158;115m✓ circumvents\x1b[0m" in coloured
+    assert "\x1b[38;2;213;94;0m✗ blocked\x1b[0m" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == AT_80
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    assert max(map(len, render(RECORD, JUDGEMENT, width=width, colour=False).splitlines())) <= width
+
+
+def test_every_column_is_shown_once_however_narrow() -> None:
+    shown = render(RECORD, JUDGEMENT, width=1, colour=False)
+    headers = re.findall(r"^(.*)\n---", shown, re.MULTILINE)
+    assert " ".join(headers).split() == ["twitter", "facebook", "bank", "lost", "wiki"]
+
+
+def test_names_that_look_like_numbers_stay_as_they_are() -> None:
+    world = World(platform("1e3"), platform("007"))
+    world.line()
+    world.tunnel("2.50")
+    record = world.record()
+    shown = render(record, judge(record), width=80, colour=False)
+    assert re.search(r"^ +1e3 +007$", shown, re.MULTILINE)
+    assert re.search(r"^2\.50 +\? insufficient", shown, re.MULTILINE)
+
+
+def test_the_legend_explains_every_word_whatever_is_in_the_matrix() -> None:
+    legend = AT_80.split("Legend\n")[1].split("\n\n")[0]
+    assert [line.split()[1] for line in legend.splitlines() if line[2] != " "] == [*SIGNS]
+
+
+@settings(max_examples=30)
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_no_text_of_a_stranger_steers_the_terminal(warning: str, name: str) -> None:
+    world = World(platform("bird"))
+    world.line()
+    world.tunnel(name, warnings=(warning,), carry=False)
+    record = world.record()
+    shown = render(record, judge(record), width=80, colour=False)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)

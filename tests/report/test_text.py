@@ -1,0 +1,43 @@
+"""Text of strangers cannot act on a terminal or on a reader's eye."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpntest.report.text import plain
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("two peers have one key", "two peers have one key"),
+        ("Café — доступ ограничен", "Café — доступ ограничен"),
+        ("\x1b[2J\x1b]0;owned\x07", "�[2J�]0;owned�"),
+        ("one\r\n  two\tthree", "one two three"),
+        ("safe\u202egpj.exe", "safe�gpj.exe"),
+        ("zero\u200bwidth\ufeff", "zero�width�"),
+        ("line\u2028break", "line�break"),
+        ("\x9b31m", "�31m"),
+        ("lone \ud800 surrogate", "lone � surrogate"),
+        ("", ""),
+    ],
+)
+def test_plain(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+def test_long_text_is_cut_and_says_so() -> None:
+    assert plain("x" * 50, limit=10) == "xxxxxxxxx…"
+    assert plain("x" * 10, limit=10) == "x" * 10
+
+
+@given(st.text())
+def test_nothing_that_steers_is_left(text: str) -> None:
+    shown = plain(text)
+    assert len(shown) <= 300
+    assert not {unicodedata.category(one) for one in shown} & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+    assert plain(shown) == shown

@@ -1,0 +1,205 @@
+"""The command line's contract: one clear line and the right exit status. Nothing here needs root."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from vpntest.cli import main
+from vpntest.plan.keys import generate
+
+
+def vpntest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """One command, in this process: starting an interpreter for each would take most of the time."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        try:
+            status = main([*map(str, arguments)])
+        except SystemExit as left:  # argparse's way to end
+            status = int(left.code or 0)
+    return subprocess.CompletedProcess(["vpntest", *map(str, arguments)], status, out.getvalue(), err.getvalue())
+
+
+def wireguard(**change: str) -> str:
+    """A sound wg-quick file with fresh keys, but for the lines that are changed."""
+    private, _ = generate()
+    _, peer = generate()
+    lines = {
+        "PrivateKey": private.reveal(),
+        "Address": "10.9.0.2/32",
+        "PublicKey": peer,
+        "AllowedIPs": "0.0.0.0/0",
+        "Endpoint": "198.18.0.9:51820",
+        **change,
+    }
+    interface = [f"{key} = {lines.pop(key)}" for key in ("PrivateKey", "Address")]
+    return (
+        "\n".join(["[Interface]", *interface, "[Peer]", *(f"{key} = {value}" for key, value in lines.items())]) + "\n"
+    )
+
+
+def twice_one_key() -> str:
+    text = wireguard()
+    return text + "[Peer]\n" + text.split("[Peer]\n")[1]
+
+
+BAD_CONFIGS: dict[str, Callable[[], bytes]] = {
+    "empty": lambda: b"",
+    "binary": lambda: secrets.token_bytes(600) + b"\0\xff",
+    "two peers with one key": lambda: twice_one_key().encode(),
+    "key too short": lambda: wireguard(PublicKey=base64.b64encode(secrets.token_bytes(31)).decode()).encode(),
+    "key not base64": lambda: wireguard(PublicKey="!" * 44).encode(),
+    "unknown directive": lambda: wireguard(Frobnicate="7").encode(),
+    "port 70000": lambda: wireguard(Endpoint="198.18.0.9:70000").encode(),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_CONFIGS)
+def test_a_bad_config_gets_one_line_and_exit_2(tmp_path: Path, fault: str) -> None:
+    bad = tmp_path / "bad.conf"
+    bad.write_bytes(BAD_CONFIGS[fault]())
+    done = vpntest("run", bad)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("vpntest: ")
+    assert "bad.conf" in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_file_gets_one_line_and_exit_2(tmp_path: Path) -> None:
+    done = vpntest("run", tmp_path / "nowhere.conf")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "nowhere.conf" in done.stderr
+
+
+def test_a_folder_without_configs_gets_one_line_and_exit_2(tmp_path: Path) -> None:
+    done = vpntest("run", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_may_not_be_read_gets_one_line_and_exit_2(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    # Root reads everything; the question is what a person without that power is told. The change of user comes late,
+    # because `nobody` may not even get to the interpreter's own files.
+    code = (
+        "import os, sys, vpntest.cli, vpntest.plan.read as reading\n"
+        "real = reading.read_plan\n"
+        "def read_plan(paths):\n"
+        "    if os.geteuid() == 0: os.seteuid(65534)\n"
+        "    return real(paths)\n"
+        "reading.read_plan = read_plan\n"
+        "sys.exit(vpntest.cli.main(['run', sys.argv[1]]))\n"
+    )
+    tmp_path.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", code, str(closed)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "closed" in done.stderr or "permission" in done.stderr.lower()
+
+
+def test_a_plan_without_tunnels_gets_one_line_and_exit_2(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text("[run]\nattempts = 3\n")
+    done = vpntest("run", plan)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "plan.toml" in done.stderr
+
+
+def test_an_unknown_name_is_told_what_there_is(tmp_path: Path) -> None:
+    good = tmp_path / "home.conf"
+    good.write_text(wireguard())
+    done = vpntest("run", good, "--tunnel", "hmoe")
+    assert done.returncode == 2
+    assert "'hmoe'" in done.stderr
+    assert "home" in done.stderr
+
+
+def test_without_root_it_says_so_and_exits_4(tmp_path: Path) -> None:
+    good = tmp_path / "home.conf"
+    good.write_text(wireguard())
+    code = (
+        "import os, sys, vpntest.cli, vpntest.plan.read, vpntest.plan.platforms\n"
+        "import vpntest.tunnel.raising, vpntest.tunnel.cage\n"
+        "os.geteuid = lambda: 65534\n"
+        "sys.exit(vpntest.cli.main(['run', sys.argv[1]]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(good)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4
+    assert "root" in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_text("{}")
+    done = vpntest("judge", kept, "-o", tmp_path / "no" / "such" / "file")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_kept_run_that_is_none_gets_one_line_and_exit_2(tmp_path: Path) -> None:
+    for content in ("", "{}", "[1,", "\0"):
+        kept = tmp_path / "kept.json"
+        kept.write_text(content)
+        done = vpntest("judge", kept)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_an_older_result_stays_until_there_is_a_new_one(tmp_path: Path) -> None:
+    kept, result = tmp_path / "kept.json", tmp_path / "result.txt"
+    kept.write_text("{}")
+    result.write_text("last night")
+    assert vpntest("judge", kept, "-o", result).returncode == 2
+    assert result.read_text() == "last night"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["kept.json", "result.txt"]
+
+
+def test_a_terminal_does_not_obey_a_files_name(tmp_path: Path) -> None:
+    bad = tmp_path / "a\x1b]0;mine\x07\x1b[31mb.conf"
+    bad.write_text(wireguard(Frobnicate="7"))
+    done = vpntest("run", bad)
+    assert done.returncode == 2
+    assert "\x1b" not in done.stderr
+    assert "\x07" not in done.stderr
+
+
+def test_help_names_the_exit_statuses() -> None:
+    done = vpntest("--help")
+    assert done.returncode == 0
+    for status in ("0 done", "2 usage or config error", "4 could not measure", "130"):
+        assert status in done.stdout
+
+
+def test_help_loads_no_network_library() -> None:
+    code = (
+        "import sys\n"
+        "from vpntest.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'httpx', 'pyroute2', 'dns', 'cryptography', 'ssl', 'asyncio', 'tabulate'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+
+
+def test_no_key_of_a_bad_config_is_ever_shown(tmp_path: Path) -> None:
+    planted = base64.b64encode(b"planted-key-planted-key-planted!").decode()
+    bad = tmp_path / "bad.conf"
+    bad.write_text(wireguard(PrivateKey=planted, Frobnicate="7"))
+    done = vpntest("run", bad)
+    assert done.returncode == 2
+    assert planted not in done.stderr + done.stdout

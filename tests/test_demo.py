@@ -1,0 +1,80 @@
+"""The demo on the embedded lab: every profile's matrix against its truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from machine import state_of
+
+from vpntest.lab.profiles import load, names
+from vpntest.tunnel.namespace import Namespace
+
+pytestmark = pytest.mark.root
+
+MEMORY_LIMIT_MB = 200
+"""What the test box of an NGO can spare; a promise of the README."""
+
+DEMO = """
+import sys
+from vpntest.cli import main
+status = main(["demo", *sys.argv[1:]])
+# Not getrusage: that one counts what this process was before it became vpntest.
+(peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print("peak", int(peak.split()[1]) // 1024, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", DEMO, *arguments], capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.parametrize("profile", names())
+def test_the_matrix_equals_the_truth(profile: str) -> None:
+    done = demo("--profile", profile, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    outcomes = {(cell["tunnel"], cell["platform"]): cell["outcome"] for cell in document["cells"]}
+    # The demo's own word, held against the profile's file once more.
+    assert outcomes == load(profile).truth.cells
+    assert len({tunnel for tunnel, _ in outcomes}) >= 9
+    assert len({platform for _, platform in outcomes}) >= 10
+    peak = next(int(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("peak"))
+    assert peak < MEMORY_LIMIT_MB
+
+
+def test_the_machines_own_namespace_is_the_same_before_and_after() -> None:
+    # The tests live in a namespace of their own; whoever started them, in the machine's.
+    own = Namespace(os.open(f"/proc/{os.getppid()}/ns/net", os.O_RDONLY))
+    try:
+        before = state_of(own)
+        with own.entered():
+            done = demo("--profile", "open", "--tunnel", "wireguard", "--tunnel", "trojan", "--platform", "youtube")
+        assert done.returncode == 0, done.stderr
+        assert state_of(own) == before
+    finally:
+        own.close()
+
+
+BLUNT = """
+import sys
+import msgspec
+import vpntest.lab.profiles as profiles
+from vpntest.cli import main
+
+real = profiles.load
+profiles.load = lambda name: msgspec.structs.replace(real(name), rules=())
+sys.exit(main("demo --profile ru_2022_03 --tunnel trojan --platform facebook --platform whatsapp".split()))
+"""
+
+
+def test_a_matrix_that_differs_from_the_truth_is_exit_1() -> None:
+    # A censor that does not bite, held against the truth of one that does.
+    done = subprocess.run([sys.executable, "-c", BLUNT], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1, done.stderr
+    assert "trojan × facebook: expected circumvents, found open" in done.stdout
+    assert "whatsapp: expected" not in done.stdout

@@ -1,0 +1,244 @@
+"""What leaves the client while a tunnel is measured: every packet on the uplink, read beneath the carriers.
+
+    client ── uplink ── censor …          here: a packet socket on the client's uplink, while one tunnel climbs, carries
+                                          load, and asks platforms, with nothing measured outside
+
+A tunnel may send to its own server, and may have its server's name looked up. All else is a leak.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+from standing_lab import StandingLab, standing
+
+from vpntest.lab.internet import ISP_RESOLVER
+from vpntest.lab.profiles import load
+from vpntest.lab.vpn import EXITS
+from vpntest.plan.model import Kind, Plan, TunnelSpec
+from vpntest.plan.read import read_plan
+from vpntest.probe.campaign import Campaign
+from vpntest.probe.observation import Observation
+from vpntest.tunnel.carriers import find
+from vpntest.tunnel.namespace import Namespace
+from vpntest.tunnel.raising import Tunnel, outside, raise_tunnel
+from vpntest.tunnel.vantage import Vantage
+
+pytestmark = pytest.mark.root
+
+TUNNELS = (
+    "wireguard",
+    "wireguard-2",
+    "amneziawg",
+    "amneziawg-plain",
+    "openvpn-udp",
+    "openvpn-tcp",
+    "shadowsocks-2022",
+    "shadowsocks-aead",
+    "vless-reality",
+    "trojan",
+    "hysteria2",
+)
+_ALL_PROTOCOLS = 0x0003
+_IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
+_SO_RCVBUFFORCE, _SOL_PACKET, _PACKET_STATISTICS = 33, 263, 6
+"""asm-generic/socket.h, linux/socket.h, linux/if_packet.h."""
+_OUTGOING = 4
+"""PACKET_OUTGOING (linux/if_packet.h)."""
+_PORT_UNREACHABLE = b"\x03\x03"
+_ON_THE_WIRE = (*range(133, 138), 143)
+"""ICMPv6 types of neighbour discovery and multicast membership: they stay on the wire to the gateway, as ARP does."""
+
+
+@dataclass
+class Capture:
+    """Outgoing packets of one link."""
+
+    sock: socket.socket
+    sent: list[tuple[str, int, int]] = field(default_factory=list)
+    """(destination, IP protocol, destination port; 0 where there is none)."""
+
+    def drain(self) -> None:
+        """Takes in what was sent until now."""
+        while True:
+            try:
+                frame, (_, protocol, direction, *_) = self.sock.recvfrom(65535)
+            except BlockingIOError:
+                return
+            if direction == _OUTGOING and protocol != _ARP:
+                self._take(frame, protocol)
+
+    def _take(self, packet: bytes, protocol: int) -> None:
+        if protocol == _IPV4:
+            inner, to, rest = packet[9], packet[16:20], packet[(packet[0] & 15) * 4 :]
+            # The kernel tells a VPN server, which has not heard that its client has gone, that nobody listens any more.
+            if (
+                inner == socket.IPPROTO_ICMP
+                and rest[:2] == _PORT_UNREACHABLE
+                and str(ipaddress.ip_address(to)) in EXITS
+            ):
+                return
+        else:
+            assert protocol == _IPV6, hex(protocol)
+            inner, to, rest = packet[6], packet[24:40], packet[40:]
+            if inner == socket.IPPROTO_HOPOPTS and rest[0] == socket.IPPROTO_ICMPV6:
+                inner, rest = rest[0], rest[8 * (rest[1] + 1) :]
+            if inner == socket.IPPROTO_ICMPV6 and rest[0] in _ON_THE_WIRE:
+                return
+        has_ports = inner in (socket.IPPROTO_TCP, socket.IPPROTO_UDP) and len(rest) >= 4
+        port = struct.unpack_from("!H", rest, 2)[0] if has_ports else 0
+        self.sent.append((str(ipaddress.ip_address(to)), inner, port))
+
+
+@contextlib.contextmanager
+def capturing(netns: Namespace) -> Iterator[Capture]:
+    """Reads every link of a namespace, from now on."""
+    # Without link headers: a tunnel's device, while it is still here, has none.
+    with netns.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ALL_PROTOCOLS)) as sock:
+        sock.setblocking(False)
+        # It is read once, at the end.
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 256 << 20)
+        capture = Capture(sock)
+        yield capture
+        capture.drain()
+        _, lost = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        assert lost == 0
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[StandingLab]:
+    with standing(load("open")) as raised:
+        yield raised
+
+
+@dataclass
+class Bench:
+    """One tunnel of the lab's plan, ready to be raised and measured alone."""
+
+    lab: StandingLab
+    plan: Plan
+    spec: TunnelSpec
+    line: Vantage
+    campaign: Campaign
+    seen: list[Observation]
+
+    @classmethod
+    def of(cls, lab: StandingLab, name: str) -> Bench:
+        whole = read_plan([lab.lab.plan])
+        spec = next(tunnel for tunnel in whole.tunnels if tunnel.name == name)
+        few = tuple(platform for platform in whole.platforms if platform.id in ("youtube", "telegram"))
+        settings = msgspec.structs.replace(whole.settings, attempts=2)
+        plan = msgspec.structs.replace(whole, tunnels=(spec,), platforms=few, settings=settings)
+        line = outside(lab.lab.client, plan.settings)
+        seen: list[Observation] = []
+        return cls(lab, plan, spec, line, Campaign(plan, line, time.monotonic, seen.append), seen)
+
+    async def raised(self) -> Tunnel:
+        return await raise_tunnel(self.spec, self.line, self.lab.cage, find(), self.plan.settings, time.monotonic)
+
+    def allowed(self) -> set[tuple[str, int, int]]:
+        """Its servers' addresses with their ports, and the look-up of their names."""
+        assert self.spec.config is not None
+        numbers = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+        ways = set()
+        for server in self.spec.config.servers:
+            try:
+                addresses = [str(ipaddress.ip_address(server.host))]
+            except ValueError:
+                addresses = self.lab.dig(ISP_RESOLVER, server.host)
+                ways.add((ISP_RESOLVER, socket.IPPROTO_UDP, 53))
+            # A Shadowsocks server takes UDP at the same port, in packets of its own.
+            used = numbers if self.spec.kind is Kind.SHADOWSOCKS else (server.transport,)
+            ways |= {(address, numbers[transport], server.port) for address in addresses for transport in used}
+        return ways
+
+
+@pytest.mark.parametrize("name", TUNNELS)
+def test_nothing_goes_anywhere_but_to_the_tunnels_own_server(lab: StandingLab, name: str) -> None:
+    bench = Bench.of(lab, name)
+    allowed = bench.allowed()
+
+    async def measured() -> bool:
+        tunnel = await bench.raised()
+        try:
+            assert tunnel.vantage is not None, tunnel.steps
+            carries = await bench.campaign.carry(tunnel.vantage)
+            await bench.campaign.exits(tunnel.vantage)
+            await bench.campaign.reach(tunnel.vantage)
+            return carries
+        finally:
+            await tunnel.lower()
+
+    with capturing(lab.lab.client) as uplink:
+        assert lab.runner.run(measured())
+    # The measurement was real: platforms answered, and its load went over this wire.
+    assert any(one.probe == "reach" and one.operation == "http_round_trip" and not one.failure for one in bench.seen)
+    assert len(uplink.sent) > 100
+    assert set(uplink.sent) <= allowed
+
+
+@pytest.mark.parametrize("name", ["wireguard", "openvpn-udp", "shadowsocks-2022"])
+def test_a_tunnel_whose_carrier_is_killed_sends_nothing(lab: StandingLab, name: str) -> None:
+    bench = Bench.of(lab, name)
+
+    async def measured() -> list[tuple[str, int, int]]:
+        before = carriers()
+        tunnel = await bench.raised()
+        try:
+            assert tunnel.vantage is not None, tunnel.steps
+            assert await bench.campaign.carry(tunnel.vantage)
+            running = asyncio.ensure_future(bench.campaign.reach(tunnel.vantage))
+            await asyncio.sleep(0.5)
+            (carrier,) = carriers() - before
+            os.kill(carrier, signal.SIGKILL)
+            while tunnel.vantage.alive():
+                await asyncio.sleep(0.01)
+            # What the kernel has to say for the dead carrier's own sockets is said by then.
+            await asyncio.sleep(0.3)
+            with capturing(lab.lab.client) as uplink:
+                await running
+                await bench.campaign.controls(tunnel.vantage, "after")
+            return uplink.sent
+        finally:
+            await tunnel.lower()
+
+    sent = lab.runner.run(measured())
+    # Probes did run into the void, and every one of them failed there.
+    void = [one for one in bench.seen if one.probe == "control" and one.phase == "after" and one.operation == "resolve"]
+    assert void
+    assert all(one.failure for one in void)
+    assert sent == []
+
+
+def carriers() -> set[int]:
+    """Every process on this machine that could carry a tunnel."""
+    found = set()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                name = (process / "comm").read_text().strip()
+            except OSError:
+                continue
+            if name in ("wireguard-go", "openvpn", "sing-box"):
+                found.add(int(process.name))
+    return found
+
+
+def test_the_capture_sees_a_leak(lab: StandingLab) -> None:
+    with capturing(lab.lab.client) as uplink:
+        with lab.lab.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as leak:
+            leak.sendto(b"x", ("198.18.9.9", 53))
+        time.sleep(0.05)
+    assert ("198.18.9.9", socket.IPPROTO_UDP, 53) in uplink.sent

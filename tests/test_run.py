@@ -1,0 +1,276 @@
+"""`vpntest run` on a network that knows nothing of the lab: the user's own servers, platforms and roots."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from machine import state_of
+from own_network import OwnNetwork, own_network
+
+from vpntest.plan.keys import generate
+from vpntest.tunnel.cage import Cage
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[OwnNetwork]:
+    cage = Cage.open()
+    try:
+        with own_network(cage) as standing:
+            yield standing
+    finally:
+        cage.close()
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def cells(document: dict) -> dict[tuple[str, str], str]:
+    return {(cell["tunnel"], cell["platform"]): cell["outcome"] for cell in document["cells"]}
+
+
+def test_a_good_tunnel_on_an_open_network(network: OwnNetwork) -> None:
+    plan = network.plan(network.tunnel)
+    status, out, err = finished(network.vpntest("run", str(plan), "--format", "json"))
+    assert status == 0, err
+    document = json.loads(out)
+    assert document["schema"] == "vpntest.run/1"
+    assert cells(document) == {("good", "example"): "open"}
+    assert document["tunnels"][0]["stage"] == "up"
+    # A tunnel that leaves by another address than ours, seen from the far side.
+    exits = {
+        seen["vantage"]: seen["details"]["address"]
+        for seen in document["observations"]
+        if seen["details"]["type"] == "address" and seen["details"]["of"] == "exit" and seen["details"]["family"] == 4
+    }
+    assert exits["outside"] == "198.18.7.2"
+    # Which of its own addresses the server leaves by is its kernel's choice.
+    assert exits["good"] in ("198.18.7.1", "198.18.7.80", "198.18.7.99")
+
+
+def test_the_table_says_it_in_words(network: OwnNetwork) -> None:
+    plan = network.plan(network.tunnel)
+    status, out, err = finished(network.vpntest("run", str(plan), "--width", "100"))
+    assert status == 0, err
+    assert re.search(r"good\b.*\bopen\b", out)
+    assert out.index("outside") < out.index("good")
+    assert "\x1b" not in out
+
+
+def test_a_bad_tunnel_costs_the_good_one_nothing(network: OwnNetwork) -> None:
+    (network.directory / "empty.conf").write_text("")
+    plan = network.plan('[[tunnel]]\nname = "bad"\nconfig = "empty.conf"\n' + network.tunnel)
+    status, out, err = finished(network.vpntest("run", str(plan), "--format", "json"))
+    assert status == 2
+    assert [line for line in err.splitlines() if "empty.conf" in line and "empty" in line], err
+    document = json.loads(out)
+    assert cells(document) == {("bad", "example"): "tunnel-down", ("good", "example"): "open"}
+    bad = document["tunnels"][0]
+    assert (bad["name"], bad["mechanism"]) == ("bad", "invalid")
+
+
+def test_wrong_password_is_a_dead_tunnel_and_no_secret_is_written(network: OwnNetwork) -> None:
+    wrong = network.uri.replace(network.uri.split("//")[1].split("@")[0], "YWVzLTEyOC1nY206cGxhbnRlZC1zZWNyZXQtdmFsdWU")
+    plan = network.plan(f'[[tunnel]]\nname = "wrong"\nuri = "{wrong}"\n')
+    status, out, err = finished(network.vpntest("run", str(plan), "--format", "json"))
+    assert status == 0, err
+    assert cells(json.loads(out)) == {("wrong", "example"): "tunnel-down"}
+    for secret in ("planted-secret-value", "YWVzLTEyOC1nY206cGxhbnRlZC1zZWNyZXQtdmFsdWU", network.password):
+        assert secret not in out + err
+
+
+def test_a_dead_line_is_said_and_nothing_is_judged(network: OwnNetwork) -> None:
+    plan = network.plan(network.tunnel)
+    with network.server.entered():
+        subprocess.run(["ip", "link", "set", "down0", "down"], check=True)
+    try:
+        status, out, err = finished(network.vpntest("run", str(plan), "--format", "json"))
+    finally:
+        with network.server.entered():
+            subprocess.run(["ip", "link", "set", "down0", "up"], check=True)
+    assert status == 4
+    assert "line itself is dead" in err
+    assert json.loads(out)["cells"] == []
+
+
+FAULTY = """
+import sys
+from vpntest.cli import main
+from vpntest.probe.campaign import Campaign
+
+real = Campaign.controls
+
+async def controls(self, vantage, phase):
+    if phase == "after" and vantage.id == "good":
+        raise RuntimeError("planted")
+    return await real(self, vantage, phase)
+
+Campaign.controls = controls
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_fault_of_ours_costs_its_own_part_only(network: OwnNetwork) -> None:
+    with network.client.entered():
+        process = subprocess.Popen(
+            [sys.executable, "-c", FAULTY, "run", str(network.plan(network.tunnel)), "--format", "json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=network.directory,
+        )
+    status, out, err = finished(process)
+    assert status == 3
+    assert "planted" in err
+    document = json.loads(out)
+    assert document["cells"]
+    assert [seen for seen in document["observations"] if seen["probe"] == "reach" and seen["vantage"] == "good"]
+
+
+def test_what_a_config_wants_done_on_this_machine_is_not_done(network: OwnNetwork) -> None:
+    private, _ = generate()
+    _, peer = generate()
+    mine = network.directory / "mine"
+    mine.write_text("precious")
+    hook = f"/bin/sh -c 'echo ran > {network.directory}/ran'"
+    (network.directory / "hooks.conf").write_text(
+        f"[Interface]\nPrivateKey = {private.reveal()}\nAddress = 10.9.0.2/32\n"
+        f"PreUp = {hook}\nPostUp = {hook}\nPreDown = {hook}\nPostDown = {hook}\nSaveConfig = true\n"
+        f"[Peer]\nPublicKey = {peer}\nAllowedIPs = 0.0.0.0/0\nEndpoint = 198.18.7.99:51820\n"
+    )
+    saved = (network.directory / "hooks.conf").read_text()
+    certificate = (network.directory / "ca.pem").read_text()
+    (network.directory / "hooks.ovpn").write_text(
+        f"client\ndev tun\nproto udp\nremote 198.18.7.99 1194\nscript-security 2\n"
+        f'up "{hook}"\nroute-up "{hook}"\nplugin {mine}\nlog {mine}\nstatus {mine}\nwritepid {mine}\n'
+        f"<ca>\n{certificate}</ca>\n"
+    )
+    tunnels = "".join(f'[[tunnel]]\nname = "{kind}"\nconfig = "hooks.{kind}"\n' for kind in ("conf", "ovpn"))
+    status, out, err = finished(network.vpntest("run", str(network.plan(tunnels)), "--format", "json"))
+    assert status in (0, 2), err
+    assert {outcome for outcome in cells(json.loads(out)).values()} == {"tunnel-down"}
+    for word in ("PostUp", "up", "plugin", "log", "writepid"):
+        assert word in err
+    assert not (network.directory / "ran").exists()
+    assert mine.read_text() == "precious"
+    assert (network.directory / "hooks.conf").read_text() == saved
+
+
+def test_the_underlay_is_the_same_before_and_after(network: OwnNetwork) -> None:
+    before = state_of(network.client)
+    status, _, err = finished(network.vpntest("run", str(network.plan(network.tunnel))))
+    assert status == 0, err
+    assert state_of(network.client) == before
+
+
+def test_interrupted_it_takes_all_down_and_prints_what_it_has(network: OwnNetwork) -> None:
+    process = network.vpntest("run", str(network.plan(network.tunnel)), "--format", "json")
+    await_carrier(process.pid)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finished(process)
+    assert status == 130, err
+    document = json.loads(out)
+    assert document["run"]["complete"] is False
+    assert descendants(process.pid) == []
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.15, 0.6, 2.0])
+def test_killed_at_any_moment_it_leaves_nothing(network: OwnNetwork, tmp_path: Path, patience: float) -> None:
+    known, mounts = held([os.getpid(), *descendants(os.getpid())]), Path("/proc/1/mounts").read_text()
+    process = network.vpntest("run", str(network.plan(network.tunnel)), env={**os.environ, "TMPDIR": str(tmp_path)})
+    await_carrier(process.pid)
+    time.sleep(patience)
+    children = descendants(process.pid)
+    own = held([process.pid, *children]) - known
+    assert children
+    assert own
+    process.kill()
+    process.communicate()
+
+    def left() -> dict[str, object]:
+        return {
+            "processes": [child for child in children if exists(child)],
+            # With a namespace go the devices in it.
+            "namespaces": own & held([int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit()]),
+            "mounts": Path("/proc/1/mounts").read_text() != mounts,
+            "files": os.listdir(tmp_path),
+        }
+
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline and any(left().values()):
+        time.sleep(0.02)
+    assert not any(left().values()), left()
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(network: OwnNetwork) -> None:
+    plan = str(network.plan(network.tunnel))
+    both = [network.vpntest("run", plan, "--format", "json") for _ in range(2)]
+    for status, out, err in map(finished, both):
+        assert status == 0, err
+        assert cells(json.loads(out)) == {("good", "example"): "open"}
+
+
+def held(pids: list[int]) -> set[str]:
+    """The network namespaces that these processes are in, or keep by a descriptor."""
+    found = set()
+    for pid in pids:
+        try:
+            for link in (Path(f"/proc/{pid}/ns/net"), *Path(f"/proc/{pid}/fd").iterdir()):
+                found.add(os.readlink(link))
+        except OSError:
+            continue
+    return {name for name in found if name.startswith("net:")}
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes whose ancestor this one is, nearest first."""
+    parents: dict[int, list[int]] = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            parents.setdefault(parent, []).append(int(process.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = parents.get(waiting.pop(0), [])
+        found += children
+        waiting += children
+    return found
+
+
+def exists(pid: int) -> bool:
+    """Whether it still lives. A dead one that its new parent has not fetched yet holds nothing any more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def await_carrier(pid: int) -> None:
+    """Returns once a carrier of this run lives."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for child in descendants(pid):
+            try:
+                # Asked for its version it is no carrier yet.
+                if Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[1:2] == [b"run"]:
+                    return
+            except OSError:
+                continue
+        time.sleep(0.01)
+    raise AssertionError("the run never started its carrier")

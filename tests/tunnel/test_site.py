@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import Any
+
+import pytest
+
+from vpntest.failures import Failure
+from vpntest.plan.model import Server
+from vpntest.plan.secret import Secret
+from vpntest.tunnel.ladder import Climb, Fall
+from vpntest.tunnel.site import Site
+
+pytestmark = pytest.mark.root
+
+
+def _site(world: Any, *secrets: str) -> Site:
+    ticks = itertools.count()
+    climb = Climb(lambda: float(next(ticks)))
+    return Site(
+        world.cage, world.outside, world.client, climb, contextlib.AsyncExitStack(), [Secret(s) for s in secrets]
+    )
+
+
+def test_what_a_carrier_says_is_kept_short_and_without_secrets(world: Any) -> None:
+    key = "qFLyLR/yV5d/bd2CBVEyF3pYdVTsWw4Jw2cBVtJ8nFE="
+
+    async def body() -> str:
+        site = _site(world, "hunter2")
+        heard: list[str] = []
+        async with site.undo:
+            process = site.spawn(
+                ["sh", "-c", f"seq 9; echo the password is hunter2, the key {key}"], heard=heard.append
+            )
+            await process.wait()
+            while len(heard) < 10:
+                await asyncio.sleep(0.01)
+            return site.tail()
+
+    assert asyncio.run(body()) == "7 | 8 | 9 | the password is ***, the key ***"
+
+
+def test_long_words_of_a_carrier_are_cut(world: Any) -> None:
+    assert len(_site(world).redact("word " * 1000)) < 300
+
+
+def test_a_literal_address_is_asked_of_nobody(world: Any) -> None:
+    async def body() -> list[str]:
+        return await _site(world).resolve(Server("FD00::0001", 443, "tcp"))
+
+    asked = len(world.asked)
+    assert asyncio.run(body()) == ["fd00::1"]
+    assert len(world.asked) == asked
+
+
+def test_a_name_without_an_address_falls(world: Any) -> None:
+    world.names["empty.test"] = ()
+
+    async def body() -> None:
+        async with world.open():
+            await _site(world).resolve(Server("empty.test", 443, "tcp"))
+
+    with pytest.raises(Fall) as caught:
+        asyncio.run(body())
+    assert caught.value.failure == Failure.DNS_NO_ANSWER
+    assert "empty.test" in caught.value.detail
+
+
+def test_only_addresses_with_a_route_are_tried_and_nothing_is_sent_to_learn_it(world: Any) -> None:
+    site = _site(world)
+    assert site.reachable(["192.0.2.1", "198.18.0.1", "2001:db8::1", "fd00::1"], 443) == ["198.18.0.1", "fd00::1"]
+    with pytest.raises(OSError, match="unreachable"):
+        site.reachable(["192.0.2.1"], 443)
+
+
+def test_devices_have_names_of_their_own_that_the_kernel_takes(world: Any) -> None:
+    names = {_site(world).device for _ in range(100)}
+    assert len(names) == 100
+    assert max(map(len, names)) <= 15

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from vpntest.errors import CannotMeasure
+from vpntest.failures import Failure
+from vpntest.plan.keys import generate
+from vpntest.plan.model import AmneziaParameters, Server, WireGuardPeer
+from vpntest.tunnel import dns, netlink, wireguard
+from vpntest.tunnel.ladder import Climb, Rung
+from vpntest.tunnel.namespace import Namespace
+from vpntest.tunnel.site import Site
+
+pytestmark = pytest.mark.root
+
+INTERNET6 = "fd00:9::9"
+CLIMBED = [Rung.CONFIG, Rung.ENDPOINT_DNS, Rung.ENDPOINT, Rung.HANDSHAKE, Rung.AUTH]
+INITIATION, KEEPALIVE = 148, 32
+"""Bytes of WireGuard's first message and of its empty data message."""
+
+OBFUSCATION = (
+    *(("jc", "3"), ("jmin", "40"), ("jmax", "70"), ("s1", "15"), ("s2", "68")),
+    *(("h1", "1234567"), ("h2", "2345678"), ("h3", "3456789"), ("h4", "4567890")),
+)
+RANGES = (
+    *(("jc", "2"), ("jmin", "40"), ("jmax", "70"), ("s1", "15"), ("s2", "68"), ("s3", "20"), ("s4", "11")),
+    *(("h1", "100-200"), ("h2", "300-400"), ("h3", "500-600"), ("h4", "700-800"), ("i1", "<b 0xc0ffee><r 16>")),
+)
+SWITCHED_OFF = (
+    *(("jc", "0"), ("jmin", "0"), ("jmax", "0"), ("s1", "0"), ("s2", "0")),
+    *(("h1", "1"), ("h2", "2"), ("h3", "3"), ("h4", "4")),
+)
+
+
+async def _device_says(directory: str, device: str) -> dict[str, str]:
+    reader, writer = await asyncio.open_unix_connection(Path(directory, f"{device}.sock"))
+    writer.write(b"get=1\n\n")
+    text = (await reader.readuntil(b"\n\n")).decode()
+    writer.close()
+    return dict(line.split("=", 1) for line in text.splitlines() if line)
+
+
+def test_comes_up_and_carries_names_and_bytes(world: Any, question: Any, first_byte: Any) -> None:
+    async def body() -> None:
+        async with world.open(), world.wireguard("wireguard-go", 51820, 1, preshared=True) as spec:
+            [tunnel] = await world.raised(spec)
+            try:
+                assert [(step.rung, step.failure) for step in tunnel.steps] == [(rung, None) for rung in CLIMBED]
+                assert tunnel.carrier.startswith("wireguard-go ")
+                assert not tunnel.vantage.answers_locally
+                assert (await question(tunnel.vantage, "one.test")).answers == ("198.18.77.7",)
+                assert world.asked[-1] == ("one.test", "198.19.1.2")
+                assert await first_byte(tunnel.vantage) == b"w"
+                assert await first_byte(tunnel.vantage, INTERNET6) == b"w"
+                assert tunnel.vantage.count_packets().received > 0
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+def test_raising_costs_one_data_packet_and_then_nothing_is_sent(world: Any) -> None:
+    async def body() -> None:
+        async with world.wireguard("wireguard-go", 51821, 2) as spec:
+            [tunnel] = await world.raised(spec)
+            try:
+                assert tunnel.vantage is not None
+                # Longer than the kernel would wait with its first router solicitation and multicast report.
+                await asyncio.sleep(2.5)
+                counted = tunnel.vantage.count_packets()
+                assert (counted.received, counted.sent) == (0, 0)
+                assert int((await _device_says("/run/wireguard", "srv51821"))["rx_bytes"]) == INITIATION + KEEPALIVE
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("keepalive", [0, 25])
+def test_the_device_ends_with_the_keepalive_of_its_config(world: Any, links: Any, keepalive: int) -> None:
+    async def body() -> None:
+        async with world.wireguard("wireguard-go", 51822, 3) as spec:
+            peer = msgspec.structs.replace(spec.config.peers[0], persistent_keepalive=keepalive)
+            spec = msgspec.structs.replace(spec, config=msgspec.structs.replace(spec.config, peers=(peer,)))
+            [tunnel] = await world.raised(spec)
+            try:
+                [device] = links(tunnel.vantage.netns) - {"lo"}
+                told = await _device_says("/run/wireguard", device)
+                assert told["persistent_keepalive_interval"] == str(keepalive)
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+def test_every_peer_gets_its_networks(world: Any, links: Any, first_byte: Any) -> None:
+    async def body() -> None:
+        async with world.open(), world.wireguard("wireguard-go", 51823, 4) as spec:
+            silent = WireGuardPeer(generate()[1], Server("nowhere.invalid", 51820, "udp"), ("198.18.200.0/24",))
+            # First in the file, but the default route goes to the other one.
+            config = msgspec.structs.replace(spec.config, peers=(silent, *spec.config.peers))
+            world.names["nowhere.invalid"] = "198.18.0.99"
+            [tunnel] = await world.raised(msgspec.structs.replace(spec, config=config))
+            try:
+                assert tunnel.steps[-1].failure is None
+                assert await first_byte(tunnel.vantage) == b"w"
+                [device] = links(tunnel.vantage.netns) - {"lo"}
+                reader, writer = await asyncio.open_unix_connection(f"/run/wireguard/{device}.sock")
+                writer.write(b"get=1\n\n")
+                lines = (await reader.readuntil(b"\n\n")).decode().splitlines()
+                writer.close()
+                assert sum(line.startswith("public_key=") for line in lines) == 2
+                assert "allowed_ip=198.18.200.0/24" in lines
+                assert "endpoint=198.18.0.99:51820" in lines
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+def test_a_shortage_with_any_peers_name_is_no_observation(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def out_of_sockets(*_: object, **__: object) -> None:
+        raise CannotMeasure("out of sockets")
+
+    monkeypatch.setattr(dns, "ask", out_of_sockets)
+
+    async def body() -> None:
+        async with world.wireguard("wireguard-go", 51837, 17) as spec:
+            silent = WireGuardPeer(generate()[1], Server("nowhere.invalid", 51820, "udp"), ("198.18.200.0/24",))
+            config = msgspec.structs.replace(spec.config, peers=(silent, *spec.config.peers))
+            with pytest.raises(CannotMeasure):
+                await world.raised(msgspec.structs.replace(spec, config=config))
+
+    asyncio.run(body())
+
+
+def test_the_mtu_of_the_config(world: Any, links: Any) -> None:
+    async def body() -> None:
+        async with world.wireguard("wireguard-go", 51824, 5) as spec:
+            spec = msgspec.structs.replace(spec, config=msgspec.structs.replace(spec.config, mtu=1312))
+            [tunnel] = await world.raised(spec)
+            try:
+                netns = tunnel.vantage.netns
+                [device] = links(netns) - {"lo"}
+                told = await netlink.within(netns, lambda ip: ip.link("get", ifname=device)[0].get_attr("IFLA_MTU"))
+                assert told == 1312
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("obfuscation", "port"), [(OBFUSCATION, 51830), (RANGES, 51831)], ids=["numbers", "ranges-and-signature"]
+)
+def test_amneziawg_comes_up(world: Any, question: Any, first_byte: Any, obfuscation: Any, port: int) -> None:
+    async def body() -> None:
+        async with world.open(), world.wireguard("amneziawg-go", port, port - 51820, obfuscation=obfuscation) as spec:
+            [tunnel] = await world.raised(spec)
+            try:
+                assert [(step.rung, step.failure) for step in tunnel.steps] == [(rung, None) for rung in CLIMBED], (
+                    tunnel.steps
+                )
+                assert tunnel.carrier.startswith("amneziawg-go")
+                assert (await question(tunnel.vantage, "awg.test")).answers == ("198.18.77.7",)
+                assert await first_byte(tunnel.vantage) == b"w"
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+def test_amneziawg_with_everything_switched_off_speaks_plain_wireguard(world: Any) -> None:
+    async def body() -> None:
+        async with world.wireguard("wireguard-go", 51832, 12) as spec:
+            config = msgspec.structs.replace(spec.config, amnezia=AmneziaParameters(SWITCHED_OFF))
+            [tunnel] = await world.raised(msgspec.structs.replace(spec, config=config))
+            try:
+                assert tunnel.carrier.startswith("amneziawg-go")
+                assert tunnel.vantage is not None, tunnel.steps
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "mechanism", "said"),
+    [
+        ("future_key", "1", "unsupported", "`future_key`"),
+        ("h1", "none", "invalid", "refused the config"),
+        ("i1", "<b 0x00>\nprivate_key=00", "invalid", "not one line"),
+    ],
+)
+def test_an_amnezia_key_that_cannot_be_honoured_is_named(
+    world: Any, key: str, value: str, mechanism: str, said: str
+) -> None:
+    async def body() -> None:
+        async with world.wireguard("wireguard-go", 51833, 13) as spec:
+            config = msgspec.structs.replace(spec.config, amnezia=AmneziaParameters(((key, value),)))
+            [tunnel] = await world.raised(msgspec.structs.replace(spec, config=config))
+            assert tunnel.vantage is None
+            assert [(step.rung, step.failure) for step in tunnel.steps] == [(Rung.CONFIG, mechanism)]
+            assert tunnel.problem.mechanism == mechanism
+            assert said in tunnel.problem.reason
+
+    asyncio.run(body())
+
+
+def test_a_peer_that_nobody_can_call_is_invalid(world: Any) -> None:
+    async def body() -> None:
+        async with world.wireguard("wireguard-go", 51834, 14) as spec:
+            peer = msgspec.structs.replace(spec.config.peers[0], endpoint=None)
+            config = msgspec.structs.replace(spec.config, peers=(peer,))
+            [tunnel] = await world.raised(msgspec.structs.replace(spec, config=config))
+            assert [(step.rung, step.failure) for step in tunnel.steps] == [(Rung.CONFIG, Failure.INVALID)]
+
+    asyncio.run(body())
+
+
+NETWORKS = ("0.0.0.0/0", "::/0", *(f"fd00:{number:x}:ffff:ffff:ffff:ffff::/96" for number in range(3500)))
+
+
+def test_a_peer_of_thousands_of_networks(world: Any, first_byte: Any) -> None:
+    async def body() -> None:
+        async with world.open(), world.wireguard("wireguard-go", 51835, 15) as spec:
+            peer = msgspec.structs.replace(spec.config.peers[0], allowed_ips=NETWORKS)
+            config = msgspec.structs.replace(spec.config, peers=(peer,))
+            [tunnel] = await world.raised(msgspec.structs.replace(spec, config=config))
+            try:
+                assert tunnel.vantage is not None, tunnel.steps
+                assert await first_byte(tunnel.vantage) == b"w"
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+def test_an_answer_without_end_is_a_fault_of_the_carrier(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wireguard, "_LONGEST_ANSWER", 1 << 6)
+
+    async def body() -> None:
+        async with world.wireguard("wireguard-go", 51836, 16) as spec:
+            [tunnel] = await world.raised(spec)
+            assert [step.failure for step in tunnel.steps][-1] == Failure.CARRIER_EXITED, tunnel.steps
+            assert "control socket" in tunnel.steps[-1].detail
+
+    asyncio.run(body())
+
+
+def test_the_kernel_is_told_thousands_of_networks_in_messages_that_it_takes() -> None:
+    from pyroute2.netlink.generic.wireguard import AsyncWireGuard, wgmsg
+
+    shared = generate()[0]
+    peer = WireGuardPeer(generate()[1], None, NETWORKS, preshared_key=shared)
+    parts = list(wireguard._as_attributes(wireguard._Peer(peer, ("198.18.0.1", 51820), 25)))
+    for part in parts:
+        message = wgmsg()
+        AsyncWireGuard._wg_set_peer(AsyncWireGuard.__new__(AsyncWireGuard), message, part)
+        message.encode()
+        assert len(message.data) < 1 << 16
+    assert tuple(network for part in parts for network in part["allowed_ips"]) == NETWORKS
+    assert [part.get("replace_allowed_ips") for part in parts] == [True, *[None] * (len(parts) - 1)]
+    assert {part["public_key"] for part in parts} == {peer.public_key}
+    assert parts[0]["preshared_key"] == shared.reveal()
+
+
+@pytest.fixture
+def site(world: Any) -> Iterator[Site]:
+    netns = Namespace.create()
+    yield Site(world.cage, world.outside, netns, Climb(time.monotonic), contextlib.AsyncExitStack(), ())
+    netns.close()
+
+
+def test_a_kernel_device_is_never_in_the_underlay_and_never_stays(
+    site: Site, links: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a pair of veth in its place: not every kernel has WireGuard."""
+    monkeypatch.setattr(wireguard._Kernel, "kind", "veth")
+    before = links(site.underlay)
+
+    async def body() -> None:
+        async with site.undo:
+            await wireguard._Kernel(site).create()
+            assert site.device in links(site.netns)
+            assert links(site.underlay) == before
+
+    asyncio.run(body())
+    assert links(site.netns) == {"lo"}
+    assert links(site.underlay) == before
+
+
+def test_a_kernel_device_whose_making_is_cancelled_does_not_stay(
+    site: Site, links: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wireguard._Kernel, "kind", "veth")
+    before = links(site.underlay)
+
+    async def body(turns: int) -> None:
+        async with site.undo:
+            task = asyncio.ensure_future(wireguard._Kernel(site).create())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    for turns in range(5):
+        asyncio.run(body(turns))
+        assert links(site.netns) == {"lo"}
+        assert links(site.underlay) == before
