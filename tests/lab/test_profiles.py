@@ -131,7 +131,7 @@ def test_an_unknown_profile_is_a_slip_of_the_hand() -> None:
         (SMALL.format('colour = "red"'), "colour"),
         (SMALL.format('[[rule]]\ndo = "annoy"\nsource = "x"'), "annoy"),
         (SMALL.format('[[rule]]\ndo = "reset"\nsource = "x"'), r"names.*rule\[0\]"),
-        (SMALL.format('[[rule]]\ndo = "cut"\nsource = "x"\nnames = ["a.example"]\npackets = 0'), r"packets"),
+        (SMALL.format('[[rule]]\ndo = "cut"\nsource = "x"\nnames = ["a.example"]\npackets = -1'), r"packets"),
         (SMALL.format('[[rule]]\ndo = "reset"\nsource = "x"\nnames = ["a|b"]'), r"names"),
         (SMALL.format('[[rule]]\ndo = "reset"\nsource = "x"\nnames = ["a.example"]\nports = [80]'), r"ports"),
         (SMALL.format("").replace("open", "ajar"), "ajar"),

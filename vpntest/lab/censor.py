@@ -12,90 +12,25 @@ Only what a censor on the path can see is used: names in the clear, addresses, l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Struct
+
+from vpntest.lab.rules import (
+    Cut,
+    CutOpenVpn,
+    CutWireGuard,
+    DropQuic,
+    Lie,
+    Police,
+    RefuseWireGuard,
+    Reset,
+    Rule,
+    Unroute,
+)
 
 FIRST_PACKETS = 6
 """Packets of a connection, in the client's direction, in which a TLS name is looked for; the censor inspects 3 to 15
 (Xue et al., Throttling Twitter, IMC 2021)."""
-
-Positive = Annotated[int, Meta(ge=1)]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,240}[a-z0-9])$")]
-
-
-class Police(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="police"):
-    """Connections with one of the names are kept to a rate, each direction by itself: what is over it is dropped."""
-
-    names: tuple[Name, ...]
-    """Names in the clear in a TLS ClientHello. Each stands for itself and all beneath it; `.name` is found also where a
-    longer name goes on behind it, as by the censors that look for substrings."""
-    kbytes_per_second: Positive
-    """Of 1024 bytes, headers included."""
-    burst_kbytes: Positive
-    source: str
-
-
-class Reset(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="reset"):
-    """The server's packets are made into resets in place, so that sequence numbers and TTL are the server's own."""
-
-    names: tuple[Name, ...]
-    source: str
-
-
-class Cut(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="cut"):
-    """After the name, so many more packets pass, both directions together; then nothing passes in either."""
-
-    names: tuple[Name, ...]
-    packets: Positive
-    source: str
-
-
-class Unroute(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="unroute"):
-    """Nothing passes to or from any address of the platforms."""
-
-    platforms: tuple[str, ...]
-    source: str
-
-
-class Lie(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="lie"):
-    """The access provider's resolver answers with an address of its own, for these names and all beneath them."""
-
-    names: tuple[Name, ...]
-    source: str
-
-
-class DropQuic(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="drop-quic"):
-    """QUIC version 1 to port 443 is dropped, from this payload size on."""
-
-    least_payload: Positive
-    source: str
-
-
-class CutWireGuard(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="cut-wireguard"):
-    """Once WireGuard's initiation was seen, so many of its data packets pass in each direction, and no more."""
-
-    data_packets: Positive
-    source: str
-
-
-class RefuseWireGuard(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="refuse-wireguard"):
-    """WireGuard's initiations to these VPN servers are dropped."""
-
-    servers: tuple[str, ...]
-    """Hosts of :data:`vpntest.lab.vpn.HOSTS`."""
-    source: str
-
-
-class CutOpenVpn(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="cut-openvpn"):
-    """Once OpenVPN's opening was seen, over UDP or TCP, so many data packets pass in each direction, and no more."""
-
-    data_packets: Positive
-    source: str
-
-
-Rule = Police | Reset | Cut | Unroute | Lie | DropQuic | CutWireGuard | RefuseWireGuard | CutOpenVpn
-"""What a censor can do. `source` says who published that it does, and when."""
 
 
 class Program(Struct, frozen=True):

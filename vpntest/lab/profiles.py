@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from vpntest.errors import ConfigError, UsageError
-from vpntest.lab.censor import Rule
+from vpntest.lab.rules import Rule
 from vpntest.lab.truth import Truth, read_truth
 from vpntest.plan.platforms import configs
 

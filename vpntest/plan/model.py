@@ -162,7 +162,8 @@ class Endpoint(Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that a platform's client talks to."""
 
     url: str
-    """`https://`, `http://` (plain, also on 443), or `tcp://host:port` where an open connection is all that shows."""
+    """`https://`, `http://` (plain, also on 443), `quic://` (HTTP/3 over QUIC), `stun://host[:3478]` (a binding request
+    over UDP, RFC 8489), or `tcp://host:port` where an open connection is all that shows."""
     method: Literal["GET", "HEAD", "POST"] = "GET"
     status: tuple[int, ...] = ()
     """Statuses that are a true answer of the platform. Empty: any but 403, 429, 451 and 5xx."""
@@ -186,7 +187,11 @@ class Platform(Struct, frozen=True, forbid_unknown_fields=True):
     title: str
     service: tuple[Service, ...]
     speed: str | None = None
-    """An `https://` URL with a body of 64 KiB or more, for the goodput probe. None: speed is not judged."""
+    """An `https://` URL with a body of 64 KiB or more, for the goodput probe. None: speed is not judged by it."""
+    throttled_name: str | None = None
+    """Where no such URL is public: a name under which the platform's media move. It is shown in TLS to the first
+    control's address, against the neutral name there, for a censor that slows a name slows it with any server
+    (net4people/bbs#382). At most one of this and `speed`."""
     roots: str | None = None
     """PEM of the private roots that the platform's own client trusts beside the public ones."""
     source: str = ""
@@ -218,6 +223,8 @@ class Settings(Struct, frozen=True):
     comes from a great content network (net4people/bbs#490). The others are small, and tell a dead line."""
     upload: str = "https://speed.cloudflare.com/__up"
     """URL that takes a POST of 64 KiB."""
+    bulk: str = "https://speed.cloudflare.com/__down?bytes=1048576"
+    """URL with a body of 1 MiB: what is sustained through a tunnel, or where it dies."""
     exit_address: str = "https://www.cloudflare.com/cdn-cgi/trace"
     """URL whose body holds the caller's address, alone or as `ip=…`."""
     whoami: str = "whoami.v4.powerdns.org"

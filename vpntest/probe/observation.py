@@ -15,12 +15,13 @@ from msgspec import Struct
 
 from vpntest.plan.model import Kind, Platform, Problem
 
-Role = Literal["target", "neutral", "alternate", "control"]
+Role = Literal["target", "neutral", "alternate", "browser", "control"]
 """What a transaction is for.
 
 `target`     as the platform's own client does it: this vantage's resolver, the platform's name
 `neutral`    the same address, a name that no censor lists: says whether the name is the trigger
 `alternate`  the platform's name at the public resolver's address, where this vantage's resolver gives another
+`browser`    the same address and name, with the ClientHello of a browser: some censors look at its shape
 `control`    a URL that nobody blocks
 """
 
@@ -41,6 +42,12 @@ class TcpInfo(Struct, frozen=True, omit_defaults=True):
     """`tcpi_rtt`, in milliseconds."""
     since_last_data_ms: int | None = None
     """`tcpi_last_data_recv`, in milliseconds; counts from the connect where no data came. None where none was made."""
+    segments_received: int | None = None
+    """`tcpi_segs_in`, those without data included."""
+    segments_sent: int | None = None
+    """`tcpi_segs_out`, retransmissions included."""
+    path_mtu: int | None = None
+    """`tcpi_pmtu`: bytes that the kernel takes for the largest packet of this way, at the connection's end."""
 
 
 class DnsAnswer(Struct, frozen=True, tag_field="type", tag="dns"):
@@ -50,8 +57,9 @@ class DnsAnswer(Struct, frozen=True, tag_field="type", tag="dns"):
     query_type: Literal["A", "AAAA"]
     resolver_address: str
     """`address:port`."""
-    resolver: Literal["vantage", "public"]
-    """Whose resolver: this vantage's own, or the public one."""
+    resolver: Literal["vantage", "public", "nobody"]
+    """Whose resolver: this vantage's own, or the public one; or an address where none is, so that whoever answers
+    stands on the way."""
     rcode: str | None
     """`NOERROR`, `NXDOMAIN` …; None where no answer came."""
     answers: tuple[str, ...] = ()
@@ -84,6 +92,33 @@ class TlsHandshake(Struct, frozen=True, tag_field="type", tag="tls"):
     """SHA-256 of the leaf, in hex."""
     issuer: str | None = None
     """The leaf's issuer, also where verification failed: it names an interceptor."""
+    ja4: str | None = None
+    """JA4 of the ClientHello that was sent (FoxIO, ja4): what a censor that looks at its shape saw."""
+
+
+class QuicHandshake(Struct, frozen=True, tag_field="type", tag="quic"):
+    """OONI df-006 with network `udp`: a QUIC version 1 handshake."""
+
+    address: str
+    """`ip:port`."""
+    server_name: str
+    no_tls_verify: bool
+    """True for the neutral name, whose certificate cannot fit."""
+    negotiated_protocol: str | None = None
+    peer_certificate: str | None = None
+    """SHA-256 of the leaf, in hex."""
+    issuer: str | None = None
+    datagrams_received: int = 0
+    """What came back at all: none tells silence from a broken handshake."""
+
+
+class StunBinding(Struct, frozen=True, tag_field="type", tag="stun"):
+    """A STUN binding request (RFC 8489) and who the server says that we are."""
+
+    address: str
+    """`ip:port` of the server."""
+    mapped: str | None = None
+    """`ip:port` that the server saw; None where no answer came."""
 
 
 class HttpExchange(Struct, frozen=True, tag_field="type", tag="http"):
@@ -92,7 +127,7 @@ class HttpExchange(Struct, frozen=True, tag_field="type", tag="http"):
     method: str
     url: str
     alpn: str
-    """`h2` or `http/1.1`."""
+    """`h3`, `h2` or `http/1.1`."""
     code: int | None = None
     """None where no response line came."""
     body_length: int | None = None
@@ -121,6 +156,48 @@ class Transfer(Struct, frozen=True, tag_field="type", tag="transfer"):
     packets_sent: int | None = None
     address: str | None = None
     """`ip:port` that was connected to."""
+    segment: int | None = None
+    """Bytes that our and the far side's TCP segments were held to for this transfer; None: the path's own."""
+
+
+class Trickle(Struct, frozen=True, tag_field="type", tag="trickle"):
+    """A request of few bytes in many packets: meets a budget of packets, and no budget of bytes.
+
+    64 bytes in chunks of 2, one every 50 ms (hyperion-cs/dpi-checkers, l4-25), each in a segment of its own.
+    """
+
+    url: str
+    server_name: str
+    chunks: int
+    """Handed to the kernel."""
+    bytes_acked: int
+    """Of them, confirmed by the far side."""
+    answered: bool
+    """Whether the answer came that the request asks for."""
+    address: str | None = None
+    packets_received: int | None = None
+    """On the tunnel's device; None outside."""
+    packets_sent: int | None = None
+
+
+class Crowd(Struct, frozen=True, tag_field="type", tag="crowd"):
+    """Fresh connections, one shortly after another: meets a budget of connections (net4people/bbs#546)."""
+
+    url: str
+    wanted: int
+    answered: tuple[bool, ...]
+    """For each connection that was begun, in order: whether an answer to a small request came over it."""
+
+
+class Echo(Struct, frozen=True, tag_field="type", tag="echo"):
+    """Small questions, evenly spaced: what is lost, and how long the others take."""
+
+    resolver_address: str
+    """Who was asked, `address:port`; the questions are for the neutral name."""
+    sent: int
+    received: int
+    rtt_ms: tuple[float, ...]
+    """Of each that was answered, in the order of asking."""
 
 
 class SmallExchanges(Struct, frozen=True, tag_field="type", tag="small"):
@@ -157,7 +234,22 @@ class Alive(Struct, frozen=True, tag_field="type", tag="alive"):
     carrier_runs: bool
 
 
-Details = DnsAnswer | TcpConnect | TlsHandshake | HttpExchange | Transfer | SmallExchanges | RungStep | Address | Alive
+Details = (
+    DnsAnswer
+    | TcpConnect
+    | TlsHandshake
+    | QuicHandshake
+    | StunBinding
+    | HttpExchange
+    | Transfer
+    | Trickle
+    | Crowd
+    | Echo
+    | SmallExchanges
+    | RungStep
+    | Address
+    | Alive
+)
 
 
 class Observation(Struct, frozen=True, kw_only=True):
@@ -167,14 +259,24 @@ class Observation(Struct, frozen=True, kw_only=True):
     """Unique in its run: `o1`, `o2` … in the order of ending. Verdicts name their witnesses by it."""
     vantage: str
     """`outside` or the tunnel's name."""
-    probe: Literal["rung", "control", "reach", "speed", "carry", "exit", "resolver", "alive"]
+    probe: Literal["rung", "control", "names", "reach", "freeze", "speed", "carry", "exit", "resolver", "alive"]
     """Which probe made it.
 
-    `rung` raising a tunnel · `control` the control URLs, before, during and after · `reach` a platform's endpoint ·
+    `rung` raising a tunnel · `control` the control URLs, before, during and after · `names` whether somebody on the way
+    answers DNS · `reach` a platform's endpoint · `freeze` whether an address that falls silent counts packets or bytes ·
     `speed` goodput of a platform · `carry` the tunnel's load tests · `exit`, `resolver` who the world sees · `alive` at
     the end
     """
-    operation: Literal["resolve", "connect", "tls_handshake", "http_round_trip", "transfer", "tunnel"]
+    operation: Literal[
+        "resolve",
+        "connect",
+        "tls_handshake",
+        "quic_handshake",
+        "stun_binding",
+        "http_round_trip",
+        "transfer",
+        "tunnel",
+    ]
     target: str
     """What was asked for: a name, an `ip:port`, a URL."""
     t0: float
@@ -188,8 +290,9 @@ class Observation(Struct, frozen=True, kw_only=True):
     """The platform endpoint's URL as the platform file has it: groups what belongs together."""
     attempt: int = 0
     """From 1; 0 where there are no attempts."""
-    phase: Literal["before", "during", "after"] = "during"
-    """For controls: before the platforms, side by side with them (`attempt` is their round), or after."""
+    phase: Literal["before", "during", "after", "confirm"] = "during"
+    """For controls: before the platforms, side by side with them (`attempt` is their round), or after. For speed:
+    `confirm` is the second round, which only platforms that were slow in the first one get."""
     transaction: int = 0
     """Ties a chain resolve → connect → tls_handshake → http_round_trip together; a chain ends at its first failure."""
     details: Details
