@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 from records import BOGON, FORGED, KIB, LINE_EXIT, REFUSED, RESET, TIMEOUT, TRUE, World, platform, without
 
+from vpntest.judge.controls import Controls
 from vpntest.judge.judging import LINE, TABLES, LineSeen, judge, reason_of
-from vpntest.judge.reading import Controls, read
+from vpntest.judge.reading import read
 from vpntest.judge.rule import first
 from vpntest.judge.verdict import Cell, Judgement, Outcome, PlatformVerdict, State
 from vpntest.plan.model import Endpoint, Platform, Service

@@ -24,7 +24,8 @@ from vpntest.judge.platform_rules import (
     chance_of,
     judge_speed,
 )
-from vpntest.judge.reading import Sample, SpeedSamples, read
+from vpntest.judge.reading import read
+from vpntest.judge.samples import Sample, SpeedSamples
 from vpntest.judge.verdict import ServiceVerdict, State
 from vpntest.probe.observation import TcpInfo
 

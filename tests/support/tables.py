@@ -7,7 +7,8 @@ from typing import Any
 
 from records import World, platform
 
-from vpntest.judge.reading import Attempt, read
+from vpntest.judge.attempts import Attempt
+from vpntest.judge.reading import read
 from vpntest.judge.rule import Rule, first
 from vpntest.plan.model import Endpoint, Platform, Service
 

@@ -12,10 +12,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vpntest.judge.attempts import Attempt, Seen
 from vpntest.judge.cell_rules import CELL, UNPROVEN, CellSeen
+from vpntest.judge.controls import Controls
 from vpntest.judge.platform_rules import JUDGED, PLATFORM, SPEED, PlatformSeen, judge_speed
-from vpntest.judge.reading import Attempt, Controls, Key, Reading, Seen, SpeedSamples, read
+from vpntest.judge.reading import Key, Reading, read
 from vpntest.judge.rule import Rule, always, first
+from vpntest.judge.samples import SpeedSamples
 from vpntest.judge.service_rules import (
     ENDPOINT,
     FAILURES,

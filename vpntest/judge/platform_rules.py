@@ -7,8 +7,8 @@ from enum import StrEnum
 from functools import lru_cache
 from statistics import median
 
-from vpntest.judge.reading import Sample, SpeedSamples
 from vpntest.judge.rule import Rule, always, first
+from vpntest.judge.samples import Sample, SpeedSamples
 from vpntest.judge.verdict import ServiceVerdict, State
 
 # ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from vpntest.failures import Failure
-from vpntest.judge.reading import CERTIFICATE, RESET, TIMEOUT, UNREACHABLE, Attempt, Layer, Seen
+from vpntest.judge.attempts import Attempt, Layer, Seen
+from vpntest.judge.kinds import CERTIFICATE, RESET, TIMEOUT, UNREACHABLE
 from vpntest.judge.rule import Rule, always, first
 from vpntest.judge.verdict import State
 

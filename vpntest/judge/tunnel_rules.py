@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from vpntest.failures import Failure
+from vpntest.judge.controls import Controls
+from vpntest.judge.kinds import RESET, TIMEOUT, UNREACHABLE
 from vpntest.judge.platform_rules import CRAWL, LEAST_SAMPLES, SIGNIFICANT, SLOW, chance_of, goodputs
-from vpntest.judge.reading import PUBLIC, RESET, TIMEOUT, UNREACHABLE, Controls, Reading, Sample, TunnelSeen
+from vpntest.judge.reading import PUBLIC, Reading
 from vpntest.judge.rule import Rule, always, first
+from vpntest.judge.samples import Sample
+from vpntest.judge.tunnels import TunnelSeen
 from vpntest.judge.verdict import TunnelVerdict
 from vpntest.probe.observation import Alive, DnsAnswer, Observation, RungStep, SmallExchanges, Transfer, TunnelFacts
 from vpntest.tunnel.ladder import RUNGS, Rung

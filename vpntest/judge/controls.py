@@ -1,0 +1,159 @@
+"""What the control URLs say of a place: that it worked, and when."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vpntest.judge.kinds import is_verified
+from vpntest.probe.observation import HttpExchange, Observation
+
+AROUND = 5.0
+"""Seconds before and after a failure within which a control must have worked for the failure to count. A choice: about
+one round of attempts, and less than the 7 s in which a connect sends its four SYNs, which an outage must cover to look
+like a block."""
+SHORT = 4.0
+"""Seconds. A failure that took less is held against the controls of so much time about it, in which there are two."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Whether a place was seen to work about the time of a failure."""
+
+    alive: bool
+    dead: tuple[Observation, ...] = ()
+    """The controls that failed about then."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One control asked, from its first step to its last."""
+
+    last: Observation
+    t0: float
+    t: float
+    worked: bool
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the control URLs say of one vantage, and when."""
+
+    before: tuple[Moment, ...] = ()
+    during: tuple[Moment, ...] = ()
+    after: tuple[Moment, ...] = ()
+
+    @property
+    def dead_before(self) -> tuple[str, ...]:
+        """Ids of the failures before the platforms, if none succeeded then."""
+        return tuple(one.last.id for one in _dead(self.before))
+
+    @property
+    def worked_during(self) -> bool:
+        """Whether one succeeded while the platforms were asked."""
+        return _worked(self.during)
+
+    @property
+    def worked_after(self) -> bool:
+        """Whether one succeeded after the platforms."""
+        return _worked(self.after)
+
+    @property
+    def are_good(self) -> bool:
+        """Whether the place itself is known to work, before the platforms and after them."""
+        return _worked(self.before) and _worked(self.after)
+
+    def around(self, t0: float, t: float) -> Proof:
+        """Whether this place was seen to work around a failure that took from `t0` to `t`.
+
+        A control must have worked in its midst; or, where none was asked then, within AROUND of it, on both sides where
+        any was asked so near. And one must have worked some time before and one some time after, for else the place may
+        be dead since. Without controls during the platforms, those before and after must do.
+        """
+        if not self.during:
+            return Proof(self.are_good, tuple(one.last for part in (self.before, self.after) for one in _dead(part)))
+        return _proof(self._telling(), t0, t, must_be_near=True)
+
+    def bracket(self, t0: float, t: float, also: Iterable[Observation] = ()) -> Proof:
+        """The same, but however long before and after. `also`: what else can only be if this place worked."""
+        if not self.during and self.are_good:
+            return Proof(True)
+        proven = tuple(Moment(one, one.t0, one.t, worked=True) for one in also)
+        controls = self._telling()
+        # Controls that never answer where other things come through are blocked, and the place is not dead.
+        telling = controls if _worked(controls) or not proven else ()
+        return _proof((*telling, *proven), t0, t, must_be_near=False)
+
+    def _telling(self) -> tuple[Moment, ...]:
+        moments = (*self.before, *self.during, *self.after)
+        # A control that never answered here may be blocked itself: it tells nothing of a moment.
+        working = {one.last.endpoint for one in moments if one.worked}
+        return tuple(one for one in moments if one.last.endpoint in working) if working else moments
+
+
+def _worked(moments: Iterable[Moment]) -> bool:
+    return any(one.worked for one in moments)
+
+
+def _dead(moments: tuple[Moment, ...]) -> tuple[Moment, ...]:
+    return () if _worked(moments) else moments
+
+
+def _split(
+    moments: Iterable[Moment], t0: float, t: float
+) -> tuple[tuple[Moment, ...], tuple[Moment, ...], tuple[Moment, ...]]:
+    """Those amid this stretch of time, those before it, those after it."""
+    amid: list[Moment] = []
+    before: list[Moment] = []
+    after: list[Moment] = []
+    for one in moments:
+        (before if one.t <= t0 else after if one.t0 >= t else amid).append(one)
+    return tuple(amid), tuple(before), tuple(after)
+
+
+def _proof(moments: tuple[Moment, ...], t0: float, t: float, *, must_be_near: bool) -> Proof:
+    # A control that hangs while others answer must not count for more than they do.
+    margin = max(0.0, SHORT - (t - t0)) / 2
+    amid, before, after = _split(moments, t0 - margin, t + margin)
+    sides = (
+        tuple(one for one in before if one.t >= t0 - AROUND),
+        tuple(one for one in after if one.t0 <= t + AROUND),
+    )
+    near = (amid,) if amid else sides
+    dead = tuple(one.last for part in near for one in _dead(part))
+    is_near = any(map(_worked, near)) or not must_be_near
+    amid, before, after = _split(moments, t0, t)
+    is_bracketed = _worked(amid) or (_worked(before) and _worked(after))
+    return Proof(is_near and is_bracketed and not dead, dead)
+
+
+def controls_of(observations: Iterable[Observation]) -> Controls:
+    chains: dict[tuple[str, int, str], list[Observation]] = defaultdict(list)
+    for observation in observations:
+        # Without a transaction each step stands for itself.
+        alone = "" if observation.transaction else observation.id
+        chains[observation.phase, observation.transaction, alone].append(observation)
+    phases: dict[str, list[Moment]] = {"before": [], "during": [], "after": []}
+    for (phase, _, _), steps in chains.items():
+        steps.sort(key=lambda step: step.t)
+        answered = [step for step in steps if isinstance(step.details, HttpExchange) and step.details.code is not None]
+        failed = [step for step in steps if step.failure is not None]
+        if not answered and not failed:
+            continue  # cut short
+        # A refusal under the control's own certificate is an answer; one that nobody signed may be a portal's.
+        signed = any(map(is_verified, steps))
+        worked = any(_is_final(step) or (signed and step.failure is None) for step in answered)
+        last = (answered if worked else failed or answered)[-1]
+        phases[phase].append(Moment(last, min(step.t0 for step in steps), last.t, worked))
+    return Controls(*(tuple(sorted(those, key=lambda one: (one.t, one.last.id))) for those in phases.values()))
+
+
+def _is_final(observation: Observation) -> bool:
+    details = observation.details
+    return (
+        isinstance(details, HttpExchange)
+        and observation.failure is None
+        and details.code is not None
+        and details.code < 400
+    )
