@@ -3,58 +3,101 @@
 from __future__ import annotations
 
 import tomllib
+from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from vpntest.errors import ConfigError, UsageError
-from vpntest.lab.rules import Rule
-from vpntest.lab.truth import Truth, read_truth
-from vpntest.plan.platforms import configs
+from vpntest.lab.rules import Line, Rule, World
+from vpntest.lab.truth import Truth, TruthFile, make
+from vpntest.plan import platforms as platform_files
+from vpntest.plan.model import Platform
+
+TUNNELS = (
+    *("wireguard", "wireguard-2", "amneziawg", "amneziawg-plain", "openvpn-udp", "openvpn-tcp"),
+    *("shadowsocks-2022", "shadowsocks-aead", "vless-reality", "trojan", "hysteria2", "wrong-credentials"),
+)
+"""The lab's tunnels, in the plan's order."""
+BUILT_IN = ("twitter", "facebook", "messenger", "instagram", "whatsapp", "telegram", "signal", "youtube")
+OWN = ("refuser", "downer")
+"""The lab's own platforms: one that answers 403 to VPN exits, one that is down for everybody."""
 
 
 class Profile(Struct, frozen=True):
-    """A censor, and what a run beneath it must conclude."""
+    """A censor, the line and the world around it, who meets them, and what a run must conclude."""
 
     id: str
     title: str
     rules: tuple[Rule, ...]
     """Its own after those of the profile that it extends."""
+    line: Line
+    world: World
+    tunnels: tuple[str, ...]
+    """Those in the client's plan, in its order."""
+    platforms: tuple[str, ...]
+    """Likewise: built-in ones, and the lab's own (`configs/lab`)."""
     truth: Truth
-
-
-class _TruthFile(Struct, frozen=True, forbid_unknown_fields=True):
-    outside: dict[str, str]
-    tunnels: dict[str, str]
-    cells: str
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
     title: str
-    truth: _TruthFile
     extends: str | None = None
+    tunnels: tuple[str, ...] = TUNNELS
+    platforms: tuple[str, ...] = BUILT_IN + OWN
+    line: Line = field(default_factory=Line)
+    world: World = field(default_factory=World)
     rule: tuple[Rule, ...] = ()
+    truth: TruthFile = field(default_factory=TruthFile)
 
 
 def names() -> list[str]:
     """Every profile that can be loaded, sorted."""
-    return sorted(file.stem for file in (configs() / "censors").glob("*.toml"))
+    return sorted(file.stem for file in (platform_files.configs() / "censors").glob("*.toml"))
 
 
 def load(name: str) -> Profile:
     """The profile of that name. Raises UsageError where there is none, ConfigError where its file cannot be used."""
-    if name not in names():
-        raise UsageError(f"there is no profile {name!r}; there are: {', '.join(names())}")
-    file = configs() / "censors" / f"{name}.toml"
-    return read(name, file.read_text(encoding="utf-8"), str(file))
+    return read(name, *_text(name))
 
 
 def read(name: str, text: str, where: str) -> Profile:
     """A profile from the text of its file. Raises ConfigError."""
     try:
-        parts: _File = msgspec.convert(tomllib.loads(text), _File)
-        truth = read_truth(parts.truth.outside, parts.truth.tunnels, parts.truth.cells)
+        own = tomllib.loads(text)
+        # By itself first: an error then names the place in this file.
+        base = msgspec.convert(own, _File).extends
+        # Nobody extends what extends another, so that a rule is one step away.
+        parts = msgspec.convert(_over(tomllib.loads(_text(base)[0]), own) if base else own, _File)
+        if stranger := next((one for one in parts.tunnels if one not in TUNNELS), None):
+            raise ValueError(f"the lab has no tunnel {stranger!r} - at `$.tunnels`")
+        truth = make(parts.truth, parts.tunnels, [platform(one) for one in parts.platforms])
     except (ValueError, msgspec.ValidationError) as error:
         raise ConfigError(" ".join(str(error).split()), where=where) from error
-    inherited = load(parts.extends).rules if parts.extends else ()
-    return Profile(name, parts.title, inherited + parts.rule, truth)
+    return Profile(name, parts.title, parts.rule, parts.line, parts.world, parts.tunnels, parts.platforms, truth)
+
+
+def platform(name: str) -> Platform:
+    """A platform of a profile's cast: the lab's own of that id, or else a built-in one. Raises ConfigError."""
+    own = platform_files.configs() / "lab" / f"{name}.toml"
+    return platform_files.load(own) if own.is_file() else platform_files.find(name)
+
+
+def _text(name: str) -> tuple[str, str]:
+    if name not in names():
+        raise UsageError(f"there is no profile {name!r}; there are: {', '.join(names())}")
+    file = platform_files.configs() / "censors" / f"{name}.toml"
+    return file.read_text(encoding="utf-8"), str(file)
+
+
+def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What a profile is that extends another: rules add up, tables are laid over each other, the rest is its own."""
+    merged = dict(base)
+    for key, value in own.items():
+        if key == "rule":
+            merged[key] = [*base.get(key, ()), *value]
+        elif isinstance(value, dict):
+            merged[key] = _over(base.get(key, {}), value)
+        else:
+            merged[key] = value
+    return merged
