@@ -55,6 +55,96 @@ def test_reads_and_writes_in_the_clear_and_in_tls() -> None:
     run(scenario)
 
 
+def test_what_the_kernel_says_of_a_real_connection() -> None:
+    """Against what is known of loopback: its MTU, and that each segment that one side sends the other one gets."""
+
+    async def scenario(far: FarSide) -> None:
+        seen = []
+
+        async def takes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(40)
+            writer.write(b"x" * 30)
+            await writer.drain()
+            await reader.readexactly(1)
+            raw = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+            seen.append(read_tcp_info(raw))
+            writer.write(b"y")
+
+        await far.serve(ADDRESS, 80, takes)
+        connection = await connected(far, 80)
+        for _ in range(20):
+            await connection.write(b"ab")
+        got = b""
+        while len(got) < 30:
+            got += await connection.read()
+        await connection.write(b"z")
+        assert await connection.read() == b"y"
+        ours, (theirs,) = connection.tcp_info(), seen
+        assert ours is not None
+        assert theirs is not None
+        # The MTU of loopback is 65536, and IPv4's largest packet is a byte shorter.
+        assert ours.path_mtu == 65535
+        # With our SYN, and the far side's FIN if that has come.
+        assert ours.bytes_acked == 42
+        assert ours.bytes_received - 31 in (0, 1)
+        assert (theirs.bytes_received, theirs.bytes_acked) == (41, 31)
+        # Our SYN, its acknowledgement, and 21 writes, each in a segment of its own.
+        assert ours.segments_sent is not None
+        assert ours.segments_sent >= 23
+        assert theirs.segments_received is not None
+        assert 22 <= theirs.segments_received <= ours.segments_sent
+        connection.close()
+
+    run(scenario)
+
+
+def test_segments_held_to_a_size() -> None:
+    async def scenario(far: FarSide) -> None:
+        asked = []
+
+        async def says_much(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            peer = writer.get_extra_info("socket")
+            asked.append(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+            writer.write(b"x" * 50_000)
+            await writer.drain()
+            await reader.read(1)
+
+        await far.serve(ADDRESS, 80, says_much)
+        counts = []
+        for segment in (536, None):
+            connection = Connection.over(far.vantage(), ADDRESS, 80, segment=segment)
+            await connection.connect()
+            got = 0
+            while got < 50_000:
+                got += len(await connection.read())
+            sizes = connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            counts.append(sizes)
+            connection.close()
+        assert asked[0] <= 536 < asked[1], "what our SYN asks the far side for"
+        assert counts[0] <= 536 < counts[1]
+
+    run(scenario)
+
+
+def test_the_first_flight_is_kept() -> None:
+    async def scenario(far: FarSide) -> None:
+        heard = []
+
+        async def listens(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append(await reader.read(65536))
+
+        await far.serve(ADDRESS, 443, listens)
+        connection = await connected(far, 443)
+        assert connection.first_flight == b""
+        with pytest.raises((EOFError, OSError)):
+            await connection.start_tls(far.bench().trust.public, NAME)
+        assert heard == [connection.first_flight]
+        assert NAME.encode() in connection.first_flight
+        connection.close()
+
+    run(scenario)
+
+
 def test_end_and_reset_are_told_apart() -> None:
     async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
@@ -210,8 +300,14 @@ def test_tcp_info() -> None:
     struct.pack_into("=I", raw, 68, 2500)
     struct.pack_into("=I", raw, 100, 7)
     struct.pack_into("=QQ", raw, 120, 518, 14867)
+    struct.pack_into("=I", raw, 60, 1420)
+    struct.pack_into("=II", raw, 136, 12, 11)
     info = read_tcp_info(bytes(raw))
     assert info is not None
+    assert (info.path_mtu, info.segments_sent, info.segments_received) == (1420, 12, 11)
+    old = read_tcp_info(bytes(raw[:136]))
+    assert old is not None
+    assert (old.segments_sent, old.segments_received, old.path_mtu) == (None, None, 1420)
     assert (info.unacked, info.since_last_data_ms, info.rtt_ms, info.retransmits) == (3, 4100, 2.5, 7)
     assert (info.bytes_acked, info.bytes_received) == (518, 14867)
 

@@ -20,6 +20,9 @@ from vpntest.probe.schedule import SPACING, STEP, Target, reach_tasks
         ("http://x.com/robots.txt", Target("http", "x.com", 80, None)),
         ("https://x.com:8443/", Target("https", "x.com", 8443, None)),
         ("tcp://e1.whatsapp.net:5222", Target("tcp", "e1.whatsapp.net", 5222, None)),
+        ("quic://x.com/", Target("quic", "x.com", 443, None)),
+        ("stun://stun.x.com", Target("stun", "stun.x.com", 3478, None)),
+        ("stun://stun.x.com:19302", Target("stun", "stun.x.com", 19302, None)),
         ("http://192.0.2.1:443/", Target("http", "192.0.2.1", 443, "192.0.2.1")),
         ("http://192.0.2.2/", Target("http", "192.0.2.2", 80, "198.18.5.5")),
         ("https://[2001:db8::1]/", Target("https", "2001:db8::1", 443, "fd00::7")),
@@ -36,6 +39,8 @@ def test_target(url: str, target: Target) -> None:
         ("http://192.0.2.1:443/", "http://neutral.test:443/"),
         ("http://x.com/", "http://neutral.test/"),
         ("https://x.com:8443/", "https://neutral.test:8443/"),
+        ("quic://x.com/a", "https://neutral.test/"),
+        ("quic://x.com:8443/a", "https://neutral.test:8443/"),
     ],
 )
 def test_neutral_url(url: str, neutral: str) -> None:

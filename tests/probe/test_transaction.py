@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import dns.message
 import dns.rrset
@@ -9,6 +10,7 @@ import pytest
 from far_side import PATIENT, PUBLIC, RESOLVER, FarSide, Reply, Site, far_side, run, server_context, stays_silent
 from msgspec.structs import replace
 
+from vpntest.errors import CannotMeasure
 from vpntest.failures import Failure
 from vpntest.probe.transaction import Transaction, connectable
 
@@ -141,5 +143,152 @@ def test_the_last_step_of_a_connection_has_the_kernels_view() -> None:
             answer = await transaction.exchange(connection, "GET", f"https://{NAME}/")
         assert answer.code == 200
         assert [one.tcp is None for one in far.seen] == [True, True, False]
+
+    run(scenario)
+
+
+# ── late answers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Racing(asyncio.DatagramProtocol):
+    """A resolver behind a forger: the first answer at once, the second one when it is told to."""
+
+    def __init__(self, first: str, second: str) -> None:
+        self.first, self.second = first, second
+        self.told = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        query = dns.message.from_wire(data)
+
+        def reply(with_: str) -> None:
+            response = dns.message.make_response(query)
+            response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", with_))
+            self._transport.sendto(response.to_wire(), address)
+
+        async def later() -> None:
+            await self.told.wait()
+            reply(self.second)
+
+        reply(self.first)
+        self._tasks.append(asyncio.create_task(later()))
+
+
+async def _race(far: FarSide) -> _Racing:
+    loop = asyncio.get_running_loop()
+    transport, racing = await loop.create_datagram_endpoint(
+        lambda: _Racing("198.18.6.6", ADDRESS), local_addr=("127.0.0.1", 0)
+    )
+    far.table[RESOLVER, 53] = transport.get_extra_info("sockname")
+    return racing
+
+
+def test_a_late_answer_does_not_delay_the_chain() -> None:
+    async def scenario(far: FarSide) -> None:
+        racing = await _race(far)
+        await far.serve(ADDRESS, 443, Site(), server_context(NAME))
+        transaction = Transaction(far.bench(limits=replace(PATIENT, late=0.5)), far.vantage(), probe="reach")
+        async with transaction.listening():
+            found = await transaction.resolve(NAME)
+            assert (found.answers, found.late) == (("198.18.6.6",), ())
+            assert (transaction.operation, transaction.failure) == ("resolve", None)
+            async with transaction.connected(ADDRESS, 443, last=True) as connection:
+                assert connection is not None
+            assert far.chain() == [("connect", None)]
+            racing.told.set()
+            (whole,) = await transaction.overheard()
+            assert whole.late == ((ADDRESS,),)
+        connect, resolve = far.seen
+        assert resolve.details.late == ((ADDRESS,),)
+        assert (resolve.id, connect.id) == ("o1", "o2"), "numbered in the order of ending"
+        assert resolve.t0 <= resolve.t <= connect.t0 <= connect.t
+        assert transaction.operation == "connect", "what comes late is no later step"
+
+    run(scenario)
+
+
+def test_what_was_answered_is_not_lost_where_the_run_is_ended() -> None:
+    async def scenario(far: FarSide) -> None:
+        racing = await _race(far)
+        racing.told.set()
+        answered = asyncio.Event()
+
+        async def chain() -> None:
+            transaction = Transaction(far.bench(limits=replace(PATIENT, late=60)), far.vantage(), probe="reach")
+            async with transaction.listening():
+                await transaction.resolve(NAME)
+                await transaction.resolve(NAME, of="public")
+                answered.set()
+                await asyncio.sleep(60)
+
+        public = await far.resolver(PUBLIC, {NAME: [Reply((ADDRESS,))]})
+        task = asyncio.create_task(chain())
+        await answered.wait()
+        while not public.asked:
+            await asyncio.sleep(0.01)
+        # A moment in which the late answer is read.
+        await asyncio.sleep(0.1)
+        assert far.seen == []
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [(one.id, one.details.resolver, one.details.late) for one in far.seen] == [
+            ("o1", "vantage", ((ADDRESS,),)),
+            ("o2", "public", ()),
+        ]
+
+    run(scenario)
+
+
+def test_what_was_not_answered_is_no_fact_where_the_run_is_ended() -> None:
+    async def scenario(far: FarSide) -> None:
+        silent = await far.resolver(RESOLVER, {NAME: []})
+        transaction = Transaction(far.bench(), far.vantage(), probe="reach")
+
+        async def chain() -> None:
+            async with transaction.listening():
+                await transaction.resolve(NAME)
+
+        task = asyncio.create_task(chain())
+        while not silent.asked:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert far.seen == []
+
+    run(scenario)
+
+
+def test_without_a_socket_there_is_no_fact() -> None:
+    class Out(type(FarSide().vantage())):  # type: ignore[misc]
+        def socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+            raise CannotMeasure("this box is out of file descriptors")
+
+    async def scenario(far: FarSide) -> None:
+        transaction = Transaction(far.bench(), Out("outside", None, RESOLVER), probe="reach")
+        with pytest.raises(CannotMeasure):
+            async with transaction.listening():
+                await transaction.resolve(NAME)
+        assert far.seen == []
+
+    run(scenario)
+
+
+def test_a_question_to_nobody() -> None:
+    async def scenario(far: FarSide) -> None:
+        forger = await far.resolver("198.18.4.4", {NAME: [Reply((ADDRESS,))]})
+        transaction = Transaction(far.bench(limits=replace(PATIENT, dns=0.4)), far.vantage(), probe="names")
+        found = await transaction.resolve(NAME, of="nobody", resolver_address="198.18.4.4")
+        assert found.answers == (ADDRESS,)
+        forger.zone[NAME] = []
+        assert (await transaction.resolve(NAME, of="nobody", resolver_address="198.18.4.4")).rcode is None
+        assert [(one.details.resolver, one.details.resolver_address, one.failure) for one in far.seen] == [
+            ("nobody", "198.18.4.4:53", None),
+            ("nobody", "198.18.4.4:53", Failure.TIMEOUT),
+        ]
 
     run(scenario)

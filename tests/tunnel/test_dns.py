@@ -98,7 +98,7 @@ def answer(query: dns.message.Message, *addresses: str, kind: str = "A", rcode: 
 
 
 def asked(
-    namespace: Namespace, script: Script, *, address: str = "127.0.0.1", kind: str = "A", **options: float
+    namespace: Namespace, script: Script, *, address: str = "127.0.0.1", kind: str = "A", **options: object
 ) -> Resolution:
     async def body() -> Resolution:
         async with resolver(namespace, script, address):
@@ -189,6 +189,20 @@ def test_a_second_different_answer_is_kept_as_late(loopback: Namespace) -> None:
     found = asked(loopback, script, linger=0.4)
     assert found == Resolution("NOERROR", ("198.18.6.6",), (("198.18.1.1", "198.18.1.2"),))
     assert asked(loopback, script).late == ()
+
+
+def test_what_is_known_is_told_at_each_answer(loopback: Namespace) -> None:
+    def script(query: dns.message.Message, number: int) -> list[tuple[float, bytes]]:
+        return [(0, answer(query, "198.18.6.6")), (0.05, answer(query, "198.18.1.1"))]
+
+    told: list[Resolution] = []
+    found = asked(loopback, script, linger=0.4, heard=told.append)
+    first = Resolution("NOERROR", ("198.18.6.6",))
+    assert told[0] == first
+    assert told[-1] == found == Resolution("NOERROR", ("198.18.6.6",), (("198.18.1.1",),))
+    told.clear()
+    assert asked(loopback, lambda query, _: [], timeout=0.2, heard=told.append).failure == Failure.TIMEOUT
+    assert told == [], "silence is nothing that was heard"
 
 
 def test_the_same_addresses_in_another_order_are_no_second_answer(loopback: Namespace) -> None:

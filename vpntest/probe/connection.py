@@ -82,16 +82,22 @@ class Connection:
         """The first error that the kernel gave. It gives each once, and a layer above may have swallowed it."""
         self.ended = False
         """The far side has said that it sends no more."""
+        self.first_flight = b""
+        """What we sent first in TLS: the record with our ClientHello."""
 
     @classmethod
-    def over(cls, vantage: Vantage, address: str, port: int) -> Connection:
+    def over(cls, vantage: Vantage, address: str, port: int, *, segment: int | None = None) -> Connection:
         """A socket of the vantage's, not connected yet, from a fresh source port.
 
-        Raises OSError where the vantage has no such address family, CannotMeasure where this box is out of sockets.
+        `segment`: bytes that TCP segments of both sides are held to (TCP_MAXSEG, 88 to 32767); our SYN asks the far
+        side for it. None: the path's own. Raises OSError where the vantage has no such address family, CannotMeasure
+        where this box is out of sockets.
         """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = vantage.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if segment is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
         return cls(sock, address, port)
 
     def __str__(self) -> str:
@@ -176,7 +182,9 @@ class Connection:
 
     async def _flush(self) -> None:
         if self._outgoing.pending:
-            await self._send(self._outgoing.read())
+            data = self._outgoing.read()
+            self.first_flight = self.first_flight or data
+            await self._send(data)
 
     async def _feed(self) -> bool:
         """Moves what has come to the TLS layer. False at the end of the stream."""
@@ -222,9 +230,11 @@ def read_tcp_info(raw: bytes) -> TcpInfo | None:
         return None
     (unacked,) = struct.unpack_from("=I", raw, 24)
     (since_last_data_ms,) = struct.unpack_from("=I", raw, 52)
-    (rtt_us,) = struct.unpack_from("=I", raw, 68)
+    path_mtu, _, rtt_us = struct.unpack_from("=III", raw, 60)
     (retransmits,) = struct.unpack_from("=I", raw, 100)
     bytes_acked, bytes_received = struct.unpack_from("=QQ", raw, 120)
+    # Since Linux 4.2.
+    segments = struct.unpack_from("=II", raw, 136) if len(raw) >= 144 else (None, None)
     return TcpInfo(
         bytes_received=bytes_received,
         bytes_acked=bytes_acked,
@@ -233,6 +243,9 @@ def read_tcp_info(raw: bytes) -> TcpInfo | None:
         rtt_ms=rtt_us / 1000,
         # The kernel counts our SYN as a byte. Without it confirmed, its clock of last data runs from the box's start.
         since_last_data_ms=since_last_data_ms if bytes_acked else None,
+        segments_sent=segments[0],
+        segments_received=segments[1],
+        path_mtu=path_mtu,
     )
 
 

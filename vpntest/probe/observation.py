@@ -263,9 +263,9 @@ class Observation(Struct, frozen=True, kw_only=True):
     """Which probe made it.
 
     `rung` raising a tunnel · `control` the control URLs, before, during and after · `names` whether somebody on the way
-    answers DNS · `reach` a platform's endpoint · `freeze` whether an address that falls silent counts packets or bytes ·
-    `speed` goodput of a platform · `carry` the tunnel's load tests · `exit`, `resolver` who the world sees · `alive` at
-    the end
+    answers DNS · `reach` a platform's endpoint · `freeze` whether an address that falls silent counts packets or bytes
+    · `speed` goodput of a platform · `carry` the tunnel's load tests · `exit`, `resolver` who the world sees · `alive`
+    at the end
     """
     operation: Literal[
         "resolve",

@@ -20,13 +20,13 @@ address and port, with whatever name, may meet what an earlier one has brought a
 STEP = 0.04
 """Seconds between two starts at one vantage: no burst of handshakes, which censors count too (net4people/bbs#546)."""
 
-_PORTS = {"https": 443, "http": 80}
+_PORTS = {"https": 443, "http": 80, "quic": 443, "stun": 3478}
 
 
 class Target(Struct, frozen=True):
     """Where a URL leads."""
 
-    scheme: Literal["https", "http", "tcp"]
+    scheme: Literal["https", "http", "quic", "stun", "tcp"]
     host: str
     """As published: what the platform's client would show in TLS and HTTP."""
     port: int
@@ -47,9 +47,9 @@ class Target(Struct, frozen=True):
         return cls(parts.scheme, host, parts.port or _PORTS[parts.scheme], address)  # type: ignore[arg-type]
 
     def url_for(self, name: str) -> str:
-        """The root page at the same scheme and port under another name."""
+        """The root page at the same scheme and port under another name; over QUIC that is an `https` page."""
         port = "" if _PORTS.get(self.scheme) == self.port else f":{self.port}"
-        return f"{self.scheme}://{name}{port}/"
+        return f"{'https' if self.scheme == 'quic' else self.scheme}://{name}{port}/"
 
 
 class Task(Struct, frozen=True):

@@ -6,6 +6,7 @@ network does: it writes an observation with the failure and gives None, and the 
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -46,8 +47,9 @@ class Limits(Struct, frozen=True):
 
     dns: float = 4.0
     """As OONI (ooni/probe-cli, dnsresolvers.go)."""
-    late: float = 0.5
-    """How long a socket stays open for a second DNS answer after the first: as OONI; a forger's race is won by less."""
+    late: float = 3.0
+    """How long a socket stays open for a second DNS answer after the first. OONI's is 0.5; the truth may be far away
+    behind a forger who is near, and retries of a resolver on the way take 1 to 2 s."""
     tcp: float = 8.0
     """Three SYNs (at 0, 1, 3 and 7 s) go out in it."""
     tls: float = 10.0
@@ -77,10 +79,14 @@ class Notebook:
         self._transactions += 1
         return self._transactions
 
-    def note(self, **fields: Any) -> Observation:
-        """Makes an observation of an :class:`Observation`'s fields and hands it on."""
+    def observation(self) -> int:
+        """A fresh number, for what ended now and is written down later."""
         self._observations += 1
-        observation = Observation(id=f"o{self._observations}", **fields)
+        return self._observations
+
+    def note(self, number: int | None = None, **fields: Any) -> Observation:
+        """Makes an observation of an :class:`Observation`'s fields and hands it on."""
+        observation = Observation(id=f"o{number or self.observation()}", **fields)
         self._emit(observation)
         return observation
 
@@ -112,6 +118,8 @@ class Transaction:
         """The last step."""
         self.failure: str | None = None
         """What the last step failed with."""
+        self._questions: list[asyncio.Task[dns.Resolution]] | None = None
+        """Under way in :meth:`listening`."""
 
     def note(
         self,
@@ -143,57 +151,128 @@ class Transaction:
         since = info.since_last_data_ms if info else None
         return failure if since is not None and since < 1000 * self.limits.stall else Failure.STALLED
 
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """In the body :meth:`resolve` gives the first answer at once, and late ones are waited for beside it; at the
+        body's end, as long as that takes. Where the body is ended before, what was answered until then is written down.
+        """
+        questions: list[asyncio.Task[dns.Resolution]] = []
+        self._questions = questions
+        try:
+            yield
+            await asyncio.gather(*questions)
+        finally:
+            self._questions = None
+            for question in questions:
+                question.cancel()
+            await asyncio.gather(*questions, return_exceptions=True)
+
+    async def overheard(self) -> tuple[dns.Resolution, ...]:
+        """All answers to what was asked within :meth:`listening`, in the order of asking; waits for late ones."""
+        return tuple(await asyncio.gather(*self._questions or ()))
+
     async def resolve(
         self,
         name: str,
         query_type: Literal["A", "AAAA"] = "A",
         *,
-        of: Literal["vantage", "public"] = "vantage",
+        of: Literal["vantage", "public", "nobody"] = "vantage",
+        resolver_address: str | None = None,
         late: bool = True,
     ) -> dns.Resolution:
         """Asks a resolver, over the vantage's own way. `late`: also wait for a second answer, where it is the answers
-        that are measured and not merely an address that is needed."""
-        resolver = self.vantage.resolver if of == "vantage" else self.bench.settings.public_resolver
-        t0 = self.bench.notebook.clock()
-        found = await dns.ask(
-            self.vantage.socket,
-            resolver,
-            name,
-            query_type,
-            timeout=self.limits.dns,
-            linger=self.limits.late if late else 0.0,
-            # Not every proxy carries UDP, and whoever uses one without has names looked up over TCP.
-            or_tcp=self.vantage.answers_locally,
-        )
-        details = DnsAnswer(
-            hostname=name,
-            query_type=query_type,
-            resolver_address=at(resolver, 53),
-            resolver=of,
-            rcode=found.rcode,
-            answers=found.answers,
-            late=tuple(found.late),
-            engine=found.engine,
-        )
-        self.note("resolve", name, t0, details, self.silence(found.failure))
-        return found
+        that are measured and not merely an address that is needed. `resolver_address`: another than `of` means; for
+        `nobody` there is no other."""
+        if resolver_address is None:
+            assert of != "nobody"
+            resolver_address = self.vantage.resolver if of == "vantage" else self.bench.settings.public_resolver
+        first = asyncio.get_running_loop().create_future()
+        asking = self._ask(resolver_address, name, query_type, of, late, first)
+        if self._questions is None or not late:
+            return await asking
+        question = asyncio.create_task(asking)
+        self._questions.append(question)
+        await asyncio.wait({question, first}, return_when=asyncio.FIRST_COMPLETED)
+        return question.result() if question.done() else first.result()
+
+    async def _ask(
+        self,
+        resolver: str,
+        name: str,
+        query_type: Literal["A", "AAAA"],
+        of: Literal["vantage", "public", "nobody"],
+        late: bool,
+        first: asyncio.Future[dns.Resolution],
+    ) -> dns.Resolution:
+        """One question, to the end of the wait for late answers; `first` gets the first answer."""
+        notebook = self.bench.notebook
+        t0 = notebook.clock()
+        known: list[dns.Resolution] = []
+        ended: list[tuple[int, float]] = []
+
+        def heard(found: dns.Resolution) -> None:
+            if not known:
+                ended.append((notebook.observation(), notebook.clock()))
+                self.operation, self.failure = "resolve", self.silence(found.failure)
+                first.set_result(found)
+            known.append(found)
+
+        try:
+            found = await dns.ask(
+                self.vantage.socket,
+                resolver,
+                name,
+                query_type,
+                timeout=self.limits.dns,
+                linger=self.limits.late if late else 0.0,
+                heard=heard,
+                # Not every proxy carries UDP, and whoever uses one without has names looked up over TCP.
+                or_tcp=self.vantage.answers_locally,
+            )
+            if not known:
+                heard(found)
+            return found
+        finally:
+            # Also where the wait was cut short: an answer that came is a fact.
+            if known:
+                number, t = ended[0]
+                details = DnsAnswer(
+                    hostname=name,
+                    query_type=query_type,
+                    resolver_address=at(resolver, 53),
+                    resolver=of,
+                    rcode=known[-1].rcode,
+                    answers=known[-1].answers,
+                    late=known[-1].late,
+                    engine=known[-1].engine,
+                )
+                notebook.note(
+                    number,
+                    operation="resolve",
+                    target=name,
+                    t0=t0,
+                    t=t,
+                    failure=self.silence(known[-1].failure),
+                    details=details,
+                    **self._labels,
+                )
 
     @asynccontextmanager
     async def connected(
-        self, address: str, port: int, *, proof: bool = False, last: bool = False
+        self, address: str, port: int, *, proof: bool = False, last: bool = False, segment: int | None = None
     ) -> AsyncIterator[Connection | None]:
         """A connection for the body, or None where it could not be made.
 
         `proof`: through a vantage that answers connects itself, wait a moment for the far side's refusal, which comes
         as an early reset or end of stream. Silence then is as good as it gets: the observation's TCP_INFO shows that no
-        byte came. `last`: the chain ends with this step.
+        byte came. `last`: the chain ends with this step. `segment`: as in :meth:`Connection.over`.
         """
         t0 = self.bench.notebook.clock()
         target = at(address, port)
         failure = connection = None
         try:
             try:
-                connection = Connection.over(self.vantage, address, port)
+                connection = Connection.over(self.vantage, address, port, segment=segment)
                 async with within(self.limits.tcp):
                     await connection.connect()
                 if proof and self.vantage.answers_locally:

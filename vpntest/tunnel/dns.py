@@ -51,6 +51,7 @@ async def ask(
     *,
     timeout: float = 4.0,
     linger: float = 0.0,
+    heard: Callable[[Resolution], None] | None = None,
     or_tcp: bool = False,
 ) -> Resolution:
     """Asks `resolver` (an address) for the addresses of `name`.
@@ -58,10 +59,11 @@ async def ask(
     UDP first, the question sent again after half of the time, TCP where the answer is truncated; `timeout` seconds for
     all of it. `or_tcp`: UDP has half of them, and where it stays silent TCP the rest. An answer counts if it comes from
     the resolver's address and port with our id and our question. For `linger` seconds after the first answer the socket
-    stays open, so that a forger's race with the truth shows. Network failures are in the result; never raises for them.
+    stays open, so that a forger's race with the truth shows. `heard` is called with what is known by then at the first
+    answer and at each that comes after it: for who does not wait for the last. Network failures are in the result;
+    never raises for them.
     """
     import dns.exception
-    import dns.flags
     import dns.message
 
     try:
@@ -70,39 +72,54 @@ async def ask(
     except dns.exception.DNSException as exc:
         return Resolution(None, failure=failure_of(exc))
     deadline = asyncio.get_running_loop().time() + timeout
-    engine: Literal["udp", "tcp"] = "udp"
+
+    def known(messages: list[Message], engine: Literal["udp", "tcp"]) -> Resolution:
+        found = _resolution([_content(message, query_type) for message in messages], engine)
+        if heard is not None:
+            heard(found)
+        return found
+
     try:
+        patience = deadline - timeout / 2 if or_tcp else deadline
         try:
-            patience = deadline - timeout / 2 if or_tcp else deadline
-            first, late = await _over_udp(open_socket, resolver, query, wire, patience, linger)
-            if first.flags & dns.flags.TC:
-                engine = "tcp"
-                first, late = await _over_tcp(open_socket, resolver, query, wire, deadline), []
+            return known(
+                await _over_udp(
+                    open_socket, resolver, query, wire, patience, linger, lambda messages: known(messages, "udp")
+                ),
+                "udp",
+            )
+        except _Truncated:
+            return known([await _over_tcp(open_socket, resolver, query, wire, deadline)], "tcp")
         except (_Unanswered, OSError) as silence:
-            if not or_tcp or engine == "tcp" or getattr(silence, "failure", Failure.TIMEOUT) != Failure.TIMEOUT:
+            if not or_tcp or getattr(silence, "failure", Failure.TIMEOUT) != Failure.TIMEOUT:
                 raise
             try:
-                first, late = await _over_tcp(open_socket, resolver, query, wire, deadline), []
+                return known([await _over_tcp(open_socket, resolver, query, wire, deadline)], "tcp")
             except (_Unanswered, OSError, EOFError):
                 # A refusal may be the proxy's own; that nothing came stays the fact.
                 raise silence from None
-            engine = "tcp"
     except _Unanswered as exc:
         return Resolution(None, failure=exc.failure)
     except (OSError, EOFError) as exc:
         return Resolution(None, failure=failure_of(exc))
-    rcode, answers = _content(first, query_type)
-    contents = [_content(message, query_type) for message in late]
-    others = tuple(dict.fromkeys(content[1] for content in contents if _differs(content, (rcode, answers))))
-    if rcode != "NOERROR":
-        return Resolution(rcode, answers, others, _RCODES.get(rcode, Failure.DNS_MISBEHAVING), engine)
-    return Resolution(rcode, answers, others, None if answers else Failure.DNS_NO_ANSWER, engine)
 
 
 class _Unanswered(Exception):
     def __init__(self, failure: str) -> None:
         super().__init__(failure)
         self.failure = failure
+
+
+class _Truncated(Exception):
+    """The first answer does not fit into a datagram."""
+
+
+def _resolution(contents: list[tuple[str, tuple[str, ...]]], engine: Literal["udp", "tcp"]) -> Resolution:
+    rcode, answers = contents[0]
+    late = tuple(dict.fromkeys(content[1] for content in contents[1:] if _differs(content, contents[0])))
+    if rcode != "NOERROR":
+        return Resolution(rcode, answers, late, _RCODES.get(rcode, Failure.DNS_MISBEHAVING), engine)
+    return Resolution(rcode, answers, late, None if answers else Failure.DNS_NO_ANSWER, engine)
 
 
 def _content(message: Message, query_type: str) -> tuple[str, tuple[str, ...]]:
@@ -161,7 +178,11 @@ async def _over_udp(
     wire: bytes,
     deadline: float,
     linger: float,
-) -> tuple[Message, list[Message]]:
+    heard: Callable[[list[Message]], object],
+) -> list[Message]:
+    """All answers, the first one first; `heard` gets them as they come, but for the last state, which is returned."""
+    import dns.flags
+
     loop = asyncio.get_running_loop()
     received: list[Message] = []
     unfit: str | None = None
@@ -189,14 +210,17 @@ async def _over_udp(
             if refused is not None:
                 raise refused
             raise _Unanswered(unfit or Failure.TIMEOUT)
+        if received[0].flags & dns.flags.TC:
+            raise _Truncated
         if linger > 0:
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(linger):
                     while True:
+                        heard(received)
                         message = _parse(await loop.sock_recv(sock, 65535), query)
                         if not isinstance(message, str):
                             received.append(message)
-    return received[0], received[1:]
+    return received
 
 
 async def _over_tcp(
