@@ -87,7 +87,7 @@ def test_what_the_kernel_says_of_a_real_connection() -> None:
         # With our SYN, and the far side's FIN if that has come.
         assert ours.bytes_acked == 42
         assert ours.bytes_received - 31 in (0, 1)
-        assert (theirs.bytes_received, theirs.bytes_acked) == (41, 31)
+        assert theirs.bytes_received == 41
         # Our SYN, its acknowledgement, and 21 writes, each in a segment of its own.
         assert ours.segments_sent is not None
         assert ours.segments_sent >= 23
