@@ -121,7 +121,7 @@ BROKEN = {
     "no such method": (GOOD.replace('" }', '", method = "PUT" }', 1), "method"),
     "no such status": (GOOD.replace('" }', '", status = [99] }', 1), "status"),
     "no such rule": (GOOD + 'rule = "some_of"\n', "rule"),
-    "no such scheme": (GOOD.replace("https:", "ftp:"), "https:// or http:// or tcp://"),
+    "no such scheme": (GOOD.replace("https:", "ftp:"), "https:// or http:// or quic:// or stun:// or tcp://"),
     "no host": (GOOD.replace("https://mine.example/", "https:///"), "host"),
     "port": (GOOD.replace(":5222", ":70000"), "service[0].endpoint[1].url"),
     "no port": (GOOD.replace(":5222", ""), "port"),

@@ -346,6 +346,7 @@ resolver = "198.18.0.53"
 public_resolver = "198.18.0.99"
 control = ["https://control.example/64k", "http://control.example/204"]
 upload = "https://control.example/upload"
+bulk = "https://control.example/1m"
 exit_address = "https://control.example/ip"
 whoami = "WHOAMI.example."
 neutral_name = "neutral.example"
@@ -371,6 +372,7 @@ uri = "{LINK}"
         public_resolver="198.18.0.99",
         control=("https://control.example/64k", "http://control.example/204"),
         upload="https://control.example/upload",
+        bulk="https://control.example/1m",
         exit_address="https://control.example/ip",
         whoami="whoami.example",
         neutral_name="neutral.example",
@@ -396,9 +398,9 @@ def test_the_example_is_a_plan() -> None:
     assert [tunnel.name for tunnel in plan.tunnels] == ["sweden", "norway", "reality"]
 
 
-def test_upload_follows_the_control(plan_of: Callable[[str], Path]) -> None:
+def test_upload_and_bulk_follow_the_control(plan_of: Callable[[str], Path]) -> None:
     plan = _read(plan_of('[run]\ncontrol = ["https://a.example/", "https://b.example/"]\n' + TUNNEL))
-    assert plan.settings.upload == "https://a.example/"
+    assert (plan.settings.upload, plan.settings.bulk) == ("https://a.example/", "https://a.example/")
 
 
 def _only(plan: Plan) -> TunnelSpec:
@@ -448,6 +450,7 @@ BROKEN = {
     "no control": ("[run]\ncontrol = []\n" + TUNNEL, "run.control"),
     "bad control": ('[run]\ncontrol = ["control.example"]\n' + TUNNEL, "run.control"),
     "control's port": ('[run]\ncontrol = ["https://a.example:70000/"]\n' + TUNNEL, "run.control"),
+    "bad bulk": ('[run]\nbulk = "quic://a.example/"\n' + TUNNEL, "run.bulk"),
     "bad upload": ('[run]\nupload = "ftp://a.example/"\n' + TUNNEL, "run.upload"),
     "bad exit address": ('[run]\nexit_address = "https://"\n' + TUNNEL, "run.exit_address"),
     "whoami is an address": ('[run]\nwhoami = "198.18.0.1"\n' + TUNNEL, "run.whoami"),

@@ -1,11 +1,13 @@
 """A closed internet on one machine: real servers in namespaces, behind a censor.
 
-    client ── censor ──┬── isp        the access provider's resolver (dnsmasq), which lies where the censor says so
-    198.19.0.2         ├── public     a resolver that tells the truth (dnsmasq, authoritative for every name here)
-    fd00:19::2         ├── control    nginx: 64 KiB, uploads, the caller's address; and the whoami name server
-                       ├── platforms  nginx: an address for each platform, and one for each literal address
-    nftables,          ├── cover      nginx: the web site that Reality borrows
-    iptables-nft       └── wg-a  wg-b  awg  ovpn  proxy    VPN servers, each an exit of its own (vpn.py)
+    client ── censor ──┬── isp        the access provider: its resolver (dnsmasq), which lies where the censor says so;
+    198.19.0.2         │              its block page and its captive portal (nginx)
+    fd00:19::2         ├── home       nginx: a domestic control, which every censor leaves alone
+                       ├── public     a resolver that tells the truth (dnsmasq, authoritative for every name here)
+    nftables,          ├── control    nginx: 64 KiB, 1 MiB, uploads, the caller's address; and the whoami name server
+    iptables-nft,      ├── platforms  nginx, HTTP/3, STUN: an address for each platform, and for each literal address
+    two workers        ├── cover      nginx: the web site that Reality borrows
+                       └── wg-a  wg-b  awg  ovpn  proxy    VPN servers, each an exit of its own (vpn.py)
                        │
                       core, a switch: 198.18.0.0/16, fd00:18::/64
 
@@ -23,6 +25,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import dns.message
@@ -31,9 +34,20 @@ import msgspec
 from vpntest.errors import CannotMeasure
 from vpntest.lab import vpn
 from vpntest.lab.censor import compile_rules
-from vpntest.lab.network import Host, Network
-from vpntest.lab.profiles import Profile
-from vpntest.lab.sites import Web, lay_out, write_control, write_platforms, write_site
+from vpntest.lab.network import Daemon, Host, Network
+from vpntest.lab.profiles import BUILT_IN, OWN, Profile, platform
+from vpntest.lab.sites import (
+    Issuer,
+    Manners,
+    Web,
+    authority,
+    lay_out,
+    write_control,
+    write_http3,
+    write_platforms,
+    write_provider,
+    write_site,
+)
 from vpntest.lab.truth import without_carrier
 from vpntest.plan import platforms
 from vpntest.plan.model import Platform
@@ -43,19 +57,20 @@ from vpntest.tunnel.namespace import Namespace
 READY_WITHIN = 30.0
 """Seconds after which a lab that does not answer is given up; an idle machine with 2 cores needs 1."""
 
-BUILT_IN = ("twitter", "facebook", "messenger", "instagram", "whatsapp", "telegram", "signal", "youtube")
-OWN = ("refuser", "downer")
-"""The lab's own platforms: one that answers 403 to VPN exits, one that is down for everybody."""
+FURTHER = ("bystander", "plain")
+"""More platforms of the lab's own, for profiles that name them."""
 
 PUBLIC_RESOLVER = "198.18.9.9"
 ISP_RESOLVER = "198.18.53.53"
-LIE = "198.18.53.66"
-"""What a lying resolver answers: an address of the provider's, where nothing listens."""
+LIE, PORTAL = "198.18.53.66", "198.18.53.80"
+"""The provider's block page, which a lying resolver answers with, and its captive portal."""
+HOME = "198.18.54.80"
 CONTROL, CONTROL6, WHOAMI = "198.18.8.1", "fd00:18::8:1", "198.18.8.53"
 COVER = "198.18.8.8"
 PLATFORMS, LITERALS = "198.18.100.0/24", "198.18.101.0/24"
 
 CONTROL_NAME, WHOAMI_NAME, COVER_NAME = "control.example", "whoami.example", "cover.example"
+HOME_NAME, PORTAL_NAME = "home.example", "login.portal.example"
 NEUTRAL_NAME = "example.org"
 
 
@@ -112,116 +127,178 @@ async def raise_lab(profile: Profile, cage: Cage) -> Lab:
 
 
 def _platforms() -> list[Platform]:
-    own = (platforms.configs() / "lab" / f"{name}.toml" for name in OWN)
-    return [*map(platforms.find, BUILT_IN), *map(platforms.load, own)]
+    return [platform(name) for name in (*BUILT_IN, *OWN, *FURTHER)]
 
 
 async def _raise(lab: Lab, reality: bool) -> None:
-    import trustme
-
-    network, web, directory = lab.network, lab.web, lab.directory
-    network.wire(
-        (
-            Host("isp", (ISP_RESOLVER, LIE)),
-            Host("public", (PUBLIC_RESOLVER,)),
-            Host("control", (CONTROL, WHOAMI), CONTROL6),
-            Host("platforms", tuple(web.platform_of)),
-            Host("cover", (COVER,)),
-            *vpn.HOSTS,
-        )
+    network, web, directory, line = lab.network, lab.web, lab.directory, lab.profile.line
+    hosts = (
+        Host("isp", (ISP_RESOLVER, LIE, PORTAL)),
+        Host("home", (HOME,)),
+        Host("public", (PUBLIC_RESOLVER,)),
+        Host("control", (CONTROL, WHOAMI), CONTROL6),
+        Host("platforms", tuple(web.platform_of)),
+        Host("cover", (COVER,)),
+        *vpn.HOSTS,
     )
-    known = {host.name: host.addresses for host in vpn.HOSTS} | web.addresses
-    censor = compile_rules(lab.profile.rules, known, LIE)
-    if censor.iptables:
-        network.run("censor", ["iptables-nft-restore"], censor.iptables)
-    if censor.nftables:
-        network.run("censor", ["nft", "-f", "-"], censor.nftables)
-        # Before the first flow, or budgets of packets never see it; after the rules, which bring connection tracking.
-        network.sysctl("censor", {"net/netfilter/nf_conntrack_acct": "1"})
+    network.wire(hosts)
+    censor = _start_censor(lab, hosts)
+    network.condition(line)
+    if line.portal:
+        network.lead_to_portal(PORTAL, ISP_RESOLVER)
 
-    root = trustme.CA()
-    issuer = root.create_child_ca()
     plan = directory / "plan"
     plan.mkdir()
+    root, issuer = authority(lab.profile.world.clock_days)
     root.cert_pem.write_to_path(str(plan / "ca.pem"))
     _start_names(lab, censor.lies)
-    refuses = {"refuser": vpn.EXITS}
+    servers = _start_web(lab, issuer)
+    # From behind the censor, who may keep the client from any of them.
+    ready = (
+        *(daemon.says("ready") for daemon in (*censor.daemons, *servers)),
+        network.until(_resolves, "home", ISP_RESOLVER, WHOAMI_NAME, PORTAL if line.portal else ISP_RESOLVER),
+        network.until(_resolves, "home", PUBLIC_RESOLVER, WHOAMI_NAME, PUBLIC_RESOLVER),
+        *(network.until(_serves, "public", address, 80) for address in (CONTROL, HOME, LIE)),
+        network.until(_serves, "public", COVER, 443),
+        network.until(_serves, "public", *_any_listener(lab)),
+    )
+    tunnels, _ = await asyncio.gather(
+        vpn.raise_servers(network, directory, PUBLIC_RESOLVER, issuer, (COVER_NAME, COVER), reality=reality),
+        asyncio.gather(*ready),
+    )
+    _write_plan(plan, lab, tunnels)
+
+
+@dataclass(frozen=True)
+class _Censor:
+    daemons: tuple[Daemon, ...]
+    """They say `ready`."""
+    lies: Sequence[str]
+    """Lines for the access provider's resolver."""
+
+
+def _start_censor(lab: Lab, hosts: Sequence[Host]) -> _Censor:
+    """Installs the censor's rules, and starts those workers that they need."""
+    network, web = lab.network, lab.web
+    known: dict[str, Sequence[str]] = {host.name: host.addresses for host in hosts if host.name != "platforms"}
+    # Trojan's alone, as of a server in a cloud that a whitelist holds.
+    known["proxy-2"] = known["proxy"][1:]
+    program = compile_rules(lab.profile.rules, known | web.addresses, LIE)
+    if program.iptables:
+        network.run("censor", ["iptables-nft-restore"], program.iptables)
+    if program.nftables:
+        network.run("censor", ["nft", "-f", "-"], program.nftables)
+        # Before the first flow, or budgets of packets never see it; after the rules, which bring connection tracking.
+        network.sysctl("censor", {"net/netfilter/nf_conntrack_acct": "1"})
+    daemons = []
+    for worker in ("inspector", "interceptor"):
+        if settings := getattr(program, worker, None):
+            file = lab.directory / f"{worker}.json"
+            file.write_text(settings)
+            daemons.append(_start_own(network, "censor", worker, str(file)))
+    return _Censor(tuple(daemons), program.lies)
+
+
+def _start_own(network: Network, host: str, module: str, *arguments: str) -> Daemon:
+    """Starts a program of this package."""
+    package = Path(__file__).parents[2]
+    return network.start(host, [sys.executable, "-m", f"vpntest.lab.{module}", *arguments], cwd=package)
+
+
+def _start_web(lab: Lab, issuer: Issuer) -> list[Daemon]:
+    """Starts every web server but those of the tunnels; returns those that say `ready`."""
+    network, web, directory, world = lab.network, lab.web, lab.directory, lab.profile.world
+    manners = Manners(
+        down=frozenset(("downer", *world.down)),
+        refuses=frozenset(("refuser", *world.refuses)),
+        challenges=frozenset(world.challenges),
+        exits=vpn.EXITS,
+    )
+    silent = [address for address, owner in web.platform_of.items() if owner.id in world.silent]
+    if silent:
+        network.silence("platforms", silent)
     control = (CONTROL, f"[{CONTROL6}]")
     servers = {
-        "platforms": write_platforms(directory / "platforms", web, issuer, down=("downer",), refuses=refuses),
+        "platforms": write_platforms(directory / "platforms", web, issuer, manners),
         "control": write_control(directory / "control", issuer, control, (CONTROL_NAME, NEUTRAL_NAME)),
+        "home": write_control(directory / "home", issuer, (HOME,), (HOME_NAME,)),
+        "isp": write_provider(directory / "isp", LIE, PORTAL, PORTAL_NAME),
         "cover": write_site(directory / "cover", issuer, COVER, COVER_NAME),
     }
     for host, configuration in servers.items():
         # `-e`: before it has read its configuration nginx would log under /var/log.
         network.start(host, ["nginx", "-e", "stderr", "-p", str(configuration.parent), "-c", str(configuration)])
-    tunnels, *_ = await asyncio.gather(
-        vpn.raise_servers(network, directory, PUBLIC_RESOLVER, issuer, (COVER_NAME, COVER), reality=reality),
-        network.until(_resolves, "client", ISP_RESOLVER, WHOAMI_NAME, ISP_RESOLVER),
-        network.until(_resolves, "client", PUBLIC_RESOLVER, WHOAMI_NAME, PUBLIC_RESOLVER),
-        network.until(_serves, "client", CONTROL, 80),
-        # From behind the censor, who may keep the client from the platforms.
-        network.until(_serves, "public", COVER, 443),
-        network.until(_serves, "public", *_first_listener(web)),
-    )
-    _write_plan(plan, web, tunnels)
+    http3 = write_http3(directory / "platforms", web, manners)
+    stun = [f"{one.address}:{one.port}" for one in web.stun if web.platform_of[one.address].id not in manners.down]
+    return [
+        _start_own(network, "platforms", "http3", str(http3)),
+        _start_own(network, "platforms", "stun", *stun),
+    ]
 
 
 def _start_names(lab: Lab, lies: Sequence[str]) -> None:
     """Starts both resolvers and the whoami name server."""
     network, directory = lab.network, lab.directory
-    names = lab.web.names | vpn.NAMES | {CONTROL_NAME: CONTROL, COVER_NAME: COVER, NEUTRAL_NAME: CONTROL}
+    names = lab.web.names | vpn.NAMES
+    names |= {CONTROL_NAME: CONTROL, HOME_NAME: HOME, COVER_NAME: COVER, NEUTRAL_NAME: CONTROL}
     table = [f"{address} {name}" for name, address in names.items()] + [f"{CONTROL6} {CONTROL_NAME}"]
     (directory / "names").write_text("\n".join(table) + "\n")
     common = [
         *("user=root", "group=root", "pid-file=", "log-facility=-"),
-        *("bind-interfaces", "no-resolv", "no-hosts", "no-poll"),
-        # The resolvers are told apart by the one who asks the whoami server: each must ask it itself, every time.
-        *(f"server=/{WHOAMI_NAME}/{WHOAMI}", "cache-size=0", "dns-forward-max=1000"),
+        *("bind-interfaces", "no-resolv", "no-hosts", "no-poll", "cache-size=0", "dns-forward-max=1000"),
     ]
+    # The resolvers are told apart by the one who asks the whoami server: each must ask it itself, every time.
+    whoami = f"server=/{WHOAMI_NAME}/{WHOAMI}"
     own = {
-        "public": [f"listen-address={PUBLIC_RESOLVER}", f"addn-hosts={directory}/names", "local=/#/"],
-        "isp": [f"listen-address={ISP_RESOLVER}", f"server={PUBLIC_RESOLVER}", *lies],
+        "public": [f"listen-address={PUBLIC_RESOLVER}", f"addn-hosts={directory}/names", "local=/#/", whoami],
+        "isp": [f"listen-address={ISP_RESOLVER}", f"server={PUBLIC_RESOLVER}", whoami, *lies],
     }
+    if lab.profile.line.portal:
+        own["isp"] = [f"listen-address={ISP_RESOLVER}", f"address=/#/{PORTAL}"]
     for host, lines in own.items():
         configuration = directory / f"{host}.dnsmasq"
         configuration.write_text("\n".join((*common, *lines)) + "\n")
         network.start(host, ["dnsmasq", "--keep-in-foreground", f"--conf-file={configuration}"])
-    package = Path(__file__).parents[2]
-    network.start("control", [sys.executable, "-m", "vpntest.lab.whoami", WHOAMI], cwd=package)
+    _start_own(network, "control", "whoami", WHOAMI)
 
 
-def _write_plan(folder: Path, web: Web, tunnels: Sequence[vpn.ClientTunnel]) -> None:
+def _write_plan(folder: Path, lab: Lab, tunnels: Sequence[vpn.ClientTunnel]) -> None:
+    """Writes the client's plan and its configs, for the profile's cast alone."""
+
     def quoted(value: object) -> str:
         # A JSON string is a TOML basic string, and a JSON list of them a TOML array.
         return json.dumps(value)
 
+    cast = {name: name if name in BUILT_IN else f"./{name}.toml" for name in lab.profile.platforms}
+    # The second of them stands in for the first; the last is small, and tells a dead line.
+    controls = [f"https://{CONTROL_NAME}/64k", f"https://{HOME_NAME}/64k", f"https://{CONTROL_NAME}/204"]
     lines = [
         "[run]",
         "attempts = 3",
         'ca_file = "ca.pem"',
         f"resolver = {quoted(ISP_RESOLVER)}",
         f"public_resolver = {quoted(PUBLIC_RESOLVER)}",
-        f"control = {quoted([f'https://{CONTROL_NAME}/64k', f'https://{CONTROL_NAME}/204'])}",
+        f"control = {quoted(controls)}",
         f"upload = {quoted(f'https://{CONTROL_NAME}/upload')}",
+        f"bulk = {quoted(f'https://{CONTROL_NAME}/1m')}",
         f"exit_address = {quoted(f'https://{CONTROL_NAME}/ip')}",
         f"whoami = {quoted(WHOAMI_NAME)}",
         f"neutral_name = {quoted(NEUTRAL_NAME)}",
-        f"platforms = {quoted([*BUILT_IN, *(f'./{name}.toml' for name in OWN)])}",
+        f"platforms = {quoted([*cast.values()])}",
         "",
         "[addresses]",
-        *(f"{quoted(published)} = {quoted(here)}" for published, here in web.literals.items()),
+        *(f"{quoted(published)} = {quoted(here)}" for published, here in lab.web.literals.items()),
     ]
-    for name in OWN:
-        shutil.copy(platforms.configs() / "lab" / f"{name}.toml", folder)
-    for tunnel in tunnels:
+    for file in (Path(named) for named in cast.values() if named.endswith(".toml")):
+        shutil.copy(platforms.configs() / "lab" / file.name, folder)
+    for tunnel in (tunnel for tunnel in tunnels if tunnel.name in lab.profile.tunnels):
         lines += ["", "[[tunnel]]", f"name = {quoted(tunnel.name)}"]
         if tunnel.uri:
             lines.append(f"uri = {quoted(tunnel.uri)}")
         if tunnel.config:
-            file, text = tunnel.config
-            (folder / file).write_text(text)
-            lines.append(f"config = {quoted(file)}")
+            name, text = tunnel.config
+            (folder / name).write_text(text)
+            lines.append(f"config = {quoted(name)}")
         if tunnel.login:
             user, password = tunnel.login
             lines += [f"username = {quoted(user)}", f"password = {quoted(password)}"]
@@ -231,8 +308,11 @@ def _write_plan(folder: Path, web: Web, tunnels: Sequence[vpn.ClientTunnel]) -> 
 # ── readiness ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _first_listener(web: Web) -> tuple[str, int]:
-    listener = next(one for one in web.endpoints if web.platform_of[one.address].id != "downer")
+def _any_listener(lab: Lab) -> tuple[str, int]:
+    """A port of the platforms' server that this world leaves open."""
+    world = lab.profile.world
+    closed = {"downer", *world.down, *world.silent}
+    listener = next(one for one in lab.web.endpoints if lab.web.platform_of[one.address].id not in closed)
     return listener.address, listener.port
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpntest.errors import CannotMeasure
+from vpntest.lab.rules import Line
 from vpntest.tunnel.cage import Cage, Process
 from vpntest.tunnel.namespace import Namespace
 
@@ -104,6 +105,71 @@ class Network:
             "link set eth0 up",
             f"route add default via {_GATEWAY[0]}",
             f"route add ::/0 via {_GATEWAY[1]}",
+        )
+
+    def condition(self, line: Line) -> None:
+        """Makes the client's line lossy, narrow or slow, on the censor's two legs and apart from its rules.
+
+        Raises CannotMeasure where the kernel cannot.
+        """
+        if line.loss_percent:
+            # Where packets come in: none is lost twice, and none that the censor itself sends ends in an error there.
+            # Neighbours must find each other all the same: that is no matter of the line.
+            lost = f"numgen random mod 100000 < {round(line.loss_percent * 1000)} drop"
+            chains = [
+                f'chain {name} {{ type filter hook ingress device "{device}" priority 0;\n'
+                f"icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept\n"
+                f"meta protocol {{ ip, ip6 }} {lost}\n}}"
+                for name, device in (("up", "client"), ("down", "eth0"))
+            ]
+            self.run("censor", ["nft", "-f", "-"], "\n".join(("table netdev line {", *chains, "}", "")))
+        if line.mtu < 1500:
+            # The routes', not the devices': a veth drops what is too long for it, and says nothing.
+            self.ip(
+                "censor",
+                *(f"route change {to} dev client mtu {line.mtu}" for to in ("198.19.0.0/24", "fd00:19::/64")),
+                *(f"route change {to} dev eth0 mtu {line.mtu}" for to in ("198.18.0.0/16", "fd00:18::/64")),
+            )
+        if line.kbit_per_second:
+            # 200 ms of waiting is what the access networks' own buffers have, give or take.
+            bucket = f"tbf rate {line.kbit_per_second}kbit burst 16kb latency 200ms"
+            self.run(
+                "censor",
+                ["tc", "-batch", "-"],
+                "".join(f"qdisc add dev {leg} root {bucket}\n" for leg in ("client", "eth0")),
+            )
+
+    def lead_to_portal(self, portal: str, resolver: str) -> None:
+        """Leads the client's questions to one resolver and its web to one server; nothing else of it passes."""
+        self.run(
+            "censor",
+            ["nft", "-f", "-"],
+            f"""\
+table ip portal {{
+chain lead {{ type nat hook prerouting priority dstnat;
+iifname "client" meta l4proto {{ tcp, udp }} th dport 53 dnat to {resolver}
+iifname "client" tcp dport {{ 80, 443 }} dnat to {portal}
+}}
+}}
+table inet held {{
+chain hold {{ type filter hook forward priority filter;
+ct state established accept
+ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 accept
+ip daddr {portal} tcp dport {{ 80, 443 }} accept
+drop
+}}
+}}
+""",
+        )
+
+    def silence(self, name: str, addresses: Sequence[str]) -> None:
+        """Lets nothing that is sent to these addresses of a host arrive."""
+        every = ", ".join(addresses)
+        self.run(
+            name,
+            ["nft", "-f", "-"],
+            "table ip silent {\nchain ignore { type filter hook input priority filter;\n"
+            f"ip daddr {{ {every} }} drop\n}}\n}}\n",
         )
 
     def run(self, name: str, argv: Sequence[str], text: str) -> None:

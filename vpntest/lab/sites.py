@@ -1,4 +1,4 @@
-"""What the lab's web is made of: from platform files to addresses, names, certificates and an nginx configuration.
+"""What the lab's web is made of: from platform files to addresses, names, certificates and the servers' configurations.
 
 The endpoints are those of the platform files, whatever they are, so that the same files serve the field and the lab.
 Every platform has an address of its own for its names, and one more for each literal address that its endpoints name.
@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import msgspec
+
+from vpntest.lab.http3 import Answer, Server, Settings
 from vpntest.plan.model import Endpoint, Platform
 
 if TYPE_CHECKING:
@@ -27,12 +31,12 @@ SPEED_BYTES = 128 * 1024
 PAGE_BYTES = 8 * 1024
 """Body of any other page. Small, for it is fetched a thousand times in a run."""
 
-_DEFAULT_PORT = {"https": 443, "http": 80}
+_DEFAULT_PORT = {"https": 443, "http": 80, "quic": 443, "stun": 3478}
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A port of the web server."""
+    """A port of a server; of UDP for HTTP/3 and STUN."""
 
     address: str
     port: int
@@ -49,7 +53,10 @@ class Web:
     addresses: dict[str, list[str]] = field(default_factory=dict)
     """Platform → all its lab addresses."""
     endpoints: dict[Listener, dict[str, list[Endpoint]]] = field(default_factory=dict)
-    """Listener → host name → what is asked there."""
+    """Listener of the web server → host name → what is asked there."""
+    http3: dict[Listener, dict[str, list[Endpoint]]] = field(default_factory=dict)
+    """Likewise, over QUIC."""
+    stun: set[Listener] = field(default_factory=set)
     tls: set[Listener] = field(default_factory=set)
     """Those that speak TLS. A `tcp://` endpoint takes whatever its port speaks."""
     platform_of: dict[str, Platform] = field(default_factory=dict)
@@ -81,9 +88,13 @@ def lay_out(platforms: Iterable[Platform], names: str, literals: str) -> Web:
             if address not in web.addresses[platform.id]:
                 web.addresses[platform.id].append(address)
             listener = Listener(address, port)
+            if parts.scheme == "stun":
+                web.stun.add(listener)
+                continue
             if parts.scheme == "https":
                 web.tls.add(listener)
-            web.endpoints.setdefault(listener, {}).setdefault(host, []).append(endpoint)
+            served = web.http3 if parts.scheme == "quic" else web.endpoints
+            served.setdefault(listener, {}).setdefault(host, []).append(endpoint)
     return web
 
 
@@ -103,12 +114,32 @@ def _is_address(host: str) -> bool:
 # ── certificates ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def issue(issuer: trustme.CA, names: Sequence[str], file: Path) -> None:
+@dataclass(frozen=True)
+class Issuer:
+    """An authority, and from when its certificates hold."""
+
+    authority: trustme.CA
+    begins: datetime | None = None
+    """None: for long."""
+
+    def issue(self, *names: str, common_name: str | None = None) -> trustme.LeafCert:
+        """A key and a certificate for `names`."""
+        return self.authority.issue_cert(*names, common_name=common_name, not_before=self.begins)
+
+
+def authority(days: int = 0) -> tuple[trustme.CA, Issuer]:
+    """A root, and one beneath it whose certificates begin in so many days; with 0, they are old."""
+    import trustme
+
+    root = trustme.CA()
+    return root, Issuer(root.create_child_ca(), datetime.now(UTC) + timedelta(days) if days else None)
+
+
+def issue(issuer: Issuer, names: Sequence[str], file: Path) -> None:
     """Writes a key and a chain of :data:`CHAIN_BYTES` for `names` to `file`."""
     # A name takes its length and two bytes; the leaf and the intermediate without it some 1100.
     padding = [f"edge-{number:03}.{names[0]}" for number in range((CHAIN_BYTES - 1000) // (len(names[0]) + 11))]
-    leaf = issuer.issue_cert(*names, *padding)
-    leaf.private_key_and_cert_chain_pem.write_to_path(str(file))
+    issuer.issue(*names, *padding).private_key_and_cert_chain_pem.write_to_path(str(file))
 
 
 # ── nginx ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,38 +170,63 @@ http {{
 """
 
 
-def write_platforms(
-    directory: Path, web: Web, issuer: trustme.CA, *, down: Iterable[str], refuses: Mapping[str, Sequence[str]]
-) -> Path:
-    """Writes what the platforms' server needs under `directory`; returns its configuration.
+@dataclass(frozen=True)
+class Manners:
+    """How the platforms behave, each by its id."""
 
-    `down` names the platforms that do not listen at all; `refuses` those that answer 403 to the given addresses.
-    """
-    www = directory / "www"
-    www.mkdir(parents=True)
-    lines = [_COMMON.format(directory=directory)]
-    for refuser, visitors in refuses.items():
-        lines.append(f"  geo $refused_by_{_word(refuser)} {{")
-        lines.append("    default 0;")
-        lines += [f"    {visitor} 1;" for visitor in visitors]
-        lines.append("  }")
+    down: Collection[str] = ()
+    """They do not listen at all."""
+    refuses: Collection[str] = ()
+    """They answer 403 to `exits`."""
+    challenges: Collection[str] = ()
+    """They answer 403 with Cloudflare's header to `exits`: a test for humans."""
+    exits: Sequence[str] = ()
+    """Addresses of VPN servers."""
+
+
+REFUSAL, CHALLENGE = "<title>Access denied</title>", "<title>Just a moment...</title>"
+"""Bodies for visitors who are turned away."""
+CHALLENGE_HEADER = ("cf-mitigated", "challenge")
+"""What Cloudflare marks its challenges with (developers.cloudflare.com, Detect a Challenge Page response)."""
+
+
+def write_platforms(directory: Path, web: Web, issuer: Issuer, manners: Manners) -> Path:
+    """Writes what the platforms' servers need under `directory`; returns the configuration of nginx."""
+    (directory / "www").mkdir(parents=True)
+    for platform in {id(one): one for one in web.platform_of.values()}.values():
+        _write_page(_page(directory, platform), platform.title, PAGE_BYTES)
+        _write_page(_page(directory, platform, "-speed"), platform.title, SPEED_BYTES)
     names_at = defaultdict(list)
     for name, address in web.names.items():
         names_at[address].append(name)
+    for address in {listener.address for listener in (*web.tls, *web.http3)}:
+        issue(issuer, names_at[address] or [address], _certificate(directory, address))
+    header, mark = CHALLENGE_HEADER
+    lines = [_COMMON.format(directory=directory)]
+    for variable, value in (("exit", "1"), ("challenged", mark)):
+        lines += [
+            f"  geo ${variable} {{",
+            '    default "";',
+            *(f"    {exit} {value};" for exit in manners.exits),
+            "  }",
+        ]
     for listener, hosts in web.endpoints.items():
         platform = web.platform_of[listener.address]
-        if platform.id in down:
+        if platform.id in manners.down:
             continue
-        certificate = directory / f"{listener.address}.pem" if listener in web.tls else None
-        if certificate and not certificate.exists():
-            issue(issuer, names_at[listener.address] or [listener.address], certificate)
-        _write_page(www / f"{platform.id}.html", platform.title, PAGE_BYTES)
-        _write_page(www / f"{platform.id}-speed.html", platform.title, SPEED_BYTES)
+        kind = []
+        if listener in web.tls:
+            certificate = _certificate(directory, listener.address)
+            kind += [f"    ssl_certificate {certificate};", f"    ssl_certificate_key {certificate};"]
+        if platform.id in manners.refuses:
+            kind.append(f"    if ($exit) {{ return 403 '{REFUSAL}'; }}")
+        if platform.id in manners.challenges:
+            # A header without a value is not sent.
+            kind += [f"    add_header {header} $challenged always;", f"    if ($exit) {{ return 403 '{CHALLENGE}'; }}"]
         # The default server: any name, the neutral one too, gets the same chain and the same bodies.
         every = [endpoint for endpoints in hosts.values() for endpoint in endpoints]
-        lines += _server(listener, None, platform, every, certificate, platform.id in refuses)
-        for host, endpoints in hosts.items():
-            lines += _server(listener, host, platform, endpoints, certificate, platform.id in refuses)
+        for host, endpoints in ((None, every), *hosts.items()):
+            lines += _server(listener, host, platform, endpoints, kind)
     lines.append("}")
     configuration = directory / "nginx.conf"
     configuration.write_text("\n".join(lines) + "\n")
@@ -178,22 +234,12 @@ def write_platforms(
 
 
 def _server(
-    listener: Listener,
-    host: str | None,
-    platform: Platform,
-    endpoints: Iterable[Endpoint],
-    certificate: Path | None,
-    refuses: bool,
+    listener: Listener, host: str | None, platform: Platform, endpoints: Iterable[Endpoint], kind: Sequence[str]
 ) -> list[str]:
-    default = " default_server" if host is None else ""
-    kind = " ssl http2" if certificate else ""
-    lines = ["  server {", f"    listen {listener.address}:{listener.port}{kind}{default};"]
-    lines.append(f"    server_name {host or '_'};")
-    if certificate:
-        lines += [f"    ssl_certificate {certificate};", f"    ssl_certificate_key {certificate};"]
-    if refuses:
-        lines.append(f'    if ($refused_by_{_word(platform.id)}) {{ return 403 "<title>Access denied</title>"; }}')
-    speed = urlsplit(platform.speed).path or "/" if platform.speed else None
+    listen = (" ssl http2" if any("ssl" in line for line in kind) else "") + (" default_server" if host is None else "")
+    lines = ["  server {", f"    listen {listener.address}:{listener.port}{listen};"]
+    lines += [f"    server_name {host or '_'};", *kind]
+    speed = _speed_path(platform)
     for path, (method, status) in _answers(endpoints).items():
         if path != speed and (method == "POST" or status != 200):
             lines.append(f'    location = {path} {{ return {status} "{platform.title}"; }}')
@@ -201,6 +247,55 @@ def _server(
         lines.append(f"    location = {speed} {{ rewrite ^ /{platform.id}-speed.html break; }}")
     lines += [f"    location / {{ rewrite ^ /{platform.id}.html break; }}", "  }"]
     return lines
+
+
+def write_http3(directory: Path, web: Web, manners: Manners) -> Path:
+    """Writes the configuration of :mod:`vpntest.lab.http3` beside the web server's, whose pages and certificates it
+    shares; returns it."""
+    turned_away = {
+        **dict.fromkeys(manners.refuses, Answer(403, REFUSAL)),
+        **dict.fromkeys(manners.challenges, Answer(403, CHALLENGE, header=CHALLENGE_HEADER)),
+    }
+    servers = []
+    for listener, hosts in web.http3.items():
+        platform = web.platform_of[listener.address]
+        if platform.id in manners.down:
+            continue
+        sites = {}
+        for host, endpoints in hosts.items():
+            answers = {
+                path: Answer(status, platform.title)
+                for path, (_, status) in _answers(endpoints).items()
+                if status != 200
+            }
+            if speed := _speed_path(platform):
+                answers[speed] = Answer(200, file=str(_page(directory, platform, "-speed")))
+            sites[host] = answers
+        servers.append(
+            Server(
+                listener.address,
+                listener.port,
+                str(_certificate(directory, listener.address)),
+                sites,
+                Answer(200, file=str(_page(directory, platform))),
+                turned_away.get(platform.id),
+            )
+        )
+    file = directory / "http3.json"
+    file.write_bytes(msgspec.json.encode(Settings(tuple(manners.exits), tuple(servers))))
+    return file
+
+
+def _certificate(directory: Path, address: str) -> Path:
+    return directory / f"{address}.pem"
+
+
+def _page(directory: Path, platform: Platform, kind: str = "") -> Path:
+    return directory / "www" / f"{platform.id}{kind}.html"
+
+
+def _speed_path(platform: Platform) -> str | None:
+    return (urlsplit(platform.speed).path or "/") if platform.speed else None
 
 
 def _answers(endpoints: Iterable[Endpoint]) -> dict[str, tuple[str, int]]:
@@ -218,19 +313,16 @@ def _write_page(file: Path, title: str, size: int) -> None:
     file.write_text(head + "lab " * ((size - len(head)) // 4))
 
 
-def _word(platform: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in platform)
+def write_control(directory: Path, issuer: Issuer, addresses: Sequence[str], names: Sequence[str]) -> Path:
+    """Writes a control server's files under `directory`; returns its configuration. Any name is served.
 
-
-def write_control(directory: Path, issuer: trustme.CA, addresses: Sequence[str], names: Sequence[str]) -> Path:
-    """Writes the control server's files under `directory`; returns its configuration.
-
-    `/64k` 65536 bytes · `/204` nothing · `/ip` the caller's address · `/upload` takes a POST, which it reads to its end
-    before it answers. `addresses` with IPv6 in brackets.
+    `/64k` 65536 bytes · `/1m` 1048576 bytes · `/204` nothing · `/ip` the caller's address · `/upload` takes a POST,
+    which it reads to its end before it answers. `addresses` with IPv6 in brackets.
     """
     www = directory / "www"
     www.mkdir(parents=True)
     (www / "64k").write_bytes(b"control " * 8192)
+    (www / "1m").write_bytes(b"control " * 131072)
     certificate = directory / "control.pem"
     issue(issuer, names, certificate)
     listens = "\n".join(f"    listen {address}:443 ssl http2;\n    listen {address}:80;" for address in addresses)
@@ -244,6 +336,7 @@ def write_control(directory: Path, issuer: trustme.CA, addresses: Sequence[str],
     ssl_certificate {certificate};
     ssl_certificate_key {certificate};
     location = /64k {{ default_type application/octet-stream; }}
+    location = /1m {{ default_type application/octet-stream; }}
     location = /204 {{ return 204; }}
     location = /ip {{ default_type text/plain; return 200 $remote_addr; }}
     # nginx answers a `return` before it has read the request's body; in front of a proxy it reads the body first.
@@ -256,7 +349,7 @@ def write_control(directory: Path, issuer: trustme.CA, addresses: Sequence[str],
     return configuration
 
 
-def write_site(directory: Path, issuer: trustme.CA, address: str, name: str) -> Path:
+def write_site(directory: Path, issuer: Issuer, address: str, name: str) -> Path:
     """Writes a small web site's files under `directory`; returns its configuration."""
     www = directory / "www"
     www.mkdir(parents=True)
@@ -268,6 +361,46 @@ def write_site(directory: Path, issuer: trustme.CA, address: str, name: str) -> 
         _COMMON.format(directory=directory)
         + f"""
   server {{ listen {address}:443 ssl http2; ssl_certificate {certificate}; ssl_certificate_key {certificate}; }}
+}}
+"""
+    )
+    return configuration
+
+
+def write_provider(directory: Path, lie: str, portal: str, portal_name: str) -> Path:
+    """Writes the access provider's web under `directory`; returns its configuration.
+
+    At `lie` its block page, whatever is asked for; at `portal` a captive portal, which sends every visitor on to its
+    own name. Both speak TLS too, with a certificate that nobody trusts.
+    """
+    www = directory / "www"
+    www.mkdir(parents=True)
+    _write_page(www / "blocked.html", "Access to this resource is restricted", PAGE_BYTES)
+    _write_page(www / "login.html", "Sign in to the network", PAGE_BYTES)
+    certificate = directory / "provider.pem"
+    _, issuer = authority()
+    issuer.issue(portal_name).private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    configuration = directory / "nginx.conf"
+    configuration.write_text(
+        _COMMON.format(directory=directory)
+        + f"""
+  ssl_certificate {certificate};
+  ssl_certificate_key {certificate};
+  server {{
+    listen {lie}:80;
+    listen {lie}:443 ssl http2;
+    location / {{ rewrite ^ /blocked.html break; }}
+  }}
+  server {{
+    listen {portal}:80;
+    listen {portal}:443 ssl http2;
+    return 302 http://{portal_name}/;
+  }}
+  server {{
+    listen {portal}:80;
+    server_name {portal_name};
+    location / {{ rewrite ^ /login.html break; }}
+  }}
 }}
 """
     )

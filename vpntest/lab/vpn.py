@@ -4,7 +4,7 @@ host   speaks                                                              the c
 wg-a   WireGuard, preshared key, IPv4 and IPv6 inside, found by name       wireguard
 wg-b   WireGuard                                                           wireguard-2
 awg    AmneziaWG, with real obfuscation and with WireGuard's own headers   amneziawg, amneziawg-plain
-ovpn   OpenVPN: UDP, tls-crypt, password; and TCP, tls-auth, certificates  openvpn-udp, openvpn-tcp, wrong-credentials
+ovpn   OpenVPN: UDP, tls-crypt, password; TCP 443, tls-auth, certificates  openvpn-udp, openvpn-tcp, wrong-credentials
 proxy  sing-box: five kinds of proxy                                       shadowsocks-2022, shadowsocks-aead,
                                                                            vless-reality, trojan, hysteria2
 """
@@ -19,15 +19,14 @@ import secrets
 import subprocess
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from vpntest.errors import CannotMeasure
 from vpntest.lab.network import Daemon, Host, Network, connects, program
-
-if TYPE_CHECKING:
-    import trustme
+from vpntest.lab.sites import Issuer
 
 HOSTS = (
     Host("wg-a", ("198.18.20.1",), "fd00:18::20:1", forwards=True),
@@ -190,13 +189,16 @@ def _static_key() -> str:
     return f"-----BEGIN OpenVPN Static key V1-----\n{rows}\n-----END OpenVPN Static key V1-----\n"
 
 
-async def _raise_openvpn(network: Network, directory: Path, resolver: str) -> tuple[ClientTunnel, ...]:
+async def _raise_openvpn(
+    network: Network, directory: Path, resolver: str, begins: datetime | None
+) -> tuple[ClientTunnel, ...]:
     import trustme
 
     directory.mkdir()
     authority = trustme.CA()
     # OpenVPN wants a common name of each.
-    server, client = (authority.issue_cert(name, common_name=name) for name in ("server.example", "client.example"))
+    server = Issuer(authority, begins).issue("server.example", common_name="server.example")
+    client = authority.issue_cert("client.example", common_name="client.example")
     root = authority.cert_pem.bytes().decode()
     user, password = "reader", secrets.token_urlsafe(12)
     # What OpenVPN writes for the checking program: the name, a line feed, the password, a line feed.
@@ -251,7 +253,7 @@ auth-user-pass-verify "{program("cmp")} -s {directory}/credentials" via-file
 dev labovpnt
 proto tcp-server
 local {_ADDRESS["ovpn"]}
-port 1194
+port 443
 server 198.19.69.0 255.255.255.0
 auth SHA256
 key-direction 0
@@ -273,7 +275,7 @@ key-direction 0
         return ClientTunnel(name, config=(f"{name}.ovpn", text), login=(user, secret))
 
     over_tcp = (
-        f"{common_client}proto tcp\nremote {_ADDRESS['ovpn']} 1194\nauth SHA256\nkey-direction 1\n"
+        f"{common_client}proto tcp\nremote {_ADDRESS['ovpn']} 443\nauth SHA256\nkey-direction 1\n"
         f"<tls-auth>\n{auth}</tls-auth>\n"
         f"<cert>\n{client.cert_chain_pems[0].bytes().decode()}</cert>\n<key>\n{client.private_key_pem.bytes().decode()}</key>\n"
     )
@@ -295,12 +297,12 @@ def speaks_reality() -> bool:
 
 
 async def _raise_proxies(
-    network: Network, directory: Path, issuer: trustme.CA, cover: tuple[str, str], *, reality: bool
+    network: Network, directory: Path, issuer: Issuer, cover: tuple[str, str], *, reality: bool
 ) -> tuple[ClientTunnel, ...]:
     directory.mkdir()
     main, second = HOSTS[4].addresses
     pem = str(directory / "server.pem")
-    chain = issuer.issue_cert(TROJAN_NAME, HYSTERIA_NAME)
+    chain = issuer.issue(TROJAN_NAME, HYSTERIA_NAME)
     chain.private_key_and_cert_chain_pem.write_to_path(pem)
     certificate = {"enabled": True, "certificate_path": pem, "key_path": pem}
     key2022, password = _base64(secrets.token_bytes(16)), secrets.token_urlsafe(16)
@@ -367,7 +369,7 @@ def _inbound(kind: str, address: str, port: int, **fields: Any) -> dict[str, Any
 
 
 async def raise_servers(
-    network: Network, directory: Path, resolver: str, issuer: trustme.CA, cover: tuple[str, str], *, reality: bool
+    network: Network, directory: Path, resolver: str, issuer: Issuer, cover: tuple[str, str], *, reality: bool
 ) -> tuple[ClientTunnel, ...]:
     """Starts every server, waits until all of them take clients, and returns the client's configs in the plan's order.
 
@@ -378,7 +380,7 @@ async def raise_servers(
     """
     wireguards, (*good, wrong), proxies = await asyncio.gather(
         asyncio.gather(*(_raise_wireguard(network, one, resolver) for one in _wireguards())),
-        _raise_openvpn(network, directory / "openvpn", resolver),
+        _raise_openvpn(network, directory / "openvpn", resolver, issuer.begins),
         _raise_proxies(network, directory / "sing-box", issuer, cover, reality=reality),
     )
     return (*wireguards, *good, *proxies, wrong)

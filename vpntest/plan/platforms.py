@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -84,6 +85,14 @@ def _check(platform: Platform, where: str) -> None:
         raise broken("no service is required, so nothing would decide the platform's state", "service")
     if platform.speed is not None:
         _url(platform.speed, ("https",), where, "speed")
+        if platform.throttled_name is not None:
+            raise broken("a platform has `speed` or `throttled_name`, not both", "throttled_name")
+    if platform.throttled_name is not None:
+        try:
+            if syntax.is_address(syntax.host(platform.throttled_name)):
+                raise ValueError("an address is no name")
+        except ValueError as fault:
+            raise broken(str(fault), "throttled_name") from None
     services: set[str] = set()
     urls: set[str] = set()
     for number, service in enumerate(platform.service):
@@ -101,11 +110,16 @@ def _check(platform: Platform, where: str) -> None:
 
 
 def _endpoint(endpoint: Endpoint, where: str, key: str) -> None:
-    _url(endpoint.url, ("https", "http", "tcp"), where, f"{key}.url")
+    _url(endpoint.url, ("https", "http", "quic", "stun", "tcp"), where, f"{key}.url")
     if any(not 100 <= status <= 599 for status in endpoint.status):
         raise ConfigError(f"not an HTTP status - at `{key}.status`", where=where)
-    if endpoint.url.startswith("tcp:") and (endpoint.status or endpoint.method != "GET"):
-        raise ConfigError(f"a tcp:// endpoint has no method and no status - at `{key}`", where=where)
+    parts = urlsplit(endpoint.url)
+    if parts.scheme in ("tcp", "stun") and (endpoint.status or endpoint.method != "GET"):
+        raise ConfigError(f"a {parts.scheme}:// endpoint has no method and no status - at `{key}`", where=where)
+    if parts.scheme == "stun" and (parts.path or parts.query or parts.fragment):
+        raise ConfigError(f"a stun:// endpoint is a host and a port alone - at `{key}.url`", where=where)
+    if parts.scheme == "quic" and endpoint.method == "POST":
+        raise ConfigError(f"a quic:// endpoint is asked by GET or HEAD - at `{key}.method`", where=where)
 
 
 def _url(text: str, schemes: tuple[str, ...], where: str, key: str) -> None:

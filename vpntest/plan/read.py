@@ -185,6 +185,7 @@ class _Run(Struct, forbid_unknown_fields=True):
     public_resolver: str | UnsetType = UNSET
     control: list[str] | UnsetType = UNSET
     upload: str | UnsetType = UNSET
+    bulk: str | UnsetType = UNSET
     exit_address: str | UnsetType = UNSET
     whoami: str | UnsetType = UNSET
     neutral_name: str | UnsetType = UNSET
@@ -292,7 +293,7 @@ def _settings(document: _PlanFile, path: Path, where: str) -> Settings:
     check("attempts", _attempts)
     for key in ("resolver", "public_resolver"):
         check(key, syntax.address)
-    for key in ("upload", "exit_address"):
+    for key in ("upload", "bulk", "exit_address"):
         check(key, web)
     for key in ("whoami", "neutral_name"):
         check(key, _name)
@@ -300,7 +301,8 @@ def _settings(document: _PlanFile, path: Path, where: str) -> Settings:
         if not given["control"]:
             raise ConfigError("at least one URL is needed", where=f"{where}: run.control", hint="or leave the key out")
         given["control"] = tuple(_checked(web, url, f"{where}: run.control") for url in given["control"])
-        given.setdefault("upload", given["control"][0])
+        for key in ("upload", "bulk"):
+            given.setdefault(key, given["control"][0])
     if "ca_file" in given:
         place = f"{where}: run.ca_file"
         pem = files.read(path.parent / given.pop("ca_file"), place, syntax.MAX_CONFIG_BYTES)
