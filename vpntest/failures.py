@@ -47,6 +47,8 @@ class Failure(StrEnum):
     SSL_UNKNOWN_AUTHORITY = "ssl_unknown_authority"
     SSL_INVALID_CERTIFICATE = "ssl_invalid_certificate"
     SSL_FAILED_HANDSHAKE = "ssl_failed_handshake"
+    # QUIC
+    QUIC_INCOMPATIBLE_VERSION = "quic_incompatible_version"
     # HTTP
     HTTP_REQUEST_FAILED = "http_request_failed"
     # Ours

@@ -21,8 +21,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
+import aioquic.asyncio
 import dns.message
 import dns.rcode
 import dns.rrset
@@ -31,6 +32,14 @@ import h2.connection
 import h2.events
 import msgspec
 import trustme
+from aioice import stun
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ProtocolNegotiated, QuicEvent
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
 
 from vpntest.plan.model import Plan, Platform, Settings
 from vpntest.probe.campaign import Campaign
@@ -39,6 +48,7 @@ from vpntest.probe.observation import Observation
 from vpntest.probe.transaction import Bench, Limits, Notebook
 from vpntest.tunnel.vantage import Vantage
 
+_Datagrams = TypeVar("_Datagrams", bound=asyncio.DatagramProtocol)
 RESOLVER, PUBLIC = "198.18.0.53", "198.18.0.99"
 NEUTRAL = "neutral.test"
 PATIENT = Limits(dns=20, late=0.05, tcp=20, tls=20, http=20, proof=0.3, stall=20, window=20)
@@ -57,12 +67,16 @@ def stranger() -> trustme.CA:
     return trustme.CA(organization_name="Interceptor", key_type=trustme.KeyType.ECDSA)
 
 
-def server_context(*names: str, ca: trustme.CA | None = None, expired: bool = False, h2: bool = True) -> ssl.SSLContext:
-    """TLS for a server of these names."""
+def _leaf(*names: str, ca: trustme.CA | None, expired: bool) -> trustme.LeafCert:
     past = datetime.now(UTC) - timedelta(days=2)
-    leaf = (ca or authority()).issue_cert(
+    return (ca or authority()).issue_cert(
         *names, key_type=trustme.KeyType.ECDSA, not_before=past - timedelta(days=9), not_after=past if expired else None
     )
+
+
+def server_context(*names: str, ca: trustme.CA | None = None, expired: bool = False, h2: bool = True) -> ssl.SSLContext:
+    """TLS for a server of these names."""
+    leaf = _leaf(*names, ca=ca, expired=expired)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     leaf.configure_cert(context)
     context.set_alpn_protocols(["h2", "http/1.1"] if h2 else ["http/1.1"])
@@ -280,6 +294,65 @@ class Middle:
             sink.close()
 
 
+class _Http3(QuicConnectionProtocol):
+    """A site over HTTP/3. What the page says of pauses does not hold here."""
+
+    site: Site
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, ProtocolNegotiated):
+            self._http = H3Connection(self._quic)
+        for part in self._http.handle_event(event) if hasattr(self, "_http") else ():
+            if isinstance(part, HeadersReceived):
+                headers = {name.decode(): value.decode() for name, value in part.headers}
+                method = headers[":method"]
+                page = self.site._page(method, headers[":authority"], headers[":path"], headers)
+                body = b"" if method == "HEAD" else page.body[: page.stops_after]
+                ends = page.stops_after is None
+                answer = {":status": str(page.status), "content-length": str(len(page.body)), **dict(page.headers)}
+                fields = [(name.encode(), value.encode()) for name, value in answer.items()]
+                self._http.send_headers(part.stream_id, fields, end_stream=ends and not body)
+                if body:
+                    self._http.send_data(part.stream_id, body, end_stream=ends)
+        self.transmit()
+
+
+class _Stun(asyncio.DatagramProtocol):
+    """Answers binding requests, but for the first ones that it is to leave."""
+
+    def __init__(self, leaves: int) -> None:
+        self.leaves = leaves
+        self.asked: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        request = stun.parse_message(data)
+        self.asked.append(request.transaction_id)
+        if len(self.asked) > self.leaves:
+            mapped = {"XOR-MAPPED-ADDRESS": address[:2]}
+            for transaction in (b"x" * 12, request.transaction_id):
+                answer = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, transaction, mapped)
+                self._transport.sendto(bytes(answer), address)
+
+
+class Mute(asyncio.DatagramProtocol):
+    """Takes every datagram, and says to each what it is told to say."""
+
+    def __init__(self, says: bytes = b"") -> None:
+        self.says = says
+        self.heard: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.heard.append(data)
+        if self.says:
+            self._transport.sendto(self.says, address)
+
+
 @dataclass(frozen=True)
 class Reply:
     """One answer of a resolver."""
@@ -386,6 +459,44 @@ class FarSide:
             filler.connect_ex(listener.getsockname())
             self._sockets.append(filler)
         self.table[address, port] = listener.getsockname()
+
+    async def quic(
+        self, address: str, port: int, site: Site, *names: str, ca: trustme.CA | None = None, expired: bool = False
+    ) -> tuple[str, int]:
+        """A server of HTTP/3, with a certificate of these names. Gives where it truly stands."""
+        leaf = _leaf(*names, ca=ca, expired=expired)
+        configuration = QuicConfiguration(
+            is_client=False,
+            alpn_protocols=["h3"],
+            certificate=load_pem_x509_certificates(leaf.cert_chain_pems[0].bytes())[0],
+            certificate_chain=[
+                each for pem in leaf.cert_chain_pems[1:] for each in load_pem_x509_certificates(pem.bytes())
+            ],
+            private_key=load_pem_private_key(leaf.private_key_pem.bytes(), None),
+        )
+
+        def protocol(*arguments: Any, **options: Any) -> QuicConnectionProtocol:
+            made = _Http3(*arguments, **options)
+            made.site = site
+            return made
+
+        server = await aioquic.asyncio.serve("127.0.0.1", 0, configuration=configuration, create_protocol=protocol)
+        self._transports.append(server)  # type: ignore[arg-type]
+        real = server._transport.get_extra_info("sockname")
+        self.table[address, port] = real
+        return real  # type: ignore[no-any-return]
+
+    async def stun(self, address: str, port: int = 3478, *, leaves: int = 0) -> _Stun:
+        """A STUN server."""
+        return await self.datagrams(address, port, _Stun(leaves))
+
+    async def datagrams(self, address: str, port: int, protocol: _Datagrams) -> _Datagrams:
+        """Whatever answers datagrams."""
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: protocol, local_addr=("127.0.0.1", 0))
+        self._transports.append(transport)
+        self.table[address, port] = transport.get_extra_info("sockname")
+        return protocol
 
     async def resolver(self, address: str, zone: dict[str, Sequence[Reply]]) -> DnsServer:
         """A resolver over UDP."""

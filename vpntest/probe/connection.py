@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import socket
 import ssl
 import struct
@@ -36,7 +37,18 @@ class Trust:
         """The same, for who needs HTTP/1.1's one exchange after another."""
         self.unverified = _context(None, verified=False)
         """For a neutral name, whose certificate cannot fit. Nothing that is learnt over it is believed."""
-        self._own = {each.id: _context(settings.ca_pem, each.roots) for each in platforms if each.roots}
+        self.http1_unverified = _context(None, verified=False, protocols=("http/1.1",))
+        """Both."""
+        self._own: dict[str, ssl.SSLContext] = {}
+        self._added = {self.public: _certificates(settings.ca_pem)}
+        for each in platforms:
+            if each.roots:
+                self._own[each.id] = context = _context(settings.ca_pem, each.roots)
+                self._added[context] = _certificates(settings.ca_pem, each.roots)
+
+    def added(self, context: ssl.SSLContext) -> bytes | None:
+        """PEM of the roots that a context of :meth:`of` trusts beside the public ones; None where there are none."""
+        return self._added.get(context)
 
     def of(self, platform: Platform) -> ssl.SSLContext:
         """The context that the platform's own client would use."""
@@ -57,6 +69,12 @@ def _context(
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(list(protocols))
     return context
+
+
+def _certificates(*pems: str | None) -> bytes | None:
+    """Nothing but the certificates, each ending in a line's end: what the least of readers takes."""
+    blocks = re.findall("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", "\n".join(filter(None, pems)), re.S)
+    return "".join(f"{block}\n" for block in blocks).encode() or None
 
 
 def at(address: str, port: int) -> str:

@@ -35,7 +35,7 @@ SAMPLES = 64
 """Samples that an answer keeps: as many read events as OONI keeps of a connection (dd-007)."""
 TITLE_LENGTH = 120
 _TEXT_LENGTH = 500
-_HEADERS = {
+HEADERS = {
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
     "Accept-Language": "en-US,en;q=0.9",
     # A stranger's body is never inflated, and its length is what came over the line.
@@ -83,6 +83,22 @@ class Answer:
         """The HTML title of the body."""
         return title_of(self.body)
 
+    def begin(self, code: int, headers: httpx.Headers) -> None:
+        """Takes the status and what is kept of the headers."""
+        self.code = code
+        self.server = _line(headers.get("server"))
+        self.location = _line(headers.get("location"))
+        self.challenge = is_challenge(headers)
+        self.closes = "close" in headers.get("connection", "").lower()
+        announced = headers.get("content-length", "")
+        self.announced = int(announced) if announced.isascii() and announced.isdigit() else None
+
+    def take(self, chunk: bytes, cap: int) -> None:
+        """Takes a part of the body that came just now."""
+        self.length += len(chunk)
+        self.samples.append((asyncio.get_running_loop().time(), self.length))
+        self.body += chunk[: max(0, cap - len(self.body))]
+
 
 class Http:
     """Requests, one after another, on one connection."""
@@ -124,21 +140,12 @@ class Http:
         return answer
 
     async def _exchange(self, answer: Answer, method: str, url: str, content: bytes | None, cap: int) -> None:
-        request = httpx.Request(method, url, headers=_HEADERS, content=content)
+        request = httpx.Request(method, url, headers=HEADERS, content=content)
         response = await self._transport.handle_async_request(request)
         try:
-            answer.code = response.status_code
-            answer.server = _line(response.headers.get("server"))
-            answer.location = _line(response.headers.get("location"))
-            answer.challenge = is_challenge(response.headers)
-            answer.closes = "close" in response.headers.get("connection", "").lower()
-            announced = response.headers.get("content-length", "")
-            answer.announced = int(announced) if announced.isascii() and announced.isdigit() else None
-            loop = asyncio.get_running_loop()
+            answer.begin(response.status_code, response.headers)
             async for chunk in response.aiter_raw():
-                answer.length += len(chunk)
-                answer.samples.append((loop.time(), answer.length))
-                answer.body += chunk[: cap - len(answer.body)]
+                answer.take(chunk, cap)
                 if answer.length >= cap:
                     break
             else:

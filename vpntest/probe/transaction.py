@@ -11,25 +11,31 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
 from vpntest.failures import Failure, failure_of
 from vpntest.plan.model import Settings
 from vpntest.probe.connection import Connection, Trust, at, describe_leaf
+from vpntest.probe.hello import ja4
 from vpntest.probe.http import Answer, Http
 from vpntest.probe.observation import (
     Details,
     DnsAnswer,
     HttpExchange,
     Observation,
+    QuicHandshake,
+    StunBinding,
     TcpConnect,
     TlsHandshake,
 )
 from vpntest.probe.patience import within
 from vpntest.tunnel import dns
 from vpntest.tunnel.vantage import Vantage
+
+if TYPE_CHECKING:
+    from vpntest.probe.quic import Quic
 
 
 def connectable(address: str) -> bool:
@@ -51,9 +57,9 @@ class Limits(Struct, frozen=True):
     """How long a socket stays open for a second DNS answer after the first. OONI's is 0.5; the truth may be far away
     behind a forger who is near, and retries of a resolver on the way take 1 to 2 s."""
     tcp: float = 8.0
-    """Three SYNs (at 0, 1, 3 and 7 s) go out in it."""
+    """Four SYNs (at 0, 1, 3 and 7 s) go out in it, and three STUN requests."""
     tls: float = 10.0
-    """As OONI; Twitter's throttling of 2022 let a handshake take nearly as long."""
+    """For QUIC's handshake too. As OONI; Twitter's throttling of 2022 let a handshake take nearly as long."""
     http: float = 10.0
     """For the whole exchange, body included; as OONI."""
     proof: float = 2.0
@@ -316,19 +322,82 @@ class Transaction:
             negotiated_protocol=tls.selected_alpn_protocol() if tls and failure is None else None,
             peer_certificate=fingerprint,
             issuer=issuer,
+            ja4=ja4(connection.first_flight),
         )
         ended = last or failure is not None
         self.note("tls_handshake", server_name, t0, details, failure, connection if ended else None)
         return failure is None
 
-    async def exchange(self, connection: Connection, method: str, url: str) -> Answer:
+    @asynccontextmanager
+    async def quic(
+        self, address: str, port: int, context: ssl.SSLContext, server_name: str
+    ) -> AsyncIterator[Quic | None]:
+        """A QUIC connection for the body, or None where its handshake failed; `context` tells which roots to trust."""
+        from vpntest.probe.quic import Broken, Quic
+
+        t0 = self.bench.notebook.clock()
+        verified = context.verify_mode != ssl.CERT_NONE
+        failure = connection = leaf = None
+        try:
+            try:
+                connection = Quic(
+                    self.vantage,
+                    address,
+                    port,
+                    server_name,
+                    verified=verified,
+                    added=self.bench.trust.added(context),
+                )
+                async with within(self.limits.tls):
+                    await connection.handshake()
+            except Broken as exc:
+                failure = exc.failure
+            except OSError as exc:
+                failure = self.silence(failure_of(exc))
+            leaf = connection.leaf() if connection else None
+            fingerprint, issuer = describe_leaf(leaf) if leaf else (None, None)
+            details = QuicHandshake(
+                address=at(address, port),
+                server_name=server_name,
+                no_tls_verify=not verified,
+                negotiated_protocol=connection.protocol if connection else None,
+                peer_certificate=fingerprint,
+                issuer=issuer,
+                datagrams_received=connection.datagrams if connection else 0,
+            )
+            self.note("quic_handshake", server_name, t0, details, failure)
+            yield connection if failure is None else None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    async def binding(self, address: str, port: int) -> bool:
+        """One STUN binding request, sent three times where it stays unanswered. False where it does."""
+        from vpntest.probe.stun import Stun
+
+        t0 = self.bench.notebook.clock()
+        failure = mapped = stun = None
+        try:
+            stun = Stun(self.vantage, address, port)
+            mapped = await stun.bind(self.limits.tcp)
+        except OSError as exc:
+            failure = self.silence(failure_of(exc))
+        finally:
+            if stun is not None:
+                stun.close()
+        target = at(address, port)
+        self.note("stun_binding", target, t0, StunBinding(address=target, mapped=mapped), failure)
+        return failure is None
+
+    async def exchange(self, connection: Connection | Quic, method: str, url: str) -> Answer:
         """One HTTP exchange, and the last step of its connection."""
         t0 = self.bench.notebook.clock()
-        answer = await Http(connection).ask(method, url, timeout=self.limits.http)
-        self.note_answer(answer, method, url, t0, connection)
+        speaker = Http(connection) if isinstance(connection, Connection) else connection
+        answer = await speaker.ask(method, url, timeout=self.limits.http)
+        self.note_answer(answer, method, url, t0, connection if isinstance(connection, Connection) else None)
         return answer
 
-    def note_answer(self, answer: Answer, method: str, url: str, t0: float, connection: Connection) -> None:
+    def note_answer(self, answer: Answer, method: str, url: str, t0: float, connection: Connection | None) -> None:
         """Writes an HTTP answer down."""
         details = HttpExchange(
             method=method,
