@@ -40,7 +40,8 @@ def test_the_matrix_equals_the_truth(profile: str) -> None:
     document = json.loads(done.stdout)
     outcomes = {(cell["tunnel"], cell["platform"]): cell["outcome"] for cell in document["cells"]}
     # The demo's own word, held against the profile's file once more.
-    assert outcomes == load(profile).truth.cells
+    truth = load(profile).truth
+    assert {key: outcome for key, outcome in outcomes.items() if not truth.cells[key].accepts(outcome)} == {}
     assert len({tunnel for tunnel, _ in outcomes}) >= 9
     assert len({platform for _, platform in outcomes}) >= 10
     peak = next(int(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("peak"))
