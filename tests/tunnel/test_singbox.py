@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
+import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +17,12 @@ import trustme
 from vpntest.failures import Failure
 from vpntest.plan.model import Kind, TunnelSpec
 from vpntest.plan.secret import Secret
-from vpntest.tunnel.ladder import Rung
+from vpntest.tunnel import singbox
+from vpntest.tunnel.ladder import Rung, Step
 
 pytestmark = pytest.mark.root
 
+USER = "6a2b6a0e-7c0e-4f5e-9b59-0d7a4a3b2c1d"
 METHOD = "2022-blake3-aes-128-gcm"
 
 
@@ -40,12 +45,19 @@ def _key() -> str:
     return base64.b64encode(os.urandom(16)).decode()
 
 
-def _carries(world: Any, inbound: dict[str, Any], spec: TunnelSpec, question: Any, first_byte: Any) -> None:
+TO_ENDPOINT = [Rung.CONFIG, Rung.ENDPOINT_DNS, Rung.ENDPOINT]
+TO_HANDSHAKE = [*TO_ENDPOINT, Rung.HANDSHAKE]
+TO_AUTH = [*TO_HANDSHAKE, Rung.AUTH]
+
+
+def _carries(
+    world: Any, inbound: dict[str, Any], spec: TunnelSpec, question: Any, first_byte: Any, climbed: list[Rung]
+) -> None:
     async def body() -> None:
         async with world.open(), world.sing_box(inbound):
             [tunnel] = await world.raised(spec)
             try:
-                assert [step.rung for step in tunnel.steps] == [Rung.CONFIG, Rung.ENDPOINT_DNS, Rung.ENDPOINT]
+                assert [step.rung for step in tunnel.steps] == climbed
                 assert not any(step.failure for step in tunnel.steps), tunnel.steps
                 assert tunnel.vantage.answers_locally
                 assert (await question(tunnel.vantage, "proxy.test")).answers == ("198.18.77.7",)
@@ -62,7 +74,7 @@ def test_shadowsocks(world: Any, question: Any, first_byte: Any, proxy: Any, met
     key = _key()
     inbound = {"type": "shadowsocks", "listen_port": 8388, "method": method, "password": key}
     outbound = {"type": "shadowsocks", "method": method, "password": Secret(key)}
-    _carries(world, inbound, proxy("ss", Kind.SHADOWSOCKS, 8388, "tcp", outbound), question, first_byte)
+    _carries(world, inbound, proxy("ss", Kind.SHADOWSOCKS, 8388, "tcp", outbound), question, first_byte, TO_ENDPOINT)
 
 
 def _trojan(authority: trustme.CA, proxy: Any) -> tuple[dict[str, Any], TunnelSpec]:
@@ -81,22 +93,93 @@ def _trojan(authority: trustme.CA, proxy: Any) -> tuple[dict[str, Any], TunnelSp
 def test_trojan_trusts_the_roots_of_the_settings(
     world: Any, question: Any, first_byte: Any, proxy: Any, authority: Any
 ) -> None:
-    _carries(world, *_trojan(authority, proxy), question, first_byte)
+    _carries(world, *_trojan(authority, proxy), question, first_byte, TO_HANDSHAKE)
 
 
-def test_trojan_does_not_trust_anybody_else(world: Any, first_byte: Any, proxy: Any, authority: Any) -> None:
-    async def body() -> bytes | None:
-        inbound, spec = _trojan(authority, proxy)
-        async with world.open(), world.sing_box(inbound):
+def _last_step(world: Any, spec: TunnelSpec, inbound: dict[str, Any] | None) -> Step:
+    """Where the climb ends; without an inbound, at whatever listens already."""
+
+    async def body() -> Step:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(world.open())
+            if inbound:
+                await stack.enter_async_context(world.sing_box(inbound))
             [tunnel] = await world.raised(spec)
-            try:
-                return await first_byte(tunnel.vantage)
-            except OSError:
-                return None
-            finally:
-                await tunnel.lower()
+            await tunnel.lower()
+            assert (tunnel.vantage is None) == (tunnel.steps[-1].failure is not None)
+            return tunnel.steps[-1]
 
-    assert not asyncio.run(body())
+    return asyncio.run(body())
+
+
+def test_trojan_does_not_trust_anybody_else(world: Any, proxy: Any, authority: Any) -> None:
+    inbound, spec = _trojan(authority, proxy)
+    step = _last_step(world, spec, inbound)
+    assert (step.rung, step.failure) == (Rung.HANDSHAKE, Failure.SSL_UNKNOWN_AUTHORITY)
+
+
+@pytest.mark.usefixtures("trusting")
+def test_a_certificate_for_another_name_ends_the_handshake(world: Any, proxy: Any, authority: Any) -> None:
+    inbound, _ = _trojan(authority, proxy)
+    tls = {"enabled": True, "server_name": "else.test"}
+    spec = proxy("trojan", Kind.TROJAN, 8443, "tcp", {"type": "trojan", "password": Secret("secret"), "tls": tls})
+    step = _last_step(world, spec, inbound)
+    assert (step.rung, step.failure) == (Rung.HANDSHAKE, Failure.SSL_INVALID_HOSTNAME)
+
+
+def _resets(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def _hangs_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+def _is_silent(writer: asyncio.StreamWriter) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [(_resets, Failure.CONNECTION_RESET), (_hangs_up, Failure.EOF), (_is_silent, Failure.TIMEOUT)],
+)
+def test_what_happens_to_the_hello_ends_the_handshake(
+    world: Any, proxy: Any, authority: Any, answer: Any, failure: Failure
+) -> None:
+    """As a censor does it on the way: to the client it looks the same."""
+    _, spec = _trojan(authority, proxy)
+    tried: list[asyncio.StreamWriter] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(4096):
+            tried.append(writer)
+            answer(writer)
+        else:
+            writer.close()
+
+    async def body() -> Step:
+        sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("198.18.0.1", 8443))
+        sock.setblocking(False)
+        server = await asyncio.start_server(handler, sock=sock)
+        try:
+            [tunnel] = await world.raised(spec)
+            await tunnel.lower()
+            return tunnel.steps[-1]
+        finally:
+            server.close()
+            for writer in tried:
+                writer.transport.abort()
+            # Transports close their descriptors in the loop's next rounds.
+            await asyncio.sleep(0.05)
+
+    step = asyncio.run(body())
+    assert (step.rung, step.failure) == (Rung.HANDSHAKE, failure), step
+    assert "198.18." not in step.detail
+    assert len(tried) == 2
 
 
 @pytest.mark.usefixtures("trusting")
@@ -129,22 +212,28 @@ def test_the_name_of_the_server_survives_its_resolution(
     asyncio.run(body())
 
 
-@pytest.mark.usefixtures("trusting")
-def test_hysteria2_with_salamander(world: Any, question: Any, first_byte: Any, proxy: Any, authority: Any) -> None:
+def _hysteria(
+    authority: trustme.CA, proxy: Any, port: int, password: str = "secret", veil: str = "veil"
+) -> tuple[dict[str, Any], TunnelSpec]:
     inbound = {
         "type": "hysteria2",
-        "listen_port": 8445,
+        "listen_port": port,
         "users": [{"password": "secret"}],
         "obfs": {"type": "salamander", "password": "veil"},
         "tls": _tls(authority, "hysteria.test") | {"alpn": ["h3"]},
     }
     outbound = {
         "type": "hysteria2",
-        "password": Secret("secret"),
-        "obfs": {"type": "salamander", "password": Secret("veil")},
+        "password": Secret(password),
+        "obfs": {"type": "salamander", "password": Secret(veil)},
         "tls": {"enabled": True, "server_name": "hysteria.test", "alpn": ["h3"]},
     }
-    _carries(world, inbound, proxy("hy", Kind.HYSTERIA2, 8445, "udp", outbound, "quic"), question, first_byte)
+    return inbound, proxy("hy", Kind.HYSTERIA2, port, "udp", outbound, "quic")
+
+
+@pytest.mark.usefixtures("trusting")
+def test_hysteria2_with_salamander(world: Any, question: Any, first_byte: Any, proxy: Any, authority: Any) -> None:
+    _carries(world, *_hysteria(authority, proxy, 8445), question, first_byte, TO_AUTH)
 
 
 @pytest.fixture
@@ -164,19 +253,20 @@ def trusting(world: Any, authority: Any) -> Iterator[None]:
     world.roots = None
 
 
-@pytest.mark.usefixtures("borrowed")
-def test_vless_with_reality_and_vision(world: Any, question: Any, first_byte: Any, proxy: Any) -> None:
+def _reality(
+    proxy: Any, port: int, *, user: str = USER, short_id: str = "0123456789abcdef", other_key: bool = False
+) -> tuple[dict[str, Any], TunnelSpec]:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     def plain(raw: bytes) -> str:
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
     private = X25519PrivateKey.generate()
-    user = "6a2b6a0e-7c0e-4f5e-9b59-0d7a4a3b2c1d"
+    known = X25519PrivateKey.generate() if other_key else private
     inbound = {
         "type": "vless",
-        "listen_port": 8446,
-        "users": [{"uuid": user, "flow": "xtls-rprx-vision"}],
+        "listen_port": port,
+        "users": [{"uuid": USER, "flow": "xtls-rprx-vision"}],
         "tls": {
             "enabled": True,
             "server_name": "borrowed.test",
@@ -199,13 +289,17 @@ def test_vless_with_reality_and_vision(world: Any, question: Any, first_byte: An
             "utls": {"enabled": True, "fingerprint": "chrome"},
             "reality": {
                 "enabled": True,
-                "public_key": plain(private.public_key().public_bytes_raw()),
-                "short_id": "0123456789abcdef",
+                "public_key": plain(known.public_key().public_bytes_raw()),
+                "short_id": short_id,
             },
         },
     }
-    spec = proxy("vless", Kind.VLESS, 8446, "tcp", outbound, "utls")
-    _carries(world, inbound, spec, question, first_byte)
+    return inbound, proxy("vless", Kind.VLESS, port, "tcp", outbound, "utls")
+
+
+@pytest.mark.usefixtures("borrowed")
+def test_vless_with_reality_and_vision(world: Any, question: Any, first_byte: Any, proxy: Any) -> None:
+    _carries(world, *_reality(proxy, 8446), question, first_byte, TO_HANDSHAKE)
 
 
 def test_wrong_credentials_show_only_in_the_first_byte(world: Any, first_byte: Any, proxy: Any) -> None:
@@ -223,6 +317,81 @@ def test_wrong_credentials_show_only_in_the_first_byte(world: Any, first_byte: A
                 await tunnel.lower()
 
     assert not asyncio.run(body())
+
+
+@pytest.mark.usefixtures("trusting")
+def test_hysterias_server_says_that_it_does_not_know_the_password(world: Any, proxy: Any, authority: Any) -> None:
+    inbound, spec = _hysteria(authority, proxy, 8447, password="not-to-be-shown")
+    step = _last_step(world, spec, inbound)
+    assert (step.rung, step.failure) == (Rung.AUTH, Failure.AUTH_REJECTED)
+    assert "authentication failed" in step.detail
+    assert "not-to-be-shown" not in step.detail
+
+
+@pytest.mark.usefixtures("trusting")
+def test_a_wrong_veil_looks_as_if_nobody_were_there(world: Any, proxy: Any, authority: Any) -> None:
+    inbound, spec = _hysteria(authority, proxy, 8448, veil="another")
+    step = _last_step(world, spec, inbound)
+    assert (step.rung, step.failure) == (Rung.HANDSHAKE, Failure.TIMEOUT)
+
+
+@pytest.mark.usefixtures("borrowed", "trusting")
+@pytest.mark.parametrize("wrong", [{"other_key": True}, {"short_id": "1111111111111111"}], ids=["key", "short-id"])
+def test_a_reality_server_shows_strangers_another_site(world: Any, proxy: Any, wrong: dict[str, Any]) -> None:
+    inbound, spec = _reality(proxy, 8449, **wrong)
+    step = _last_step(world, spec, inbound)
+    assert (step.rung, step.failure) == (Rung.AUTH, Failure.AUTH_REJECTED)
+    assert "borrows" in step.detail
+
+
+@pytest.mark.usefixtures("borrowed")
+def test_a_certificate_that_nobody_vouches_for_is_no_word_of_realitys_server(world: Any, proxy: Any) -> None:
+    inbound, spec = _reality(proxy, 8450, other_key=True)
+    step = _last_step(world, spec, inbound)
+    assert (step.rung, step.failure) == (Rung.HANDSHAKE, Failure.SSL_UNKNOWN_AUTHORITY)
+
+
+@pytest.mark.usefixtures("borrowed", "trusting")
+def test_wrong_users_of_tls_show_only_in_the_first_byte(
+    world: Any, first_byte: Any, proxy: Any, authority: Any
+) -> None:
+    """The server closes each connection without a word, as it does where it cannot reach what was asked for."""
+    tls = {"enabled": True, "server_name": "trojan.test"}
+    outbound = {"type": "trojan", "password": Secret("other"), "tls": tls}
+    cases = [
+        (_trojan(authority, proxy)[0], proxy("trojan", Kind.TROJAN, 8443, "tcp", outbound)),
+        _reality(proxy, 8451, user=USER.replace("6a", "6b")),
+    ]
+
+    async def body(inbound: dict[str, Any], spec: TunnelSpec) -> bytes | None:
+        async with world.open(), world.sing_box(inbound):
+            [tunnel] = await world.raised(spec)
+            try:
+                assert [(step.rung, step.failure) for step in tunnel.steps] == [(rung, None) for rung in TO_HANDSHAKE]
+                return await first_byte(tunnel.vantage)
+            except OSError:
+                return None
+            finally:
+                await tunnel.lower()
+
+    for inbound, spec in cases:
+        assert not asyncio.run(body(inbound, spec))
+
+
+@pytest.mark.parametrize(
+    ("outbound", "shown"),
+    [
+        ({"tls": {"enabled": True}}, True),
+        ({"tls": {"enabled": True}, "transport": {"type": "ws"}}, True),
+        ({"tls": {"enabled": True}, "transport": {"type": "ws", "max_early_data": 2048}}, False),
+        ({"tls": {"enabled": True}, "transport": {"type": "grpc"}}, False),
+        ({"tls": {"enabled": True}, "multiplex": {"enabled": True}}, False),
+        ({"transport": {"type": "ws"}}, False),
+        ({}, False),
+    ],
+)
+def test_where_a_handshake_shows(outbound: dict[str, Any], shown: bool) -> None:
+    assert singbox._shows_its_handshake(outbound) is shown
 
 
 def test_a_config_that_sing_box_refuses_ends_with_its_reason(world: Any, proxy: Any) -> None:

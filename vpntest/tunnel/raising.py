@@ -35,7 +35,8 @@ class Tunnel:
         self.steps: tuple[Step, ...] = ()
         """The rungs that were tried, in order; the last one has a `failure` where the climb ended before its time."""
         self.vantage: Vantage | None = None
-        """None unless every rung that can be seen before the first data was reached: `auth`, for proxies `endpoint`."""
+        """None unless every rung that can be seen before the first data was reached: `auth`; for proxies see
+    :mod:`vpntest.tunnel.singbox`."""
         self.carrier: str | None = None
         """Program and version that carries it, or was to; None where no carrier was found."""
         self.problem: Problem | None = spec.problem
@@ -133,7 +134,7 @@ async def _raise(
         case OpenVpnConfig() as config:
             process, resolvers = await openvpn.climb(site, config, carrier)
         case ProxyConfig() as config:
-            process = await singbox.climb(site, config, carrier, settings.ca_pem)
+            process = await singbox.climb(site, config, carrier, settings.ca_pem, settings.public_resolver)
         case None:
             raise AssertionError("a tunnel without a config has a problem")
     tunnel.vantage = Vantage(

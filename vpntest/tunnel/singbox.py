@@ -1,8 +1,15 @@
 """Proxies by sing-box: Shadowsocks, VLESS, Trojan, Hysteria2. One process for each tunnel.
 
 sing-box runs in the underlay and makes its TUN directly in the tunnel's namespace (`netns`, sing-box 1.14), so that
-no device of ours is ever seen in the underlay and `resolvectl` is never called. Its gVisor stack answers every TCP
-connect by itself: what the server thinks of our credentials shows only with the first byte from the far side.
+no device of ours is ever seen in the underlay and `resolvectl` is never called.
+
+Its gVisor stack takes a TCP connection as soon as the carrier's own one to the server stands, and asks the server for
+nothing before the first byte. So a connection that is opened and closed again shows how far the carrier itself gets:
+
+    Shadowsocks, and all without TLS   TCP        wrong credentials show only in what never comes back
+    Trojan, VLESS                      TLS        the same
+    VLESS with Reality                 TLS        a server that does not know our key or short id shows another site
+    Hysteria2                          QUIC, and the server's word about the password
 """
 
 from __future__ import annotations
@@ -11,6 +18,10 @@ import asyncio
 import ipaddress
 import json
 import os
+import re
+import socket
+import ssl
+from collections.abc import Mapping
 from typing import Any
 
 from vpntest.failures import Failure
@@ -20,19 +31,44 @@ from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import Process
 from vpntest.tunnel.carriers import Carrier
 from vpntest.tunnel.ladder import Fall, Rung
-from vpntest.tunnel.site import Site
+from vpntest.tunnel.site import HANDSHAKE_TIMEOUT, Site
 
 MTU = 1400
 """Bytes. sing-box's own default of 65535 would give every path the same look."""
 ADDRESSES = ("172.19.0.1/30", "fdfe:dcba:9876::1/126")
 """The TUN's own; they mean nothing outside of its namespace."""
 _START_TIMEOUT = 10.0
+_HANDSHAKE_TRIES = 2
+"""One that failed is made once more: not to judge by a lost packet, or by what was done to one connection alone."""
+_PAUSE = 0.3
+"""Seconds between the tries, and for the carrier's last words to arrive."""
+
+_LINES_KEPT = 100
+_REFUSED = re.compile(r"ERROR.* using outbound/\S+: (.+)")
+_WAY = re.compile(r"\b(?:dial|read|write) (?:tcp|udp)[46]? \S+ ")
+"""Our own address and the server's, which the record has already or need not have."""
+_SAID = (
+    (re.compile(r"authentication failed|reality verification failed"), Failure.AUTH_REJECTED),
+    (re.compile(r"x509: certificate is (?:not )?valid for|x509: cannot validate"), Failure.SSL_INVALID_HOSTNAME),
+    (re.compile(r"signed by unknown authority"), Failure.SSL_UNKNOWN_AUTHORITY),
+    (re.compile(r"x509: "), Failure.SSL_INVALID_CERTIFICATE),
+    (re.compile(r"connection reset by peer"), Failure.CONNECTION_RESET),
+    (re.compile(r"connection refused"), Failure.CONNECTION_REFUSED),
+    (re.compile(r"no route to host"), Failure.HOST_UNREACHABLE),
+    (re.compile(r"network is unreachable"), Failure.NETWORK_UNREACHABLE),
+    (re.compile(r"i/o timeout|deadline exceeded|no recent network activity|did not complete"), Failure.TIMEOUT),
+    (re.compile(r"\bEOF$"), Failure.EOF),
+    (re.compile(r"tls: |CRYPTO_ERROR"), Failure.SSL_FAILED_HANDSHAKE),
+)
+"""What sing-box says of a connection that it could not make, as 1.14.1 words it: the first that fits."""
 
 
-async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | None) -> Process:
-    """Climbs from `config` to `endpoint`; further is not seen before the first data. Raises Fall.
+async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | None, destination: str) -> Process:
+    """Climbs from `config` as far as it is seen before the first data. Raises Fall.
 
-    `roots` is PEM that is trusted beside the system's roots.
+    To `endpoint`; where a handshake shows, to `handshake`; with Hysteria2, whose server says what it thinks of our
+    password, to `auth`. `roots` is PEM that is trusted beside the system's roots; `destination` an address in the world
+    behind, to which a connection is opened inside, and nothing is sent.
     """
     assert carrier.program is not None
     step = site.climb.rung
@@ -46,12 +82,95 @@ async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | 
         addresses = site.reachable(addresses, server.port)
         address = addresses[0] if server.transport == "udp" else await site.connects(addresses, server.port)
         outbound |= {"server": address, "server_port": server.port, "tag": "proxy"}
-        document = _document(site, outbound, roots)
-        process = await _started(site, carrier.program, document)
+        said: list[str] = []
+        process = await _started(site, carrier.program, _document(site, outbound, roots), said)
+    if _shows_its_handshake(outbound):
+        rejection = ""
+        with step(Rung.HANDSHAKE):
+            try:
+                await _greeted(site, process, said, destination)
+            except Fall as fall:
+                rejection = await _rejection(site, outbound, fall, roots)
+                if not rejection:
+                    raise
+        if rejection or outbound["type"] == "hysteria2":
+            with step(Rung.AUTH):
+                if rejection:
+                    raise Fall(Failure.AUTH_REJECTED, rejection)
     return process
 
 
-async def _started(site: Site, program: str, document: dict[str, Any]) -> Process:
+def _shows_its_handshake(outbound: Mapping[str, Any]) -> bool:
+    """Whether a connection through it stands only once its server has answered in TLS or QUIC."""
+    transport = outbound.get("transport") or {}
+    # gRPC and HTTP/2 are dialled when there is something to send; so is WebSocket that sends its first bytes early.
+    at_once = transport.get("type") in (None, "ws", "httpupgrade") and not transport.get("max_early_data")
+    tls = outbound.get("tls") or {}
+    return bool(tls.get("enabled")) and at_once and not outbound.get("multiplex")
+
+
+async def _greeted(site: Site, process: Process, said: list[str], destination: str) -> None:
+    """Waits until the server has answered the carrier. Raises Fall, with what the carrier says about it."""
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET6 if ":" in destination else socket.AF_INET
+    fall = Fall(Failure.TIMEOUT)
+    for attempt in range(_HANDSHAKE_TRIES):
+        if attempt:
+            await asyncio.sleep(_PAUSE)
+        said.clear()
+        with site.netns.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT / _HANDSHAKE_TRIES):
+                    await loop.sock_connect(probe, (destination, 53))
+                return
+            except TimeoutError:
+                fall = Fall(Failure.TIMEOUT, "the server took the connection, and its handshake did not end")
+            except OSError:
+                # The stack refuses whatever the carrier could not do. Why is in the carrier's output, which may lag.
+                await asyncio.sleep(_PAUSE)
+                fall = _meant(site, said)
+        if not process.running():
+            raise Fall(Failure.CARRIER_EXITED, site.tail())
+        if fall.failure == Failure.AUTH_REJECTED:
+            break
+    raise fall
+
+
+def _meant(site: Site, said: list[str]) -> Fall:
+    reasons = [found[1] for line in said if (found := _REFUSED.search(line))]
+    for reason in reasons[-1:]:
+        failure = next((failure for pattern, failure in _SAID if pattern.search(reason)), None)
+        return Fall(failure or "unknown_failure: sing-box", site.redact(_WAY.sub("", reason)))
+    return Fall("unknown_failure: sing-box", site.tail())
+
+
+async def _rejection(site: Site, outbound: Mapping[str, Any], fall: Fall, roots: str | None) -> str:
+    """What shows that the server itself turned our credentials away; empty where nothing does."""
+    if fall.failure == Failure.AUTH_REJECTED:
+        return fall.detail
+    tls = outbound["tls"]
+    if not tls.get("reality", {}).get("enabled") or fall.failure != Failure.SSL_UNKNOWN_AUTHORITY:
+        return ""
+    # sing-box knows the system's roots here and not ours. A true certificate is the borrowed site's, which the server
+    # shows to strangers; one that nobody vouches for may be of somebody on the way.
+    loop = asyncio.get_running_loop()
+    context = ssl.create_default_context()
+    if roots:
+        context.load_verify_locations(cadata=roots)
+    address, port, name = outbound["server"], outbound["server_port"], tls.get("server_name")
+    with site.outside.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT / _HANDSHAKE_TRIES):
+                await loop.sock_connect(probe, (address, port))
+                _, writer = await asyncio.open_connection(sock=probe, ssl=context, server_hostname=name)
+                writer.transport.abort()
+        except OSError:
+            return ""
+    return "the server shows the certificate of the site that it borrows: it does not know this key or short id"
+
+
+async def _started(site: Site, program: str, document: dict[str, Any], said: list[str]) -> Process:
     # In memory and by descriptor: the config is never on the file system and never in an argument.
     config = os.memfd_create("config")
     try:
@@ -63,6 +182,7 @@ async def _started(site: Site, program: str, document: dict[str, Any]) -> Proces
             pass_fds=[site.netns.fileno()],
             # It finds no program there that could act on the host.
             env={"PATH": "/nonexistent"},
+            heard=lambda line: said.append(line) if len(said) < _LINES_KEPT else None,
         )
     finally:
         os.close(config)
