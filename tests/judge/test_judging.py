@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 from records import BOGON, FORGED, KIB, LINE_EXIT, REFUSED, RESET, TIMEOUT, TRUE, World, platform, without
+from records import seen as info
 
 from vpntest.judge.controls import Controls
 from vpntest.judge.judging import LINE, TABLES, LineSeen, judge, reason_of
@@ -47,6 +48,51 @@ def test_the_line() -> None:
     assert first(LINE, LineSeen(line(before=TIMEOUT), carried=True)).id == "line.alive"
     assert first(LINE, LineSeen(line(before=TIMEOUT, during=None), carried=False)).id == "line.alive"
     assert first(LINE, LineSeen(line(before=None, after=TIMEOUT), carried=False)).id == "line.alive"
+
+
+EXPIRED, STRANGER = "ssl_invalid_certificate", "ssl_unknown_authority"
+
+
+@pytest.mark.parametrize(
+    ("controls", "carried", "verified", "rule"),
+    [
+        ([EXPIRED, EXPIRED], False, False, "line.clock"),
+        # A tunnel that knows no dates carries all the same.
+        ([EXPIRED, EXPIRED], True, False, "line.clock"),
+        ([EXPIRED, EXPIRED], True, True, "line.alive"),
+        ([EXPIRED, EXPIRED, TIMEOUT], False, False, "line.dead"),
+        ([EXPIRED], False, False, "line.dead"),
+        ([STRANGER, STRANGER], False, False, "line.portal"),
+        ([STRANGER, "ssl_invalid_hostname", "redirected"], False, False, "line.portal"),
+        # Somebody who opens all TLS and lets tunnels pass is a censor, and no portal.
+        ([STRANGER, STRANGER], True, False, "line.alive"),
+        ([STRANGER, TIMEOUT], False, False, "line.dead"),
+        ([STRANGER, None], False, True, "line.alive"),
+    ],
+)
+def test_why_a_line_is_dead(controls: list[str | None], carried: bool, verified: bool, rule: str) -> None:
+    world = World()
+    for number, failure in enumerate(controls):
+        if failure == "redirected":
+            url = "http://control.example/"
+            world.control("outside", "before", code=302, url=url)
+            world.observations = [
+                one for one in world.observations if (one.endpoint, one.operation) != (url, "tls_handshake")
+            ]
+        else:
+            world.control("outside", "before", failure, url=f"https://control{number}.example/")
+    seen = LineSeen(read(world.record()).controls["outside"], carried, verified)
+    assert first(LINE, seen).id == rule
+
+
+def test_a_wrong_clock_is_told_and_nothing_is_judged() -> None:
+    world = World()
+    for number in range(3):
+        world.control("outside", "before", EXPIRED, url=f"https://control{number}.example/")
+    world.tunnel("a", carry=False)
+    judgement = judge(world.record())
+    assert (judgement.line_rule, len(judgement.local_outage or ()), judgement.cells) == ("line.clock", 3, ())
+    assert "clock" in reason_of("line.clock")
 
 
 def line(**phases: str | None) -> Controls:
@@ -140,13 +186,27 @@ def breaks() -> World:
 
 
 def one_miss() -> World:
+    """What flips is tried ten times."""
     world = two_exits(World())
-    world.reach("outside", "bird", times=2, fails=f"tls_handshake:{RESET}", neutral=True)
+    world.reach("outside", "bird", times=9, fails=f"tls_handshake:{RESET}", neutral=True)
     world.reach("outside", "bird", times=1)
     world.reach("a", "bird", times=1, fails=f"connect:{TIMEOUT}")
-    world.reach("a", "bird", times=2)
+    world.reach("a", "bird", times=9)
     world.reach("b", "bird")
     return world
+
+
+def flips(of: int) -> Callable[[], World]:
+    """One of so many tries fails through `a`, where the platform is blocked outside and fine through `b`."""
+
+    def build() -> World:
+        world = censored(fails=f"tls_handshake:{RESET}", neutral=True)()
+        world.observations = [one for one in world.observations if (one.vantage, one.probe) != ("a", "reach")]
+        world.reach("a", "bird", times=1, fails=f"connect:{TIMEOUT}")
+        world.reach("a", "bird", times=of - 1)
+        return world
+
+    return build
 
 
 def flaky() -> World:
@@ -224,15 +284,15 @@ def no_controls() -> World:
 
 
 SPEEDY = platform("bird", speed="https://bird.example/64k")
-FAST, CRAWL = (30_000.0, 31_000.0, 32_000.0), (140.0, 135.0, 150.0)
+FAST, CRAWL = (30_000.0, 31_000.0, 32_000.0, 30_500.0, 31_500.0), (140.0, 135.0, 150.0, 138.0, 145.0)
 
 
 def throttled(**inside: Any) -> Callable[[], World]:
     def build() -> World:
         world = two_exits(World(SPEEDY))
         everywhere(world)
-        world.speed("outside", "bird", target=CRAWL, neutral=FAST, control=FAST)
-        world.speed("a", "bird", **({"target": FAST, "neutral": FAST} | inside))
+        world.twice("outside", "bird", target=CRAWL, neutral=FAST, control=FAST)
+        world.twice("a", "bird", **({"target": FAST, "neutral": FAST} | inside))
         return world
 
     return build
@@ -242,7 +302,7 @@ def slow_line() -> World:
     world = two_exits(World(SPEEDY))
     everywhere(world)
     for vantage in ("outside", "a", "b"):
-        world.speed(vantage, "bird", target=CRAWL, neutral=CRAWL, control=CRAWL)
+        world.twice(vantage, "bird", target=CRAWL, neutral=CRAWL, control=CRAWL)
     return world
 
 
@@ -443,8 +503,8 @@ def slow_tunnel() -> World:
     """All is slow through `a`, though not so slow that the tunnel as such counts as throttled."""
     world = two_exits(World(SPEEDY))
     everywhere(world)
-    world.speed("outside", "bird", target=CRAWL, neutral=FAST, control=FAST)
-    world.speed("a", "bird", target=CRAWL, neutral=CRAWL, control=(500.0, 510.0, 520.0))
+    world.twice("outside", "bird", target=CRAWL, neutral=FAST, control=FAST)
+    world.twice("a", "bird", target=CRAWL, neutral=CRAWL, control=(500.0, 510.0, 520.0))
     world.speed("b", "bird", target=FAST, neutral=FAST)
     return world
 
@@ -491,6 +551,138 @@ def silent_by_name(**inside: Any) -> Callable[[], World]:
         return world
 
     return build
+
+
+def forged_everywhere() -> World:
+    """Somebody on the way answers for the name, and the exits cannot reach the platform either."""
+    world = two_exits(World())
+    world.names("outside", "bird.example", nobody=[FORGED])
+    everywhere(world, fails=f"connect:{TIMEOUT}", answers=[FORGED])
+    return world
+
+
+def nxdomain_hijack() -> World:
+    world = two_exits(World())
+    world.names("outside", "bird.example", nobody=None, label=[FORGED])
+    world.reach("outside", "bird", fails=CERT, answers=[FORGED], alternate=True)
+    world.reach("a", "bird")
+    world.reach("b", "bird")
+    return world
+
+
+def late_truth() -> World:
+    """Both resolvers' first answers are one forged address; what came later serves the platform."""
+    world = two_exits(World())
+    lied: dict[str, Any] = {"answers": [FORGED], "public": [FORGED], "late": ((TRUE,),), "alternate": True}
+    for _ in range(3):
+        world.reach("outside", "bird", times=1, fails=f"connect:{TIMEOUT}", **lied)
+    world.reach("a", "bird")
+    world.reach("b", "bird")
+    return world
+
+
+def frozen_pages(trickle: bool | None = False) -> Callable[[], World]:
+    def build() -> World:
+        world = two_exits(World())
+        if trickle is not None:
+            world.trickle("outside", "bird", answered=trickle)
+        passed = (9 * KIB, 26) if trickle is not None else (14 * KIB, 26)
+        world.reach("outside", "bird", fails=f"http_round_trip:{TIMEOUT}", neutral=False, passed=passed)
+        world.reach("a", "bird")
+        world.reach("b", "bird")
+        return world
+
+    return build
+
+
+def frozen_transfers() -> World:
+    world = two_exits(World(SPEEDY))
+    everywhere(world)
+    for vantage in ("a", "b"):
+        world.speed(vantage, "bird", target=FAST, neutral=FAST)
+    world.speed("outside", "bird", target=(), control=FAST)
+    for attempt in range(1, 6):
+        more: dict[str, Any] = {"role": "target", "platform": "bird", "attempt": attempt, "tcp": info(16 * KIB, 30)}
+        world.transfer("outside", "speed", 0, 3.0, TIMEOUT, **more)
+    world.trickle("outside", "bird", answered=True)
+    return world
+
+
+def whitelist() -> World:
+    """SYNs pass and data does not, but for the domestic control and one tunnel's server."""
+    world = World(CHAT)
+    for phase in ("before", "after"):
+        world.control("outside", phase, TIMEOUT, url="https://control.example/")
+        world.control("outside", phase, url="https://home.example/")
+    world.addresses("outside", exit=LINE_EXIT, resolver=None)
+    world.tunnel("a", proxy=True)
+    world.tunnel("b")
+    for vantage in ("outside", "a", "b"):
+        silent: dict[str, Any] = {"fails": f"tls_handshake:{TIMEOUT}", "neutral": False} if vantage == "outside" else {}
+        world.reach(vantage, "bird", service="web", endpoint="https://bird.example/", **silent)
+        for url in DCS:
+            world.reach(vantage, "bird", service="chat", endpoint=url)
+    return world
+
+
+def our_shape() -> World:
+    world = two_exits(World())
+    world.reach("outside", "bird", times=1, fails=f"tls_handshake:{TIMEOUT}", neutral=False, browser="ok")
+    world.reach("outside", "bird", times=2, fails=f"tls_handshake:{TIMEOUT}", neutral=False)
+    world.reach("a", "bird")
+    world.reach("b", "bird")
+    return world
+
+
+def browsers(outside: str) -> Callable[[], World]:
+    def build() -> World:
+        world = two_exits(World())
+        world.reach("outside", "bird", browser=outside)
+        world.reach("a", "bird", browser="ok")
+        world.reach("b", "bird", browser="ok")
+        return world
+
+    return build
+
+
+WITH_QUIC = Platform(
+    "bird",
+    "Bird",
+    (
+        Service("web", (Endpoint("https://bird.example/"),)),
+        Service("quic", (Endpoint("quic://bird.example/"),), required=False),
+        Service("calls", (Endpoint("stun://bird.example:3478"),), required=False),
+    ),
+)
+
+
+def quic_by_name() -> World:
+    world = two_exits(World(WITH_QUIC))
+    everywhere(world)
+    for vantage in ("outside", "a", "b"):
+        cut: dict[str, Any] = {"fails": f"quic_handshake:{TIMEOUT}", "neutral": True} if vantage == "outside" else {}
+        mute: dict[str, Any] = {"fails": f"stun_binding:{TIMEOUT}"} if vantage == "a" else {}
+        world.reach(vantage, "bird", service="quic", endpoint="quic://bird.example/", **cut)
+        world.reach(vantage, "bird", service="calls", endpoint="stun://bird.example:3478", **mute)
+    return world
+
+
+def throttled_once() -> World:
+    world = two_exits(World(SPEEDY))
+    everywhere(world)
+    world.speed("outside", "bird", target=CRAWL, neutral=FAST, control=FAST)
+    world.speed("outside", "bird", target=FAST, neutral=FAST, phase="confirm")
+    return world
+
+
+def throttled_name() -> World:
+    """Known by a name that is shown to the control's server."""
+    world = two_exits(World(platform("bird", throttled_name="media.bird.example")))
+    everywhere(world)
+    where = {"endpoint": "tls://media.bird.example"}
+    world.twice("outside", "bird", target=CRAWL, neutral=FAST, control=FAST, **where)
+    world.speed("a", "bird", target=FAST, neutral=FAST, **where)
+    return world
 
 
 CERT = "tls_handshake:ssl_unknown_authority"
@@ -550,6 +742,23 @@ SCENARIOS: list[tuple[str, Callable[[], World], str, str]] = [
     ("works outside, not through one tunnel", breaks, "ok", "breaks open"),
     ("a miss on either side", one_miss, BY_NAME, "c c"),
     ("half and half", flaky, "insufficient", "? ?"),
+    ("one of three fails inside", flips(3), BY_NAME, "? c"),
+    ("one of nine fails inside", flips(9), BY_NAME, "? c"),
+    ("one of ten fails inside", flips(10), BY_NAME, "c c"),
+    ("names forged for all vantages", forged_everywhere, "blocked dns.injection", "? ?"),
+    ("a resolver that gives an address for every name", nxdomain_hijack, "blocked dns.nxdomain", "c c"),
+    ("a late answer tells the truth", late_truth, "blocked dns.injection", "c c"),
+    ("pages freeze after 25 packets", frozen_pages(), "blocked freeze.packets", "c c"),
+    ("pages freeze, and nobody knows by what", frozen_pages(trickle=None), "blocked freeze", "c c"),
+    ("pages pass and transfers freeze", frozen_transfers, "blocked freeze.bytes", "c c"),
+    ("only what is on the list passes data", whitelist, "blocked tls.timeout", "? c"),
+    ("our own shape is cut", our_shape, "insufficient", "? ?"),
+    ("browsers are cut", browsers(TIMEOUT), "blocked tls.timeout.hello", "c c"),
+    ("browsers are cut by the server", same_everywhere(browser=TIMEOUT), "insufficient", "? ?"),
+    ("browsers pass", browsers("ok"), "ok", "open open"),
+    ("QUIC is cut by name, and optional", quic_by_name, "ok", "open open"),
+    ("slow once and not again", throttled_once, "ok", "open open"),
+    ("throttled by a name shown to the control", throttled_name, SLOWED, "c ?"),
     ("one tunnel alone cannot tell down from blocked", single_tunnel_all_fails, "insufficient", "?"),
     ("two tunnels with one exit cannot either", one_exit_for_two_tunnels, "insufficient", "? ?"),
     ("nor can exits that nobody knows", exits_unknown, "insufficient", "? ?"),
@@ -650,7 +859,7 @@ def test_a_dead_line_is_not_a_censored_one() -> None:
     failed = tuple(one.id for one in world.observations if one.failure)
     world.tunnel("a", until="handshake", failure=TIMEOUT)
     world.reach("outside", "bird", fails=f"connect:{TIMEOUT}")
-    assert judge(world.record()) == Judgement((), (), (), local_outage=failed)
+    assert judge(world.record()) == Judgement((), (), (), local_outage=failed, line_rule="line.dead")
 
 
 def test_one_control_that_answers_keeps_the_line_alive() -> None:
@@ -745,8 +954,8 @@ def test_partial_is_said_of_the_platform_and_named_by_service() -> None:
 
 def test_the_number_of_agreeing_tries_is_shown() -> None:
     judgement = judge(one_miss().record())
-    assert judgement.outside[0].attempts == (2, 3)
-    assert [cell.inside.attempts for cell in judgement.cells if cell.inside] == [(2, 3), (3, 3)]
+    assert judgement.outside[0].attempts == (9, 10)
+    assert [cell.inside.attempts for cell in judgement.cells if cell.inside] == [(9, 10), (3, 3)]
 
 
 def test_verdicts_stand_in_the_records_order() -> None:

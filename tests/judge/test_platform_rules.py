@@ -19,7 +19,6 @@ from vpntest.judge.platform_rules import (
     SPEED,
     PlatformSeen,
     Speed,
-    SpeedFinding,
     SpeedSeen,
     chance_of,
     judge_speed,
@@ -62,49 +61,72 @@ def test_three_against_three_need_complete_separation() -> None:
 
 # ── SPEED ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-FAST = (40_000.0, 38_000.0, 42_000.0)
-CRAWL = (140.0, 135.0, 150.0)
+FAST = (40_000.0, 38_000.0, 42_000.0, 41_000.0, 39_000.0)
+CRAWL = (140.0, 135.0, 150.0, 138.0, 145.0)
+NEVER: dict[str, Any] = {}
 
 
 def speed(
-    target: Sequence[float], neutral: Sequence[float] = (), control: Sequence[float] = (), **more: Any
+    target: Sequence[float],
+    neutral: Sequence[float] = (),
+    control: Sequence[float] = (),
+    again: dict[str, Any] | None = None,
+    **more: Any,
 ) -> SpeedSeen:
+    """Two rounds, alike but for what `again` says; with NEVER there is no second one."""
     world = World()
     world.speed("outside", "bird", target=target, neutral=neutral, control=control, **more)
+    if again is not NEVER:
+        second = {"target": target, "neutral": neutral, **more, **(again or {})}
+        world.speed("outside", "bird", phase="confirm", **second)
     return SpeedSeen(read(world.record()).speed["outside", "bird"])
 
 
-def silent(world: World, size: int, role: str, failure: str | None = TIMEOUT) -> None:
+def silent(world: World, size: int, role: str, failure: str | None = TIMEOUT, segments: int | None = None) -> None:
     """One transfer that ends in silence after these bytes."""
-    info = TcpInfo(size, 1, 0, 0, 1.0, since_last_data_ms=3000)
+    info = TcpInfo(size, 1, 0, 0, 1.0, since_last_data_ms=3000, segments_received=segments, segments_sent=segments)
     world.transfer("outside", "speed", size, 0.1, failure, role=role, platform="bird", tcp=info)
     one = world.observations[-1]
     details = structs.replace(one.details, samples=((0.0, size), (3.0, size)) if size else ())
     world.observations[-1] = structs.replace(one, details=details, t=one.t0 + 3.0)
 
 
-def stopped(*sizes: int, whole: int = 3) -> SpeedSeen:
-    """Transfers that end in silence after these bytes, beside others that are whole."""
+def stopped(
+    *sizes: int, whole: int = 3, trickle: bool | None = None, segments: int | None = None, borrowed: bool = False
+) -> SpeedSeen:
+    """Transfers that end in silence after these bytes, beside others that are whole, and a trickle, answered or not."""
     world = World()
     for size in sizes:
-        silent(world, size, "target")
+        silent(world, size, "target", segments=segments)
+    if borrowed:
+        world.observations = [structs.replace(one, endpoint="tls://bird.example") for one in world.observations]
     for _ in range(whole):
         world.transfer("outside", "speed", 64 * KIB, 0.1, role="neutral", platform="bird")
+    if trickle is not None:
+        world.trickle("outside", "bird", answered=trickle)
     return SpeedSeen(read(world.record()).speed["outside", "bird"])
 
 
+K15 = (15 * KIB,) * 3
+
 SPEED_CASES = {
+    "speed.freeze.packets": (
+        stopped(*(9 * KIB,) * 3, trickle=False, segments=13),
+        stopped(*(9 * KIB,) * 3, trickle=True, segments=13),
+    ),
+    "speed.freeze.bytes": (stopped(*K15, trickle=True), stopped(*K15, trickle=False, whole=0)),
     "speed.freeze": (stopped(15 * KIB, 15 * KIB, 14 * KIB), stopped(15 * KIB, 15 * KIB, 14 * KIB, whole=0)),
     "speed.silent": (stopped(15 * KIB, 11 * KIB, 15 * KIB), stopped(15 * KIB, 12 * KIB, 15 * KIB)),
     "speed.unknown": (speed(CRAWL[:2], FAST[:2]), speed(CRAWL, FAST)),
-    "speed.throttle.sni": (speed(CRAWL, FAST), speed(CRAWL, (*FAST[:2], 145.0))),
+    "speed.throttle.sni": (speed(CRAWL, FAST), speed(CRAWL, FAST, again={"target": FAST})),
     "speed.fair": (speed((450.0, 500.0, 600.0), control=FAST), speed((350.0, 300.0, 390.0), control=FAST)),
-    "speed.slow-line": (speed(CRAWL, CRAWL, (1350.0,) * 3), speed(CRAWL, CRAWL, (1410.0,) * 3)),
-    "speed.throttle.ip": (speed(CRAWL, CRAWL, FAST), speed(CRAWL, CRAWL, FAST[:2])),
+    "speed.slow-line": (speed(CRAWL, CRAWL, (1350.0,) * 3), speed(CRAWL, CRAWL, (1460.0,) * 3)),
+    "speed.throttle.ip": (speed(CRAWL, CRAWL, FAST), speed(CRAWL, CRAWL, FAST, again={"neutral": FAST})),
     "speed.throttle": (
         speed(CRAWL, FAST, FAST, neutral_size=150),
         speed(CRAWL, FAST, CRAWL, neutral_size=150),
     ),
+    "speed.unconfirmed": (speed(CRAWL, FAST, again=NEVER), speed(CRAWL, CRAWL, again=NEVER)),
     "speed.unclear": (speed(CRAWL, CRAWL), speed(CRAWL, CRAWL, CRAWL)),
 }
 
@@ -113,40 +135,86 @@ def test_speed() -> None:
     check_table(SPEED, SPEED_CASES)
 
 
+@pytest.mark.parametrize(
+    "again",
+    [
+        NEVER,
+        {"target": FAST},
+        {"neutral": CRAWL},
+        {"target": CRAWL[:4]},
+        {"neutral": FAST[:4]},
+        {"target": (), "neutral": ()},
+    ],
+)
+def test_what_no_second_round_of_five_pairs_shows_again_is_no_throttling(again: dict[str, Any]) -> None:
+    assert judge_speed(speed(CRAWL, FAST, again=again).samples).rule == "speed.unconfirmed"
+
+
+def test_three_pairs_of_an_older_record_are_no_throttling() -> None:
+    assert judge_speed(speed(CRAWL[:3], FAST[:3]).samples).rule == "speed.unconfirmed"
+    assert judge_speed(speed(CRAWL[:3], FAST[:3], again={"target": CRAWL, "neutral": FAST}).samples).speed is (
+        Speed.UNKNOWN
+    )
+
+
+def test_rounds_that_differ_in_what_they_blame_agree_that_it_is_throttled() -> None:
+    """One name taints the address for all (net4people/bbs#155), and the first round may end before it does."""
+    seen = judge_speed(speed(CRAWL, FAST, FAST, again={"neutral": CRAWL}).samples)
+    assert (seen.speed, seen.mechanism) == (Speed.THROTTLED, "throttle")
+
+
+def test_a_name_shown_to_the_controls_server_tells_of_the_name_alone() -> None:
+    borrowed = {"endpoint": "tls://media.bird.example"}
+    assert judge_speed(speed(CRAWL, FAST, FAST, **borrowed).samples).mechanism == "throttle.sni"
+    assert judge_speed(speed(CRAWL, CRAWL, FAST, **borrowed).samples).speed is Speed.UNKNOWN
+    assert judge_speed(stopped(*K15, borrowed=True).samples).rule == "speed.silent"
+
+
+def test_the_rate_that_a_policer_holds_is_told() -> None:
+    seen = judge_speed(speed(CRAWL, FAST).samples)
+    assert seen.detail == "policed at about 140 kbit/s"
+    uneven = (60.0, 300.0, 120.0, 200.0, 80.0)
+    seen = judge_speed(speed(uneven, FAST).samples)
+    assert (seen.mechanism, seen.detail) == ("throttle.sni", None)
+    assert judge_speed(speed(FAST, FAST).samples).detail is None
+
+
 def test_one_slow_sample_among_fast_ones_is_no_throttling() -> None:
-    assert judge_speed(speed((140.0, *FAST[:2]), FAST).samples)[0].speed is Speed.FAIR
+    assert judge_speed(speed((140.0, *FAST[:2]), FAST).samples).speed is Speed.FAIR
 
 
 def test_five_pairs_bear_one_outlier() -> None:
     slow = (140.0, 130.0, 150.0, 145.0, 8000.0)
-    assert judge_speed(speed(slow, (*FAST, 41_000.0, 39_000.0)).samples)[0].mechanism == "throttle.sni"
+    assert judge_speed(speed(slow, FAST).samples).mechanism == "throttle.sni"
 
 
 def test_a_slow_line_is_not_throttling_even_with_a_faster_neutral() -> None:
     """Twice as fast is what a queue does; four times is what a policer does."""
-    slow = speed((100.0, 110.0, 120.0), (220.0, 230.0, 240.0), (230.0, 220.0, 240.0))
-    assert judge_speed(slow.samples)[1] == "speed.slow-line"
+    slow = speed((100.0, 110.0, 120.0, 105.0, 115.0), (220.0, 230.0, 240.0, 225.0, 235.0), (230.0, 220.0, 240.0))
+    assert judge_speed(slow.samples).rule == "speed.slow-line"
 
 
 @pytest.mark.parametrize("sizes", [(0, 0), (0, 0, 0), (5 * KIB,) * 3, (15 * KIB, 15 * KIB), (15 * KIB, 15 * KIB, 0)])
 def test_what_stops_too_early_or_too_seldom_is_no_freeze(sizes: tuple[int, ...]) -> None:
-    assert judge_speed(stopped(*sizes).samples)[:2] == (SpeedFinding(Speed.UNKNOWN), "speed.silent")
+    seen = judge_speed(stopped(*sizes).samples)
+    assert (seen.speed, seen.mechanism, seen.rule) == (Speed.UNKNOWN, None, "speed.silent")
 
 
 def test_a_freeze_names_all_that_it_stands_on() -> None:
-    finding, rule, witnesses = judge_speed(stopped(15 * KIB, 15 * KIB, 15 * KIB).samples)
-    assert (finding.speed, finding.mechanism, rule) == (Speed.FROZEN, "freeze", "speed.freeze")
-    assert len(witnesses) == 6
+    seen = judge_speed(stopped(15 * KIB, 15 * KIB, 15 * KIB).samples)
+    assert (seen.speed, seen.mechanism, seen.rule) == (Speed.FROZEN, "freeze", "speed.freeze")
+    assert len(seen.witnesses) == 6
+    assert len(judge_speed(stopped(*K15, trickle=True).samples).witnesses) == 7
 
 
 def test_bytes_that_nobody_counted_are_no_freeze() -> None:
     seen = stopped(15 * KIB, 15 * KIB, 15 * KIB)
     blind = tuple(Sample(structs.replace(one.observation, tcp=None), one.details) for one in seen.samples.asked)
-    assert judge_speed(replace(seen.samples, asked=blind, target=blind))[0].speed is Speed.UNKNOWN
+    assert judge_speed(replace(seen.samples, asked=blind, target=blind)).speed is Speed.UNKNOWN
 
 
 def test_one_stopped_transfer_is_no_freeze() -> None:
-    assert judge_speed(stopped(15 * KIB).samples)[0].speed is Speed.UNKNOWN
+    assert judge_speed(stopped(15 * KIB).samples).speed is Speed.UNKNOWN
 
 
 def test_silent_controls_are_no_yardstick() -> None:
@@ -157,24 +225,24 @@ def test_silent_controls_are_no_yardstick() -> None:
         silent(world, 20 * KIB, "control", failure=None)
     samples = read(world.record()).speed["outside", "bird"]
     assert samples.control == ()
-    assert judge_speed(samples)[1] == "speed.unclear"
+    assert judge_speed(samples).rule == "speed.unclear"
     world.speed("outside", "bird", target=(), control=(9000.0,))
     assert len(read(world.record()).speed["outside", "bird"].control) == 1
 
 
 def test_other_servers_must_be_ten_times_faster_and_the_same_server_four_times() -> None:
     five = tuple(5 * rate for rate in CRAWL)
-    assert judge_speed(speed(CRAWL, five).samples)[0].mechanism == "throttle.sni"
-    assert judge_speed(speed(CRAWL, (), five).samples)[0].speed is Speed.UNKNOWN
-    assert judge_speed(speed(CRAWL, CRAWL, five).samples)[0].speed is Speed.UNKNOWN
+    assert judge_speed(speed(CRAWL, five).samples).mechanism == "throttle.sni"
+    assert judge_speed(speed(CRAWL, (), five).samples).speed is Speed.UNKNOWN
+    assert judge_speed(speed(CRAWL, CRAWL, five).samples).speed is Speed.UNKNOWN
 
 
 def test_on_a_slow_line_speed_is_unknown() -> None:
-    assert judge_speed(speed(CRAWL, CRAWL, CRAWL).samples)[0].speed is Speed.UNKNOWN
+    assert judge_speed(speed(CRAWL, CRAWL, CRAWL).samples).speed is Speed.UNKNOWN
 
 
 def test_without_samples_speed_is_unknown() -> None:
-    assert judge_speed(SpeedSamples())[0].speed is Speed.UNKNOWN
+    assert judge_speed(SpeedSamples()).speed is Speed.UNKNOWN
 
 
 # ── PLATFORM ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from records import BOGON, FORGED, REFUSED, RESET, TIMEOUT
-from tables import HTTP, TCP, attempt, bird, check_table
+from records import BOGON, FORGED, KIB, REFUSED, RESET, TIMEOUT, TRUE, World
+from records import seen as info
+from tables import HTTP, QUIC, STUN, TCP, attempt, bird, check_table
 
 from vpntest.judge.rule import first
 from vpntest.judge.service_rules import (
     ENDPOINT,
     FAILURES,
+    FLAKY,
     SERVICE,
     UNPROVEN,
     EndpointSeen,
@@ -50,7 +53,49 @@ def at_http(failure: str, **more: Any) -> Failing:
     return failing(fails=f"http_round_trip:{failure}", **more)
 
 
+def hijacked(**reach: Any) -> Failing:
+    """At a resolver that gives FORGED for a name that does not exist."""
+    return failing(before=lambda world: world.names("outside", "bird.example", nobody=None, label=[FORGED]), **reach)
+
+
+def forged(nobody: Any = (FORGED,), other: bool = False, **reach: Any) -> Failing:
+    """Where nobody answers for the platform's name, or for all."""
+    return failing(
+        before=lambda world: world.names("outside", "bird.example", nobody=nobody, other=other),
+        **{"fails": f"connect:{TIMEOUT}", **reach},
+    )
+
+
+def frozen(mechanism: str | None, passed: tuple[int, int] = (5000, 26), **more: Any) -> Failing:
+    fails = f"http_round_trip:{TIMEOUT}"
+    return replace(failing(fails=fails, neutral=False, passed=passed, **more), freeze=mechanism)
+
+
+def at_quic(failure: str, **more: Any) -> Failing:
+    return failing(of=bird(QUIC), fails=f"quic_handshake:{failure}", **more)
+
+
+def at_stun(failure: str, **more: Any) -> Failing:
+    return failing(of=bird(STUN), fails=f"stun_binding:{failure}", **more)
+
+
 FAILURE_CASES = {
+    "failure.dns.nxdomain.hijack": (
+        hijacked(fails=f"tls_handshake:{UNKNOWN_CA}", answers=[FORGED]),
+        hijacked(fails=f"tls_handshake:{UNKNOWN_CA}", answers=[TRUE]),
+    ),
+    "failure.dns.injection.nobody": (forged(), forged(other=True)),
+    "failure.freeze.packets": (frozen("freeze.packets"), frozen("freeze")),
+    "failure.freeze.bytes": (frozen("freeze.bytes"), frozen(None)),
+    "failure.freeze": (frozen("freeze"), frozen("freeze", passed=(1, 26))),
+    "failure.quic.timeout.sni": (at_quic(TIMEOUT, neutral=True), at_quic(TIMEOUT, neutral=False)),
+    "failure.quic.timeout": (at_quic(TIMEOUT), at_quic("eof_error")),
+    "failure.quic.refused": (at_quic(REFUSED), at_tcp(REFUSED)),
+    "failure.quic.reset": (at_quic("eof_error"), at_quic("ssl_failed_handshake")),
+    "failure.quic": (at_quic("ssl_failed_handshake"), at_quic(TIMEOUT)),
+    "failure.stun.timeout": (at_stun(TIMEOUT), at_stun(TIMEOUT, proxy=True)),
+    "failure.stun.refused": (at_stun(REFUSED), at_stun(TIMEOUT)),
+    "failure.stun": (at_stun("unknown_failure: odd"), at_stun(REFUSED)),
     "failure.dns.bogon": (
         at_tcp(TIMEOUT, answers=[BOGON], alternate=True),
         at_tcp(TIMEOUT, answers=[BOGON], alternate=False),
@@ -75,7 +120,7 @@ FAILURE_CASES = {
     "failure.unreachable": (at_tcp("host_unreachable"), at_tcp(TIMEOUT)),
     "failure.tls.mitm": (at_tls(UNKNOWN_CA, elsewhere=True), at_tls(UNKNOWN_CA)),
     "failure.tls.certificate": (at_tls("ssl_invalid_certificate"), at_tls("ssl_failed_handshake")),
-    "failure.unanswered": (at_tls("eof_error", proxy=True), at_tls("eof_error", proxy=True, neutral=True)),
+    "failure.unanswered": (at_quic(TIMEOUT, proxy=True), at_tls("eof_error", proxy=True, neutral=True)),
     "failure.tcp.timeout": (at_tcp(TIMEOUT), at_tcp(RESET)),
     "failure.tcp.reset": (at_tcp(RESET), at_tls(RESET)),
     "failure.tcp.refused": (at_tcp(REFUSED), at_tcp(RESET)),
@@ -140,6 +185,11 @@ UNSURE = attempt(of=bird(TCP), proxy=True)
 VOID = attempt(fails="connect:network_down")
 ALONE = attempt(fails=f"tls_handshake:{RESET}", neutral=True, controls=None)
 WHILE_DEAD = attempt(fails=f"tls_handshake:{RESET}", neutral=True, controls=(None, TIMEOUT))
+HELLO = attempt(browser=TIMEOUT)
+WELL = attempt(browser="ok")
+SHAPE = attempt(fails=f"tls_handshake:{TIMEOUT}", neutral=False, browser="ok")
+ALL_CUT = attempt(fails=f"tls_handshake:{TIMEOUT}", neutral=False, browser=TIMEOUT)
+LIED = forged().attempt
 QUIET = attempt(fails=f"tls_handshake:{TIMEOUT}", neutral=True)
 
 
@@ -153,8 +203,16 @@ ALIKE: dict[str, Any] = {"alike": ("o9",)}
 
 ENDPOINT_CASES = {
     "endpoint.insufficient.unmeasured": (seen(VOID, VOID, VOID), seen(VOID, VOID, OK)),
-    "endpoint.ok": (seen(OK, OK, FAIL), seen(OK, FAIL, FAIL)),
-    "endpoint.refused": (seen(REFUSAL, REFUSAL, FAIL), seen(REFUSAL, FAULT, FAULT)),
+    FLAKY: (seen(OK, OK, FAIL), seen(*[OK] * 9, FAIL)),
+    "endpoint.blocked.hello": (
+        seen(HELLO, HELLO, OK, browser_elsewhere=("o9",)),
+        seen(HELLO, OK, OK, browser_elsewhere=("o9",)),
+    ),
+    "endpoint.insufficient.hello": (seen(HELLO, HELLO, OK), seen(HELLO, WELL, WELL)),
+    "endpoint.insufficient.shape": (seen(SHAPE, FAIL, FAIL), seen(SHAPE, ALL_CUT, ALL_CUT)),
+    "endpoint.blocked.forged": (seen(LIED, LIED, FAIL), seen(LIED, FAIL, FAIL)),
+    "endpoint.ok": (seen(OK, OK), seen(OK, FAIL, FAIL)),
+    "endpoint.refused": (seen(REFUSAL, REFUSAL, FAULT), seen(REFUSAL, FAULT, FAULT)),
     "endpoint.insufficient.control": (
         seen(WHILE_DEAD, WHILE_DEAD, NAMED, **ELSEWHERE),
         seen(WHILE_DEAD, NAMED, NAMED, **ELSEWHERE),
@@ -170,7 +228,7 @@ ENDPOINT_CASES = {
     "endpoint.insufficient.server-error": (seen(FAULT, FAULT, OK), seen(FAULT, FAULT, FAIL, **DOWN)),
     "endpoint.insufficient.unproven": (seen(UNSURE, UNSURE, FAIL), seen(UNSURE, FAIL, FAIL)),
     "endpoint.insufficient.no-witness": (seen(FAIL, FAIL, FAIL), seen(FAIL, FAIL, FAIL, **ELSEWHERE)),
-    "endpoint.insufficient.mixed": (seen(OK, FAIL, REFUSAL), seen(OK, OK, REFUSAL)),
+    "endpoint.insufficient.mixed": (seen(OK, FAULT, REFUSAL), seen(OK, OK, REFUSAL)),
 }
 
 
@@ -190,9 +248,114 @@ def test_what_was_planned_and_not_measured_counts_against() -> None:
 
 
 def test_a_verdict_tells_how_many_tries_agree() -> None:
-    verdict = judge_endpoint(seen(NAMED, NAMED, OK))
-    assert (verdict.state, verdict.attempts) == (State.BLOCKED, (2, 3))
+    verdict = judge_endpoint(seen(NAMED, NAMED, VOID))
+    assert (verdict.state, verdict.attempts) == (State.BLOCKED, (2, 2))
+    verdict = judge_endpoint(seen(*[NAMED] * 9, OK))
+    assert (verdict.state, verdict.attempts) == (State.BLOCKED, (9, 10))
     assert set(verdict.witnesses) == set(NAMED.witnesses)
+
+
+@pytest.mark.parametrize(
+    ("answered", "failed", "state"),
+    [
+        (10, 0, State.OK),
+        (9, 1, State.OK),
+        (8, 2, State.INSUFFICIENT),
+        (5, 5, State.INSUFFICIENT),
+        (2, 8, State.INSUFFICIENT),
+        (1, 9, State.BLOCKED),
+        (0, 10, State.BLOCKED),
+        (8, 1, State.INSUFFICIENT),
+        (2, 1, State.INSUFFICIENT),
+        (1, 2, State.INSUFFICIENT),
+        (0, 3, State.BLOCKED),
+    ],
+)
+def test_what_flips_is_neither_ok_nor_blocked(answered: int, failed: int, state: State) -> None:
+    verdict = judge_endpoint(seen(*[OK] * answered, *[NAMED] * failed))
+    assert verdict.state is state
+    if state is State.INSUFFICIENT:
+        assert (verdict.rule, verdict.attempts) == (FLAKY, (answered, answered + failed))
+
+
+# ── browsers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("failure", "mechanism"),
+    [(TIMEOUT, "tls.timeout.hello"), (RESET, "tls.reset.hello"), ("eof_error", "tls.closed.hello")],
+)
+def test_what_cuts_browsers_alone_is_a_block(failure: str, mechanism: str) -> None:
+    cut = attempt(browser=failure)
+    verdict = judge_endpoint(seen(cut, cut, cut, OK, browser_elsewhere=("o9",)))
+    assert (verdict.state, verdict.mechanism, verdict.attempts) == (State.BLOCKED, mechanism, (3, 3))
+    assert "o9" in verdict.witnesses
+    assert judge_endpoint(seen(cut, OK, OK, browser_elsewhere=("o9",))).rule == "endpoint.insufficient.hello"
+
+
+def test_a_browser_cut_while_the_controls_fail_says_nothing() -> None:
+    while_dead = attempt(browser=TIMEOUT, controls=(None, TIMEOUT))
+    assert judge_endpoint(seen(while_dead, while_dead, while_dead)).state is State.OK
+
+
+def test_a_browser_that_looks_at_no_certificate_excuses_no_interceptor() -> None:
+    mitm = attempt(fails=f"tls_handshake:{UNKNOWN_CA}", neutral=True, browser="ok")
+    assert judge_endpoint(seen(mitm, mitm, mitm, **ELSEWHERE)).mechanism == "tls.mitm"
+
+
+# ── freezes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def silent(*passed: tuple[int, int], at: str = "http_round_trip", trickles: Any = (), **reach: Any) -> EndpointSeen:
+    """Tries that fall silent after (bytes, segments), with a vantage where it answers, and trickles (answered)."""
+    world = World()
+    for answered in trickles:
+        world.trickle("outside", "bird", answered=answered)
+    reach = {"neutral": False, **reach}
+    tries = (attempt(fails=f"{at}:{TIMEOUT}", passed=one, **reach) for one in passed)
+    return seen(*tries, trickles=tuple(world.observations), **ELSEWHERE)
+
+
+PAGE, BODY, HEAD = (9500, 25), (16_400, 27), (5000, 15)
+
+
+@pytest.mark.parametrize(
+    ("facts", "mechanism"),
+    [
+        (silent(PAGE, PAGE, PAGE, trickles=[False]), "freeze.packets"),
+        (silent(PAGE, PAGE, PAGE, at="tls_handshake", trickles=[False] * 3), "freeze.packets"),
+        (silent(PAGE, PAGE, PAGE, at="tls_handshake"), "freeze"),
+        (silent(BODY, BODY, BODY, trickles=[True] * 3), "freeze.bytes"),
+        (silent(BODY, BODY, BODY, trickles=[True, False]), "freeze"),
+        (silent(BODY, BODY, BODY), "freeze"),
+        # A small answer to the neutral name may pass within the budget that the page exceeds.
+        (silent(BODY, BODY, BODY, neutral=True, neutral_passed=HEAD), "freeze"),
+        # The neutral name got as far as the platform's, and through: it is the name.
+        (silent(PAGE, PAGE, PAGE, neutral=True, neutral_passed=(16_400, 40), trickles=[False]), "http.timeout"),
+        (silent(PAGE, PAGE, PAGE, at="tls_handshake", neutral=True, neutral_passed=(9900, 30)), "tls.timeout.sni"),
+        # A server that hangs after its handshake.
+        (silent(HEAD, HEAD, HEAD), "http.timeout"),
+        (silent(HEAD, HEAD, HEAD, trickles=[True]), "http.timeout"),
+        # Not a byte came.
+        (silent((0, 4), (0, 4), (0, 4), at="tls_handshake", trickles=[False]), "tls.timeout"),
+        (silent((1, 12), (1, 12), (1, 12), at="tls_handshake", trickles=[False]), "tls.timeout"),
+        # Too little, too much, and never as much twice.
+        (silent((3000, 9), (3000, 9), (3000, 9), at="tls_handshake", trickles=[False]), "tls.timeout"),
+        (silent((60_000, 90), (61_000, 91), (60_000, 90), trickles=[False]), "http.timeout"),
+        (silent((14_000, 20), (30_000, 50), (20_000, 30)), "http.timeout"),
+        (silent(PAGE, PAGE, PAGE, proxy=True, trickles=[False]), "http.timeout"),
+    ],
+)
+def test_freezes_and_what_only_looks_like_them(facts: EndpointSeen, mechanism: str) -> None:
+    verdict = judge_endpoint(facts)
+    assert (verdict.state, verdict.mechanism) == (State.BLOCKED, mechanism)
+
+
+def test_a_freeze_of_packets_names_the_trickle() -> None:
+    facts = silent(PAGE, PAGE, PAGE, trickles=[False])
+    assert facts.trickles[0].id in judge_endpoint(facts).witnesses
+    assert info(*PAGE).segments_received is not None
+    assert PAGE[0] < 12 * KIB
 
 
 def test_a_failure_while_the_controls_fail_names_them() -> None:

@@ -25,19 +25,29 @@ from vpntest.probe.observation import (
     HttpExchange,
     Observation,
     Phase,
+    QuicHandshake,
     Record,
     RunFacts,
     RungStep,
     SmallExchanges,
+    StunBinding,
     TcpConnect,
+    TcpInfo,
     TlsHandshake,
     Transfer,
+    Trickle,
     TunnelFacts,
     VantageFacts,
 )
 from vpntest.tunnel.ladder import RUNGS
 
 OPERATIONS = ("resolve", "connect", "tls_handshake", "http_round_trip")
+CHAINS = {
+    "tcp": ("resolve", "connect"),
+    "http": ("resolve", "connect", "http_round_trip"),
+    "quic": ("resolve", "quic_handshake", "http_round_trip"),
+    "stun": ("resolve", "stun_binding"),
+}
 RESET, TIMEOUT, REFUSED = "connection_reset", "generic_timeout_error", "connection_refused"
 TRUE, FORGED, BOGON = "198.18.1.1", "198.18.66.66", "10.10.34.35"
 PUBLIC_RESOLVER, ISP_RESOLVER, TUNNEL_RESOLVER = "198.18.0.9", "198.18.0.53", "198.18.0.77"
@@ -50,6 +60,19 @@ def platform(name: str, *urls: str, **fields: Any) -> Platform:
     """One service `web` with these endpoints."""
     endpoints = tuple(Endpoint(url) for url in urls or (f"https://{name}.example/",))
     return Platform(id=name, title=name.title(), service=(Service(id="web", endpoint=endpoints),), **fields)
+
+
+def name_of(url: str) -> str:
+    """A URL's host."""
+    return url.partition("://")[2].split("/")[0].split(":")[0]
+
+
+def seen(received: int, segments: int, unacked: int = 0) -> TcpInfo:
+    """The kernel's view of a connection that has been silent for a while."""
+    half = segments // 2
+    return TcpInfo(
+        received, 600, 0, unacked, 1.0, since_last_data_ms=9000, segments_received=segments - half, segments_sent=half
+    )
 
 
 def asked(vantage: str) -> str:
@@ -224,13 +247,20 @@ class World:
         code: int = 200,
         neutral: bool | None = None,
         alternate: bool | None = None,
+        browser: str | None = None,
+        passed: tuple[int, int] | None = None,
+        neutral_passed: tuple[int, int] | None = None,
         answers: Sequence[str] = (TRUE,),
         public: Sequence[str] = (TRUE,),
         endpoint: str | None = None,
         service: str = "web",
         **http: Any,
     ) -> None:
-        """Tries of an endpoint. `fails`: `operation:failure`. `neutral`, `alternate`: whether got through."""
+        """Tries of an endpoint. `fails`: `operation:failure`. `neutral`, `alternate`: whether got through.
+
+        `browser`: `ok`, or the failure of a browser's TLS handshake. `passed`: (bytes, segments) on a connection that
+        falls silent, and on that of a neutral name.
+        """
         url = endpoint or next(one for one in self.platforms if one.id == name).service[0].endpoint[0].url
         where = {"platform": name, "service": service, "endpoint": url}
         before = [
@@ -241,13 +271,23 @@ class World:
         ]
         begin = max(before, default=0) + 1
         for attempt in range(begin, begin + (self.attempts if times is None else times)):
-            self._chain(vantage, url, where | {"attempt": attempt}, "target", fails, code, answers, public, **http)
+            self._chain(
+                vantage, url, where | {"attempt": attempt}, "target", fails, code, answers, public, passed, **http
+            )
             if neutral is not None:
                 stop = None if neutral else fails
-                self._chain(vantage, url, where | {"attempt": attempt}, "neutral", stop, 404, None, None)
+                passing = neutral_passed or passed
+                self._chain(vantage, url, where | {"attempt": attempt}, "neutral", stop, 404, None, None, passing)
             if alternate is not None:
                 stop = None if alternate else "connect:generic_timeout_error"
                 self._chain(vantage, url, where | {"attempt": attempt}, "alternate", stop, code, None, None)
+            if browser is not None:
+                self._transactions += 1
+                more = where | {"attempt": attempt, "role": "browser", "transaction": self._transactions}
+                failure = None if browser == "ok" else browser
+                details = TlsHandshake(f"{TRUE}:443", name_of(url), no_tls_verify=True)
+                self.add(vantage, "reach", "connect", TcpConnect(TRUE, 443), **more)
+                self.add(vantage, "reach", "tls_handshake", details, failure, **more)
 
     def _chain(
         self,
@@ -259,17 +299,19 @@ class World:
         code: int,
         answers: Sequence[str] | None,
         public: Sequence[str] | None,
+        passed: tuple[int, int] | None = None,
         **http: Any,
     ) -> None:
         self._transactions += 1
         at, _, failure = (fails or ":").partition(":")
-        scheme, _, rest = url.partition("://")
-        name = rest.split("/")[0].split(":")[0]
-        wanted = {"tcp": OPERATIONS[:2], "http": (*OPERATIONS[:2], OPERATIONS[3])}.get(scheme, OPERATIONS)
+        name = name_of(url)
+        wanted = CHAINS.get(url.partition("://")[0], OPERATIONS)
         ip = (answers or [TRUE])[0]
         for operation in wanted:
             stop = failure if operation == at else None
             more: dict[str, Any] = where | {"role": role, "transaction": self._transactions}
+            if passed and (stop or operation == wanted[-1]):
+                more["tcp"] = seen(*passed)
             if operation == "resolve":
                 if answers is None:
                     continue
@@ -284,6 +326,12 @@ class World:
                 self.add(vantage, "reach", operation, TcpConnect(ip, 443), stop, **more)
             elif operation == "tls_handshake":
                 details = TlsHandshake(f"{ip}:443", name, no_tls_verify=role == "neutral")
+                self.add(vantage, "reach", operation, details, stop, **more)
+            elif operation == "quic_handshake":
+                details = QuicHandshake(f"{ip}:443", name, no_tls_verify=role == "neutral")
+                self.add(vantage, "reach", operation, details, stop, **more)
+            elif operation == "stun_binding":
+                details = StunBinding(f"{ip}:3478", None if stop else f"{LINE_EXIT}:40000")
                 self.add(vantage, "reach", operation, details, stop, **more)
             else:
                 details = HttpExchange("GET", url, "h2", code=None if stop else code, **http)
@@ -321,8 +369,10 @@ class World:
         control: Sequence[float] = (),
         failure: str | None = None,
         neutral_size: int = 64 * KIB,
+        phase: str = "during",
+        endpoint: str | None = None,
     ) -> None:
-        """Transfers of 64 KiB at these kbit/s, each cut after 3 s."""
+        """Transfers of 64 KiB at these kbit/s, each cut after 3 s; `phase`: `confirm` for the second round."""
         for role, rates in (("target", target), ("neutral", neutral), ("control", control)):
             for attempt, rate in enumerate(rates, 1):
                 whole = neutral_size if role == "neutral" else 64 * KIB
@@ -340,7 +390,34 @@ class World:
                     role=role,
                     platform=name if role != "control" else None,
                     attempt=attempt,
+                    phase=phase,
+                    endpoint=endpoint,
                 )
+
+    def twice(self, vantage: str, name: str, **speed: Any) -> None:
+        """Both rounds alike."""
+        self.speed(vantage, name, **speed)
+        self.speed(vantage, name, phase="confirm", **{**speed, "control": ()})
+
+    # ── names, freezes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def names(
+        self, vantage: str, name: str, *, nobody: Sequence[str] | None, label: Sequence[str] = (), other: bool = False
+    ) -> None:
+        """What an address without a resolver says of a name, or None for silence; and of a label that nobody lists, if
+        `other`; and `label`, what this vantage's resolver says of a label that does not exist."""
+        for host, found in ((name, nobody), ("x1.neutral.example", (TRUE,) if other else None)):
+            answer = self.dns(host, found or (), resolver="nobody", rcode=None if found is None else "NOERROR")
+            self.add(vantage, "names", "resolve", answer, TIMEOUT if found is None else None)
+        answer = self.dns("x2.neutral.example", label, rcode="NOERROR" if label else "NXDOMAIN", asked=asked(vantage))
+        self.add(vantage, "names", "resolve", answer, None if label else "dns_nxdomain_error")
+
+    def trickle(self, vantage: str, name: str, *, answered: bool, received: int = 5 * KIB, segments: int = 26) -> None:
+        """A trickle to a platform's address, and what had passed at its end."""
+        info = seen(received, segments, unacked=0 if answered else 9)
+        details = Trickle("https://x/", "x", 32, 64 if answered else 8, answered)
+        failure = None if answered else TIMEOUT
+        self.add(vantage, "freeze", "http_round_trip", details, failure, platform=name, tcp=info)
 
 
 def without(record: Record, keep: Sequence[bool]) -> Record:

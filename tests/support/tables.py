@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from records import World, platform
@@ -29,9 +29,14 @@ def check_table(table: Sequence[Rule[Any, Any]], cases: Mapping[str, tuple[Any, 
 
 
 def attempt(
-    of: Platform | None = None, proxy: bool = False, controls: Sequence[str | None] | None = (None, None), **reach: Any
+    of: Platform | None = None,
+    proxy: bool = False,
+    controls: Sequence[str | None] | None = (None, None),
+    before: Callable[[World], None] | None = None,
+    **reach: Any,
 ) -> Attempt:
-    """The reading of one try from outside, or through a proxy tunnel; `controls`: their failures before and after."""
+    """The reading of one try from outside, or through a proxy tunnel; `controls`: their failures before and after;
+    `before`: what else was seen in that world."""
     world = World(of or platform("bird"), attempts=1)
     vantage = "outside"
     for phase, failure in zip(("before", "after"), controls or (), strict=False):
@@ -39,6 +44,8 @@ def attempt(
     if proxy:
         world.tunnel("p", proxy=True)
         vantage = "p"
+    if before:
+        before(world)
     world.reach(vantage, "bird", **reach)
     [[only]] = read(world.record()).attempts["bird", "web", world.platforms[0].service[0].endpoint[0].url].values()
     return only
@@ -49,3 +56,4 @@ def bird(url: str, *status: int) -> Platform:
 
 
 HTTPS, HTTP, TCP = "https://bird.example/", "http://bird.example/", "tcp://bird.example:443"
+QUIC, STUN = "quic://bird.example/", "stun://bird.example:3478"

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
 
 from vpntest.failures import Failure
 from vpntest.judge.controls import Controls, Proof
-from vpntest.judge.kinds import CERTIFICATE, OURS, RESET, TIMEOUT, UNREACHABLE, is_bogon, is_verified
+from vpntest.judge.freezing import Silence, silence_of
+from vpntest.judge.kinds import CERTIFICATE, OURS, RESET, TIMEOUT, UNREACHABLE, host_of, is_bogon, is_verified
+from vpntest.judge.names import Names
 from vpntest.plan.model import Endpoint
-from vpntest.probe.observation import DnsAnswer, HttpExchange, Observation, TcpConnect
+from vpntest.probe.observation import (
+    DnsAnswer,
+    HttpExchange,
+    Observation,
+    QuicHandshake,
+    StunBinding,
+    TcpConnect,
+    TlsHandshake,
+)
 
 
 class Seen(StrEnum):
@@ -36,16 +46,20 @@ class Layer(StrEnum):
     DNS = "dns"
     TCP = "tcp"
     TLS = "tls"
+    QUIC = "quic"
+    STUN = "stun"
     HTTP = "http"
 
 
+CUT = RESET | TIMEOUT | {Failure.EOF}
+"""How a handshake ends that somebody on the way cuts."""
 REFUSALS = frozenset({403, 429, 451})
 """RFC 9110 and RFC 6585, RFC 7725: statuses by which a server turns a caller away."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Resolve → connect → TLS → HTTP; what was not reached is absent."""
+    """Resolve → connect → TLS → HTTP, or resolve → QUIC → HTTP, or resolve → STUN; what was not reached is absent."""
 
     resolved: tuple[Observation, ...] = ()
     """By this vantage's resolver."""
@@ -53,12 +67,19 @@ class Chain:
     """By the public resolver."""
     connect: Observation | None = None
     tls: Observation | None = None
+    quic: Observation | None = None
+    stun: Observation | None = None
     http: Observation | None = None
 
-    def __iter__(self) -> Iterator[Observation]:
-        yield from self.resolved
-        yield from self.public
-        yield from (step for step in (self.connect, self.tls, self.http) if step)
+    @property
+    def steps(self) -> tuple[Observation, ...]:
+        """Those after the name was resolved."""
+        return tuple(step for step in (self.connect, self.tls, self.quic, self.stun, self.http) if step)
+
+    @property
+    def secure(self) -> Observation | None:
+        """The handshake that shows a certificate."""
+        return self.tls or self.quic
 
 
 def _chain(observations: Iterable[Observation]) -> Chain:
@@ -72,7 +93,13 @@ def _chain(observations: Iterable[Observation]) -> Chain:
             # Where several addresses were tried, the one that worked tells how far the endpoint can be reached.
             steps[observation.operation] = observation
     return Chain(
-        tuple(resolved), tuple(public), steps.get("connect"), steps.get("tls_handshake"), steps.get("http_round_trip")
+        tuple(resolved),
+        tuple(public),
+        connect=steps.get("connect"),
+        tls=steps.get("tls_handshake"),
+        quic=steps.get("quic_handshake"),
+        stun=steps.get("stun_binding"),
+        http=steps.get("http_round_trip"),
     )
 
 
@@ -85,33 +112,33 @@ def _answers(observations: Iterable[Observation]) -> frozenset[str]:
     )
 
 
-def _reading_of(chain: Chain, endpoint: Endpoint, answers_locally: bool) -> tuple[Seen, Layer | None, str | None]:
-    """What a chain came to; for FAILED also where and with which failure."""
+Reading = tuple[Seen, Layer | None, str | None]
+"""What a chain came to; for FAILED also where and with which failure."""
+
+_NOTHING: Reading = (Seen.VOID, None, None)
+
+
+def _reading_of(chain: Chain, endpoint: Endpoint, answers_locally: bool) -> Reading:
     scheme = urlsplit(endpoint.url).scheme
     if chain.http is not None:
-        if chain.http.failure == Failure.HTTP_REQUEST_FAILED and chain.tls is not None and is_verified(chain.tls):
+        if chain.http.failure == Failure.HTTP_REQUEST_FAILED and chain.secure is not None and is_verified(chain.secure):
             # Under its own certificate nobody but the server can have broken the exchange so.
             return Seen.FAULT, None, None
         if chain.http.failure is not None:
             return _failed(Layer.HTTP, chain.http)
         return _answer(chain, endpoint, scheme)
+    if chain.stun is not None:
+        return _failed(Layer.STUN, chain.stun) if chain.stun.failure is not None else _binding(chain)
+    if chain.quic is not None:
+        return _failed(Layer.QUIC, chain.quic) if chain.quic.failure is not None else _NOTHING
     if chain.tls is not None:
-        return _failed(Layer.TLS, chain.tls) if chain.tls.failure is not None else (Seen.VOID, None, None)
+        return _failed(Layer.TLS, chain.tls) if chain.tls.failure is not None else _NOTHING
     if chain.connect is not None:
         if chain.connect.failure is not None:
             return _failed(Layer.TCP, chain.connect)
         if scheme != "tcp":
-            return Seen.VOID, None, None
-        ours, theirs = _answers(chain.resolved), _answers(chain.public)
-        if ours and all(map(is_bogon, ours)):
-            # Whoever listens at an address that no public server can have, it is not the platform.
-            return Seen.FAILED, Layer.DNS, None
-        # An open port shows no certificate: at an address that only the provider's resolver gives, anybody may listen.
-        unconfirmed = bool(ours) and (any(map(is_bogon, ours)) or (bool(theirs) and ours.isdisjoint(theirs)))
-        # One, because the kernel counts the far side's FIN as a byte.
-        spoke = chain.connect.tcp is not None and chain.connect.tcp.bytes_received > 1
-        unproven = unconfirmed or (answers_locally and not spoke)
-        return (Seen.UNPROVEN if unproven else Seen.REACHED), None, None
+            return _NOTHING
+        return _unsigned(chain, by_itself=answers_locally and not _spoke(chain.connect))
     answers = _answers(chain.resolved)
     if answers and all(map(is_bogon, answers)):
         # Probes do not connect to this box or this link, which is where such answers point.
@@ -119,33 +146,56 @@ def _reading_of(chain: Chain, endpoint: Endpoint, answers_locally: bool) -> tupl
     failures = [observation for observation in chain.resolved if observation.failure is not None]
     if failures and len(failures) == len(chain.resolved):
         return _failed(Layer.DNS, failures[0])
-    return Seen.VOID, None, None
+    return _NOTHING
 
 
-def _failed(layer: Layer, observation: Observation) -> tuple[Seen, Layer | None, str | None]:
-    failure = observation.failure
-    broken_ipv6 = (
-        failure in UNREACHABLE and isinstance(observation.details, TcpConnect) and ":" in observation.details.ip
-    )
+def _spoke(connect: Observation) -> bool:
+    # One, because the kernel counts the far side's FIN as a byte.
+    return connect.tcp is not None and connect.tcp.bytes_received > 1
+
+
+def _binding(chain: Chain) -> Reading:
+    details = chain.stun.details if chain.stun else None
+    # Nothing that answers locally speaks STUN: the answer holds the request's own number.
+    return _unsigned(chain, by_itself=False) if isinstance(details, StunBinding) and details.mapped else _NOTHING
+
+
+def _unsigned(chain: Chain, *, by_itself: bool) -> Reading:
+    """Something answers that shows no certificate; `by_itself`: it may be this box's own tunnel."""
+    ours, theirs = _answers(chain.resolved), _answers(chain.public)
+    if ours and all(map(is_bogon, ours)):
+        # Whoever listens at an address that no public server can have, it is not the platform.
+        return Seen.FAILED, Layer.DNS, None
+    # At an address that only the provider's resolver gives, anybody may listen.
+    unconfirmed = bool(ours) and (any(map(is_bogon, ours)) or (bool(theirs) and ours.isdisjoint(theirs)))
+    return (Seen.UNPROVEN if unconfirmed or by_itself else Seen.REACHED), None, None
+
+
+def _failed(layer: Layer, observation: Observation) -> Reading:
+    failure, details = observation.failure, observation.details
+    address = details.ip if isinstance(details, TcpConnect) else ""
+    if isinstance(details, QuicHandshake | StunBinding):
+        address = host_of(details.address)
+    broken_ipv6 = failure in UNREACHABLE and ":" in address
     # A line without IPv6 says so to every name alike (ooni/probe#2284).
     if failure in OURS or broken_ipv6:
         return Seen.VOID, None, None
     return Seen.FAILED, layer, failure
 
 
-def _answer(chain: Chain, endpoint: Endpoint, scheme: str) -> tuple[Seen, Layer | None, str | None]:
+def _answer(chain: Chain, endpoint: Endpoint, scheme: str) -> Reading:
     assert chain.http is not None
     details = chain.http.details
     if not isinstance(details, HttpExchange) or details.code is None:
-        return Seen.VOID, None, None
+        return _NOTHING
     if scheme == "http":
         moved = not endpoint.status and bool(details.location) and 300 <= details.code < 400
         if _is_true_answer(details, endpoint) and not moved:
             return Seen.REACHED, None, None
         # Nobody signed it: a block page, the platform's refusal and a portal look alike.
         return Seen.FAILED, Layer.HTTP, None
-    if chain.tls is None or not is_verified(chain.tls):
-        return Seen.VOID, None, None
+    if chain.secure is None or not is_verified(chain.secure):
+        return _NOTHING
     if _is_true_answer(details, endpoint):
         return Seen.REACHED, None, None
     if details.challenge or details.code in REFUSALS:
@@ -162,7 +212,7 @@ def _is_true_answer(details: HttpExchange, endpoint: Endpoint) -> bool:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of one endpoint from one vantage, with its two comparisons."""
+    """One try of one endpoint from one vantage, with its comparisons."""
 
     target: Chain
     neutral: Chain
@@ -174,8 +224,17 @@ class Attempt:
     """Where it failed; None unless FAILED."""
     failure: str | None
     """None also for an unsigned answer that is not the platform's (layer HTTP)."""
+    browser: Chain = field(default_factory=Chain)
+    """The same address and name, with a browser's ClientHello: TLS only."""
+    browser_proof: Proof | None = None
+    """Whether this place worked about the time of the browser's handshake; None where none failed."""
     doubt: Proof | None = None
     """Why a failure is VOID: nothing shows that this place worked about then. None for all other tries."""
+    forged: tuple[str, ...] = ()
+    """Ids of the observations that show somebody on the way who answers for this very name, where the address that he
+    may have given is nowhere seen to be the platform's."""
+    hijack: tuple[str, ...] = ()
+    """Ids of the observations that show that this resolver gives the same address for names that do not exist."""
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -194,6 +253,11 @@ class Attempt:
         return bool(self.addresses) and bool(public) and self.addresses.isdisjoint(public)
 
     @property
+    def is_misled(self) -> bool:
+        """Whether there is reason to think that the address is not the platform's."""
+        return self.is_unshared or self.is_raced
+
+    @property
     def is_raced(self) -> bool:
         """Whether a second, different answer came to the same question: somebody was faster than the resolver."""
         return any(isinstance(step.details, DnsAnswer) and bool(step.details.late) for step in self.target.resolved)
@@ -201,8 +265,62 @@ class Attempt:
     @property
     def neutral_through(self) -> bool:
         """Whether another name got past the layer where the platform's name failed, at the same address."""
-        step = {Layer.TLS: self.neutral.tls, Layer.HTTP: self.neutral.http}.get(self.layer) if self.layer else None
+        steps = {Layer.TLS: self.neutral.tls, Layer.QUIC: self.neutral.quic, Layer.HTTP: self.neutral.http}
+        step = steps.get(self.layer) if self.layer else None
         return step is not None and step.failure is None
+
+    @property
+    def browser_through(self) -> bool:
+        """Whether a browser's handshake came to its end at the same address, with the same name; whoever is there."""
+        return self.browser.tls is not None and self.browser.tls.failure is None
+
+    @property
+    def browser_cut(self) -> str | None:
+        """How a browser's handshake was cut, while this place worked; None where it was not, or none was made."""
+        tls = self.browser.tls
+        if tls is None or self.browser_proof is None or not self.browser_proof.alive:
+            return None
+        return tls.failure if tls.failure in CUT else None
+
+    @property
+    def is_cut_in_tls(self) -> bool:
+        """Whether the platform's name failed in our TLS handshake, and not for what the far side showed there."""
+        return self.seen is Seen.FAILED and self.layer is Layer.TLS and self.failure in CUT
+
+    @property
+    def silence(self) -> Silence | None:
+        """How much had passed when it fell silent; None where it ended otherwise, or nothing ever came.
+
+        A neutral name that got through is no contradiction where it needed less than what passed under the platform's.
+        """
+        if self.seen is not Seen.FAILED or self.failure not in TIMEOUT or self.answers_locally:
+            return None
+        if self.layer not in (Layer.TLS, Layer.HTTP):
+            return None
+        mine = silence_of(self.target.steps, in_handshake=self.layer is Layer.TLS)
+        if mine is None or not self.neutral_through:
+            return mine
+        theirs = silence_of(self.neutral.steps, in_handshake=False, ended=True)
+        return mine if theirs is not None and theirs.is_less_than(mine) else None
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether a connection stood, and then not a byte came under any name."""
+        if self.seen is not Seen.FAILED or self.layer not in (Layer.TLS, Layer.HTTP) or self.failure not in TIMEOUT:
+            return False
+        heard = any(step.tcp is not None and step.tcp.bytes_received > 1 for step in self.target.steps)
+        return self.target.connect is not None and not heard and not self.neutral_through
+
+    @property
+    def is_bare_connect(self) -> bool:
+        """Whether an open connection, over which nothing came, is all that it shows."""
+        bare = self.target.connect is not None and not self.target.secure and not self.target.http
+        return self.seen is Seen.REACHED and bare and not (self.target.connect and _spoke(self.target.connect))
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether a byte came from the endpoint that the platform alone, or whoever is in its place, can have sent."""
+        return self.seen in (Seen.REACHED, Seen.REFUSED, Seen.FAULT) and bool(self.target.secure or self.target.http)
 
     @property
     def alternate_through(self) -> bool:
@@ -226,7 +344,7 @@ class Attempt:
 
         Silence, a close or an alert under one name may be the server's own doing.
         """
-        return self.works_here and (self.alternate_through or self.failure in RESET)
+        return bool(self.forged) or (self.works_here and (self.alternate_through or self.failure in RESET))
 
     @property
     def way(self) -> tuple[Layer | None, str | None]:
@@ -237,31 +355,44 @@ class Attempt:
     def witnesses(self) -> tuple[str, ...]:
         """What the reading stands on: the target's last steps and, where they decide, the comparison's."""
         chain = self.target
-        steps = [step for step in (chain.connect, chain.tls, chain.http) if step][-1:]
-        if self.layer is Layer.DNS or self.is_bogon or self.is_unshared or not steps:
+        steps = [*chain.steps[-1:]]
+        if self.layer is Layer.DNS or self.is_bogon or self.is_misled or self.forged or not steps:
             steps = [*chain.resolved, *chain.public, *steps]
-        if self.seen is Seen.REFUSED and chain.tls:
-            steps = [chain.tls, *steps]
+        if self.seen is Seen.REFUSED and chain.secure:
+            steps = [chain.secure, *steps]
         if self.seen is Seen.FAILED:
             for comparison, through in ((self.neutral, self.neutral_through), (self.alternate, self.alternate_through)):
                 if through:
-                    steps += [step for step in (comparison.connect, comparison.tls, comparison.http) if step][-1:]
-        return tuple(step.id for step in steps)
+                    steps += comparison.steps[-1:]
+        return (*(step.id for step in steps), *self.forged, *self.hijack)
 
 
 def attempt_of(
-    roles: dict[str, list[Observation]], endpoint: Endpoint, answers_locally: bool, controls: Controls
+    roles: dict[str, list[Observation]],
+    endpoint: Endpoint,
+    answers_locally: bool,
+    controls: Controls,
+    names: Names | None = None,
 ) -> Attempt:
+    """One try, read; `roles`: its observations, in the order of ending."""
     target = _chain(roles.get("target", ()))
+    browser = _chain(roles.get("browser", ()))
+    name = urlsplit(endpoint.url).hostname or ""
+    answers = _answers(target.resolved)
     seen, layer, failure = _reading_of(target, endpoint, answers_locally)
+    hijack = names.hijack(answers) if names else ()
+    if hijack and (seen in (Seen.FAILED, Seen.UNPROVEN) or not target.secure):
+        # Only a certificate could show that the platform is where every name leads.
+        seen, layer, failure = Seen.FAILED, Layer.DNS, str(Failure.DNS_NXDOMAIN)
     doubt = None
     if seen is Seen.FAILED:
         # The step that failed, not the whole try: what went well before it says how the line was then.
-        failing = [target.connect, target.tls, target.http] if layer is not Layer.DNS else [*target.resolved]
-        last = max((step for step in failing if step), key=lambda step: step.t)
+        failing = target.steps if layer is not Layer.DNS else target.resolved
+        last = max(failing, key=lambda step: step.t)
         proof = controls.around(last.t0, last.t)
         if not proof.alive:
             seen, doubt = Seen.VOID, proof
+    cut = browser.tls if browser.tls is not None and browser.tls.failure is not None else None
     return Attempt(
         target=target,
         neutral=_chain(roles.get("neutral", ())),
@@ -271,5 +402,18 @@ def attempt_of(
         seen=seen,
         layer=layer,
         failure=failure,
+        browser=browser,
+        browser_proof=controls.around(cut.t0, cut.t) if cut else None,
         doubt=doubt,
+        forged=names.forged(name, answers) if names and seen is Seen.FAILED else (),
+        hijack=hijack,
     )
+
+
+def proven_addresses(observations: Iterable[Observation]) -> dict[str, frozenset[str]]:
+    """By name: the addresses where a valid certificate for it was shown, at any vantage."""
+    found: dict[str, set[str]] = {}
+    for one in observations:
+        if isinstance(one.details, TlsHandshake | QuicHandshake) and is_verified(one):
+            found.setdefault(one.details.server_name, set()).add(host_of(one.details.address))
+    return {name: frozenset(addresses) for name, addresses in found.items()}

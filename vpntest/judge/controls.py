@@ -50,6 +50,11 @@ class Controls:
         return tuple(one.last.id for one in _dead(self.before))
 
     @property
+    def asked(self) -> tuple[Moment, ...]:
+        """All of them, in the order of asking."""
+        return (*self.before, *self.during, *self.after)
+
+    @property
     def worked_during(self) -> bool:
         """Whether one succeeded while the platforms were asked."""
         return _worked(self.during)
@@ -86,7 +91,7 @@ class Controls:
         return _proof((*telling, *proven), t0, t, must_be_near=False)
 
     def _telling(self) -> tuple[Moment, ...]:
-        moments = (*self.before, *self.during, *self.after)
+        moments = self.asked
         # A control that never answered here may be blocked itself: it tells nothing of a moment.
         working = {one.last.endpoint for one in moments if one.worked}
         return tuple(one for one in moments if one.last.endpoint in working) if working else moments
@@ -141,19 +146,15 @@ def controls_of(observations: Iterable[Observation]) -> Controls:
         failed = [step for step in steps if step.failure is not None]
         if not answered and not failed:
             continue  # cut short
-        # A refusal under the control's own certificate is an answer; one that nobody signed may be a portal's.
+        # A refusal under the control's own certificate is an answer; one that nobody signed may be a portal's, and so
+        # may a redirection.
         signed = any(map(is_verified, steps))
-        worked = any(_is_final(step) or (signed and step.failure is None) for step in answered)
+        worked = any(step.failure is None and (signed or _is_page(step)) for step in answered)
         last = (answered if worked else failed or answered)[-1]
         phases[phase].append(Moment(last, min(step.t0 for step in steps), last.t, worked))
     return Controls(*(tuple(sorted(those, key=lambda one: (one.t, one.last.id))) for those in phases.values()))
 
 
-def _is_final(observation: Observation) -> bool:
+def _is_page(observation: Observation) -> bool:
     details = observation.details
-    return (
-        isinstance(details, HttpExchange)
-        and observation.failure is None
-        and details.code is not None
-        and details.code < 400
-    )
+    return isinstance(details, HttpExchange) and details.code is not None and 200 <= details.code < 300

@@ -12,9 +12,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vpntest.failures import Failure
 from vpntest.judge.attempts import Attempt, Seen
 from vpntest.judge.cell_rules import CELL, UNPROVEN, CellSeen
-from vpntest.judge.controls import Controls
+from vpntest.judge.controls import Controls, Moment
+from vpntest.judge.kinds import CERTIFICATE
 from vpntest.judge.platform_rules import JUDGED, PLATFORM, SPEED, PlatformSeen, judge_speed
 from vpntest.judge.reading import Key, Reading, read
 from vpntest.judge.rule import Rule, always, first
@@ -50,9 +52,49 @@ class LineSeen:
     """Those asked on the line itself."""
     carried: bool
     """Whether something came back through a tunnel, which is carried by the line."""
+    is_verified: bool = False
+    """Whether a valid certificate was seen anywhere, through a tunnel or not."""
+
+    @property
+    def failed(self) -> tuple[Moment, ...]:
+        """Controls that did not answer as they should, before the platforms and beside them."""
+        return tuple(one for one in (*self.controls.before, *self.controls.during) if not one.worked)
+
+    @property
+    def clock_is_wrong(self) -> bool:
+        """Whether every certificate of the controls is out of its time, and none anywhere is valid."""
+        signed = [one for one in self.controls.asked if (one.last.endpoint or "").startswith("https://")]
+        dated = [one for one in signed if one.last.failure == Failure.SSL_INVALID_CERTIFICATE]
+        return len(dated) >= 2 and len(dated) == len(signed) and bool(self.failed) and not self.is_verified
+
+    @property
+    def is_portal(self) -> bool:
+        """Whether somebody else answers in the place of every control."""
+        asked = (*self.controls.before, *self.controls.during)
+        strange = [one for one in asked if _is_strange(one)]
+        return len(strange) >= 2 and len(strange) == len(asked) and not self.carried
+
+
+def _is_strange(control: Moment) -> bool:
+    """Whether somebody answered who is not the control: by a certificate of his own, or without one."""
+    return not control.worked and (control.last.failure in CERTIFICATE or control.last.failure is None)
 
 
 LINE: tuple[Rule[LineSeen, bool], ...] = (
+    Rule(
+        "line.clock",
+        lambda f: f.clock_is_wrong,
+        True,
+        "the certificate of every control is out of its time, as it looks to a box whose clock is wrong: set the clock",
+        "ooni/spec df-007, ssl_invalid_certificate; RFC 5280 §4.1.2.5",
+    ),
+    Rule(
+        "line.portal",
+        lambda f: f.is_portal,
+        True,
+        "somebody else answers in the place of every control, as a captive portal does: sign in to the network first",
+        "RFC 8952: a captive portal answers web requests itself until its user has signed in",
+    ),
     Rule(
         "line.dead",
         lambda f: bool(f.controls.dead_before) and not f.controls.worked_during and not f.carried,
@@ -94,8 +136,10 @@ def judge(record: Record) -> Judgement:
     """Everything that one record allows to conclude. Never raises, whatever the record lacks."""
     reading = read(record)
     line = reading.controls.get(OUTSIDE, Controls())
-    if first(LINE, LineSeen(line, bool(reading.carried))).then:
-        return Judgement((), (), (), local_outage=line.dead_before)
+    seen = LineSeen(line, bool(reading.carried), reading.is_verified)
+    if (rule := first(LINE, seen)).then:
+        failed = line.dead_before or tuple(one.last.id for one in seen.failed)
+        return Judgement((), (), (), local_outage=failed, line_rule=rule.id)
     tunnels = tuple(judge_tunnel(reading, facts) for facts in record.tunnels)
     bench = _Bench(reading, tunnels)
     outside = {platform.id: bench.platform(platform, OUTSIDE) for platform in record.platforms}
@@ -136,10 +180,12 @@ class _Bench:
         services = tuple(_service(service, endpoints[service.id]) for service in platform.service)
         needed = tuple(verdict for verdict, service in zip(services, platform.service, strict=True) if service.required)
         samples = self._reading.speed.get((vantage, platform.id), SpeedSamples())
-        finding, speed_rule, speed_witnesses = judge_speed(samples)
-        rule = first(PLATFORM, PlatformSeen(needed, finding.speed, platform.speed is not None))
-        if rule.id in ("platform.frozen", "platform.throttled"):
-            told = _Told(finding.mechanism, speed_rule, speed_witnesses)
+        speed = judge_speed(samples)
+        speed_is_asked = platform.speed is not None or platform.throttled_name is not None
+        rule = first(PLATFORM, PlatformSeen(needed, speed.speed, speed_is_asked))
+        by_speed = rule.id in ("platform.frozen", "platform.throttled")
+        if by_speed:
+            told = _Told(speed.mechanism, speed.rule, speed.witnesses)
             attempts = (len(samples.asked), len(samples.asked))
         else:
             agreeing = [
@@ -152,7 +198,7 @@ class _Bench:
             told = _told(agreeing, rule)
             attempts = min((one.attempts for one in agreeing), key=_agreement, default=(0, 0))
             if rule.then is State.OK:
-                told = _Told(None, rule.id, told.witnesses + speed_witnesses)
+                told = _Told(None, rule.id, told.witnesses + speed.witnesses)
         settled = (State.BLOCKED, State.REFUSED, State.DOWN)
         return PlatformVerdict(
             vantage,
@@ -164,13 +210,31 @@ class _Bench:
             attempts,
             partial=rule.then in settled and any(verdict.state is State.OK for verdict in needed),
             services=services,
-            speed=speed_rule if platform.speed is not None else None,
+            speed=speed.rule if speed_is_asked else None,
+            detail=speed.detail if by_speed else None,
         )
 
     def _endpoint(self, vantage: str, key: Key) -> EndpointVerdict:
         alone = self._alone[key].get(vantage, EndpointSeen((), self._reading.record.run.attempts))
         down, alike = self._everywhere[key]
-        return judge_endpoint(replace(alone, elsewhere=self._answered(vantage, key), down=down, alike=alike))
+        return judge_endpoint(
+            replace(
+                alone,
+                elsewhere=self._answered(vantage, key),
+                down=down,
+                alike=alike,
+                browser_elsewhere=self._browsed(vantage, key),
+                trickles=self._reading.trickles.get((vantage, key[0]), ()),
+            )
+        )
+
+    def _browsed(self, but: str, key: Key) -> tuple[str, ...]:
+        """The first other vantage where a browser's handshake with the endpoint gets through: that handshake."""
+        for vantage, seen in self._alone[key].items():
+            for attempt in seen.attempts:
+                if vantage != but and attempt.browser.tls and attempt.browser_through:
+                    return (attempt.browser.tls.id,)
+        return ()
 
     def _answered(self, but: str, key: Key) -> tuple[str, ...]:
         """The first other vantage, in the record's order, where the endpoint answers: its last steps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from vpntest.failures import Failure
-from vpntest.probe.observation import Observation, TlsHandshake
+from vpntest.probe.observation import Observation, QuicHandshake, TlsHandshake
 
 RESET = frozenset({Failure.CONNECTION_RESET, Failure.CONNECTION_ABORTED})
 TIMEOUT = frozenset({Failure.TIMEOUT, Failure.TIMED_OUT, Failure.STALLED})
@@ -61,6 +61,7 @@ RFC 4193), and there they are true addresses of servers. No censor is known to f
 
 
 def is_bogon(address: str) -> bool:
+    """Whether no public server can have this address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -68,5 +69,13 @@ def is_bogon(address: str) -> bool:
     return any(parsed in network for network in BOGONS if network.version == parsed.version)
 
 
-def is_verified(tls: Observation) -> bool:
-    return isinstance(tls.details, TlsHandshake) and tls.failure is None and not tls.details.no_tls_verify
+def is_verified(handshake: Observation) -> bool:
+    """Whether this is a handshake in which a valid certificate was shown."""
+    details = handshake.details
+    return isinstance(details, TlsHandshake | QuicHandshake) and handshake.failure is None and not details.no_tls_verify
+
+
+def host_of(address: str) -> str:
+    """An `address:port` without its port; without brackets too, where it is IPv6."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]") if host and port.isdigit() and (host.startswith("[") or ":" not in host) else address

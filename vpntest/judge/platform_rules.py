@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from statistics import median
+from statistics import fmean, median, pstdev
 
+from vpntest.judge.freezing import freeze_of
 from vpntest.judge.rule import Rule, always, first
 from vpntest.judge.samples import Sample, SpeedSamples
 from vpntest.judge.verdict import ServiceVerdict, State
@@ -15,6 +17,12 @@ from vpntest.judge.verdict import ServiceVerdict, State
 
 LEAST_SAMPLES = 3
 """Transfers of each sort below which speed is unknown: with three against three, complete separation has p = 0.05."""
+PAIRS = 5
+"""Transfers under the platform's own name, and as many under another, that each of two rounds needs for throttling:
+five against five bear one outlier at p = 0.05."""
+STEADY = 0.2
+"""Coefficient of variation below which rates are a policer's: it holds one rate, where congestion varies. dd-007 has no
+number; 0.2 is above what a token bucket shows over quarters of a second, and far below a busy line."""
 SLOW = 400_000.0
 """Bits per second below which a platform can count as throttled. A choice, between two things that are known: policers
 seen hold 128 to 150 kbit/s (Xue et al., IMC 2021) or 600 to 700 byte/s (TSPU, IMC 2022), and no platform serves a page
@@ -24,9 +32,6 @@ RATIO = 4.0
 the name differs."""
 CRAWL = 10.0
 """How many times slower than transfers from somewhere else, which differ in server and way too (OONI dd-007: ten)."""
-FROZEN_AFTER = 12 * 1024
-"""Bytes that the kernel must have got before the silence; known freezes let 14 to 34 KB pass (net4people/bbs#490).
-What stops earlier may have other reasons than a budget of bytes."""
 SIGNIFICANT = 0.05
 """One-sided p of the Mann–Whitney test; Wehe takes 0.01 on hundreds of samples, which pairs of 64 KiB cannot give."""
 
@@ -103,31 +108,53 @@ class SpeedSeen:
         return bool(self.samples.asked) and all(one.is_silent for one in self.samples.asked)
 
     @property
-    def is_frozen(self) -> bool:
-        """Whether enough of them did after a freeze's share of bytes, and as many others at this vantage came whole."""
+    def freeze(self) -> str | None:
+        """The mechanism of a freeze: these silences show one, and others at this vantage came whole."""
         asked = self.samples.asked
         whole = [one for one in (*self.samples.neutral, *self.samples.control) if one.is_complete]
-        return (
-            self.is_silent
-            and len(asked) >= LEAST_SAMPLES
-            and len(whole) >= len(asked)
-            and all(one.received >= FROZEN_AFTER for one in asked)
-        )
+        if self.samples.borrowed or not self.is_silent or min(len(asked), len(whole)) < LEAST_SAMPLES:
+            return None
+        return freeze_of([one.silence for one in asked], self.samples.trickles)
 
     @property
-    def is_slower_than_neutral(self) -> bool:
-        """Whether the name makes the difference."""
-        return is_slower(self.samples.target, self.samples.neutral, RATIO)
+    def is_named(self) -> bool:
+        """Whether it crawls, and the name makes the difference."""
+        return self.is_slow and is_slower(self.samples.target, self.samples.neutral, RATIO)
 
     @property
     def is_slower_than_control(self) -> bool:
-        """Whether the platform is slow where the line is not."""
-        return is_slower(self.samples.target, self.samples.control, CRAWL)
+        """Whether the platform's own server is slow where the line is not."""
+        return (
+            self.is_slow and not self.samples.borrowed and is_slower(self.samples.target, self.samples.control, CRAWL)
+        )
 
     @property
-    def neutral_is_slow_too(self) -> bool:
+    def is_by_address(self) -> bool:
         """Whether another name at the same address is as slow as the platform's, where the line is not."""
-        return self.has_neutral and is_slower(self.samples.neutral, self.samples.control, CRAWL)
+        return (
+            self.is_slower_than_control
+            and self.has_neutral
+            and is_slower(self.samples.neutral, self.samples.control, CRAWL)
+        )
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether this round, taken alone, shows throttling of any kind."""
+        return self.is_named or self.is_by_address or (self.is_slower_than_control and not self.has_neutral)
+
+    @property
+    def confirming(self) -> SpeedSeen | None:
+        """The second round, where both are long enough."""
+        again = self.samples.confirming
+        if again is None or min(len(self.samples.target), len(again.target)) < PAIRS:
+            return None
+        # Without another name at all there is nothing to pair with; with one, it is needed as often.
+        pairs = [len(one.neutral) for one in (self.samples, again)]
+        return SpeedSeen(again) if min(pairs) >= PAIRS or max(pairs) < LEAST_SAMPLES else None
+
+    def both(self, what: Callable[[SpeedSeen], bool]) -> bool:
+        """Whether both rounds show this."""
+        return self.confirming is not None and what(self) and what(self.confirming)
 
     @property
     def line_is_slow(self) -> bool:
@@ -136,6 +163,20 @@ class SpeedSeen:
         return len(control) >= LEAST_SAMPLES and median(goodputs(control)) < CRAWL * median(
             goodputs(self.samples.target)
         )
+
+    @property
+    def plateau(self) -> float | None:
+        """Bits per second that the transfers settle at, where all of them hold about one rate; else None."""
+        held = [rates for one in self.samples.target if len(rates := one.late_rates) >= 2]
+        if len(held) < LEAST_SAMPLES or median(map(_variation, held)) >= STEADY:
+            return None
+        means = [fmean(rates) for rates in held]
+        return median(means) if _variation(means) < STEADY else None
+
+
+def _variation(rates: Sequence[float]) -> float:
+    """Standard deviation in means."""
+    return pstdev(rates) / fmean(rates)
 
 
 @dataclass(frozen=True)
@@ -146,12 +187,38 @@ class SpeedFinding:
     mechanism: str | None = None
 
 
+@dataclass(frozen=True)
+class SpeedVerdict:
+    """What was concluded of a platform's speed at one vantage."""
+
+    speed: Speed
+    mechanism: str | None
+    rule: str
+    witnesses: tuple[str, ...]
+    detail: str | None = None
+    """More in words, where there is more to say."""
+
+
 _DD007 = "OONI dd-007: extreme and targeted throttling; Xue et al., IMC 2021: another name on the same path as control"
 
 SPEED: tuple[Rule[SpeedSeen, SpeedFinding], ...] = (
     Rule(
+        "speed.freeze.packets",
+        lambda f: f.freeze == "freeze.packets",
+        SpeedFinding(Speed.FROZEN, "freeze.packets"),
+        "every transfer from the platform stops for good after some packets, however few bytes they carry",
+        "hyperion-cs/dpi-checkers, l4-25: 64 bytes in chunks of two, against a budget of about 25 packets",
+    ),
+    Rule(
+        "speed.freeze.bytes",
+        lambda f: f.freeze == "freeze.bytes",
+        SpeedFinding(Speed.FROZEN, "freeze.bytes"),
+        "every transfer from the platform stops for good after some kilobytes, and many packets of few bytes pass",
+        "net4people/bbs#490: silence after 14 to 34 KB",
+    ),
+    Rule(
         "speed.freeze",
-        lambda f: f.is_frozen,
+        lambda f: f.freeze is not None,
         SpeedFinding(Speed.FROZEN, "freeze"),
         "every transfer from the platform stops for good after some bytes, where other transfers do not",
         "net4people/bbs#490; one kind of transfer cannot tell a budget of bytes from one of packets",
@@ -172,9 +239,9 @@ SPEED: tuple[Rule[SpeedSeen, SpeedFinding], ...] = (
     ),
     Rule(
         "speed.throttle.sni",
-        lambda f: f.is_slow and f.is_slower_than_neutral,
+        lambda f: f.both(lambda one: one.is_named),
         SpeedFinding(Speed.THROTTLED, "throttle.sni"),
-        "transfers crawl when the platform's name is shown, and not with another name at the same address",
+        "transfers crawl when the platform's name is shown, and not with another name at the same address, both times",
         _DD007,
     ),
     Rule(
@@ -193,17 +260,24 @@ SPEED: tuple[Rule[SpeedSeen, SpeedFinding], ...] = (
     ),
     Rule(
         "speed.throttle.ip",
-        lambda f: f.is_slower_than_control and f.neutral_is_slow_too,
+        lambda f: f.both(lambda one: one.is_by_address),
         SpeedFinding(Speed.THROTTLED, "throttle.ip"),
-        "transfers from the platform's address crawl under any name, where the controls do not",
+        "transfers from the platform's address crawl under any name, where the controls do not, both times",
         "net4people/bbs#155: an address stays slow for any name",
     ),
     Rule(
         "speed.throttle",
-        lambda f: f.is_slower_than_control and not f.has_neutral,
+        lambda f: f.both(lambda one: one.is_suspect),
         SpeedFinding(Speed.THROTTLED, "throttle"),
-        "transfers from the platform crawl where the controls do not; no other name could be compared",
+        "transfers from the platform crawl both times; no other name tells, both times alike, what they are known by",
         "OONI dd-007: compare with concurrent other targets",
+    ),
+    Rule(
+        "speed.unconfirmed",
+        lambda f: f.is_suspect,
+        SpeedFinding(Speed.UNKNOWN),
+        "transfers from the platform crawl, and no second round of five pairs showed it again",
+        "Wehe: what looks throttled is measured once more; OONI dd-007: a single run gives no verdict",
     ),
     Rule(
         "speed.unclear",
@@ -315,11 +389,21 @@ PLATFORM: tuple[Rule[PlatformSeen, State], ...] = (
 )
 
 
-def judge_speed(samples: SpeedSamples) -> tuple[SpeedFinding, str, tuple[str, ...]]:
-    """Finding, rule id and witnesses."""
-    rule = first(SPEED, SpeedSeen(samples))
-    told = samples.asked + samples.neutral + (() if rule.id == "speed.throttle.sni" else samples.control[:20])
-    return rule.then, rule.id, tuple(sample.observation.id for sample in told)
+def judge_speed(samples: SpeedSamples) -> SpeedVerdict:
+    """What the samples of one platform at one vantage say."""
+    seen = SpeedSeen(samples)
+    rule = first(SPEED, seen)
+    rounds = (samples, samples.confirming) if samples.confirming else (samples,)
+    told = [sample.observation for one in rounds for sample in one.asked + one.neutral]
+    if rule.id != "speed.throttle.sni":
+        told += [sample.observation for sample in samples.control[:20]]
+    if rule.id in ("speed.freeze.packets", "speed.freeze.bytes"):
+        told += samples.trickles
+    detail = None
+    if rule.then.speed is Speed.THROTTLED and (rate := seen.plateau) is not None:
+        detail = f"policed at about {rate / 1000:.0f} kbit/s"
+    witnesses = tuple(dict.fromkeys(one.id for one in told))
+    return SpeedVerdict(rule.then.speed, rule.then.mechanism, rule.id, witnesses, detail)
 
 
 JUDGED = frozenset(rule.id for rule in SPEED if rule.then.speed is not Speed.UNKNOWN)

@@ -2,6 +2,7 @@
 
 Observation … ─sort→ Reading ─┬─ Attempt       one try of one endpoint from one vantage, with its comparisons
                               ├─ Controls      when the line (or the tunnel) itself was seen to work
+                              ├─ Names         who answers for names that he should not know
                               ├─ SpeedSamples  goodputs: target, neutral, control
                               └─ TunnelSeen    rungs, load tests, alive
 """
@@ -9,13 +10,16 @@ Observation … ─sort→ Reading ─┬─ Attempt       one try of one endpoi
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
-from vpntest.judge.attempts import Attempt, attempt_of
+from vpntest.judge.attempts import Attempt, attempt_of, proven_addresses
 from vpntest.judge.controls import Controls, controls_of
+from vpntest.judge.kinds import host_of
+from vpntest.judge.names import Names, names_of
 from vpntest.judge.samples import Sample, SpeedSamples, telling
 from vpntest.judge.tunnels import TunnelSeen, came_through, kind_of
-from vpntest.probe.observation import Address, DnsAnswer, Observation, Record, Transfer
+from vpntest.probe.observation import Address, DnsAnswer, Observation, Record, Transfer, Trickle
 from vpntest.tunnel.vantage import OUTSIDE
 
 Key = tuple[str, str, str]
@@ -33,11 +37,15 @@ class Reading:
     """By vantage."""
     speed: dict[tuple[str, str], SpeedSamples]
     """By (vantage, platform)."""
+    trickles: dict[tuple[str, str], tuple[Observation, ...]]
+    """By (vantage, platform)."""
     yardstick: dict[str, tuple[Sample, ...]]
     """By vantage: downloads of control URLs."""
     tunnels: dict[str, TunnelSeen]
     addresses: dict[tuple[str, str, int], Observation]
     """By (vantage, `exit` or `resolver`, family): the first known one."""
+    is_verified: bool
+    """Whether a valid certificate was seen anywhere at all."""
     resolvers: dict[str, frozenset[str]]
     """Addresses asked, by vantage; those of the public resolver under :data:`PUBLIC`."""
 
@@ -58,14 +66,18 @@ PUBLIC = ""
 
 def read(record: Record) -> Reading:
     """Sorts a record. Never raises, whatever is missing from it."""
+    # Side by side is how they were made, and in order of ending is how they are numbered: the order of the record's own
+    # list adds nothing, and must change nothing.
+    observations = tuple(sorted(record.observations, key=lambda one: (len(one.id), one.id)))
     locally = {tunnel.name for tunnel in record.tunnels if tunnel.answers_locally}
     controls: dict[str, list[Observation]] = defaultdict(list)
     yardstick: dict[str, list[Sample]] = defaultdict(list)
-    speed: dict[tuple[str, str], dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    speed: dict[tuple[str, str], dict[tuple[str, bool], list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    trickles: dict[tuple[str, str], list[Observation]] = defaultdict(list)
     tunnels: dict[str, dict[str, list[Observation]]] = defaultdict(lambda: defaultdict(list))
     addresses: dict[tuple[str, str, int], Observation] = {}
     resolvers: dict[str, set[str]] = defaultdict(set)
-    for observation in record.observations:
+    for observation in observations:
         vantage, details = observation.vantage, observation.details
         if vantage != OUTSIDE and came_through(observation, vantage in locally):
             tunnels[vantage]["carried"].append(observation)
@@ -74,13 +86,18 @@ def read(record: Record) -> Reading:
         if observation.probe == "control":
             controls[vantage].append(observation)
         if isinstance(details, DnsAnswer):
-            resolvers[PUBLIC if details.resolver == "public" else vantage].add(_host(details.resolver_address))
+            if details.resolver != "nobody":
+                asked = PUBLIC if details.resolver == "public" else vantage
+                resolvers[asked].add(host_of(details.resolver_address))
         elif isinstance(details, Address) and details.address is not None:
             addresses.setdefault((vantage, details.of, details.family), observation)
+        elif isinstance(details, Trickle):
+            trickles[vantage, observation.platform or ""].append(observation)
         elif isinstance(details, Transfer) and details.direction == "down":
             if observation.probe == "speed" and observation.role != "control":
-                speed[vantage, observation.platform or ""][observation.role].append(Sample(observation, details))
-            else:
+                key = (observation.role, observation.phase == "confirm")
+                speed[vantage, observation.platform or ""][key].append(Sample(observation, details))
+            elif details.segment is None:
                 yardstick[vantage].append(Sample(observation, details))
     # A transfer that stopped for good is no measure of what the line can do.
     yardsticks = {
@@ -88,33 +105,52 @@ def read(record: Record) -> Reading:
         for vantage, those in yardstick.items()
     }
     seen = {vantage: controls_of(those) for vantage, those in controls.items()}
+    listed = frozenset(
+        urlsplit(endpoint.url).hostname or ""
+        for platform in record.platforms
+        for service in platform.service
+        for endpoint in service.endpoint
+    )
+    proven = proven_addresses(observations)
     return Reading(
         record=record,
-        attempts=_attempts(record, locally, seen),
+        attempts=_attempts(record, observations, locally, seen, names_of(observations, listed, proven)),
         controls=seen,
         speed={
-            key: SpeedSamples(
-                telling(roles["target"]),
-                telling(roles["neutral"]),
-                yardsticks.get(key[0], ()),
-                tuple(roles["target"]),
-            )
-            for key, roles in speed.items()
+            key: _speed(roles, yardsticks.get(key[0], ()), tuple(trickles.get(key, ()))) for key, roles in speed.items()
         },
+        trickles={key: tuple(those) for key, those in trickles.items()},
         yardstick=yardsticks,
         tunnels={
             name: TunnelSeen(**{what: tuple(those) for what, those in kinds.items()}) for name, kinds in tunnels.items()
         },
         addresses=addresses,
+        is_verified=bool(proven),
         resolvers={vantage: frozenset(those) for vantage, those in resolvers.items()},
     )
 
 
+def _speed(
+    samples: dict[tuple[str, bool], list[Sample]], control: tuple[Sample, ...], trickles: tuple[Observation, ...]
+) -> SpeedSamples:
+    def part(confirming: bool) -> SpeedSamples:
+        target, neutral = samples.get(("target", confirming), []), samples.get(("neutral", confirming), [])
+        borrowed = any((one.observation.endpoint or "").startswith("tls://") for one in target)
+        return SpeedSamples(telling(target), telling(neutral), control, tuple(target), trickles, borrowed)
+
+    first, second = part(confirming=False), part(confirming=True)
+    return replace(first, confirming=second) if second.asked else first
+
+
 def _attempts(
-    record: Record, locally: set[str], controls: dict[str, Controls]
+    record: Record,
+    observations: tuple[Observation, ...],
+    locally: set[str],
+    controls: dict[str, Controls],
+    names: dict[str, Names],
 ) -> dict[Key, dict[str, tuple[Attempt, ...]]]:
     sorted_out: dict[tuple[Key, str], dict[int, dict[str, list[Observation]]]] = defaultdict(dict)
-    for observation in record.observations:
+    for observation in observations:
         if observation.probe == "reach":
             key = (observation.platform or "", observation.service or "", observation.endpoint or "")
             roles = sorted_out[key, observation.vantage].setdefault(observation.attempt, defaultdict(list))
@@ -126,15 +162,16 @@ def _attempts(
                 key = (platform.id, service.id, endpoint.url)
                 attempts[key] = {
                     vantage: tuple(
-                        attempt_of(by_number[number], endpoint, vantage in locally, controls.get(vantage, Controls()))
+                        attempt_of(
+                            by_number[number],
+                            endpoint,
+                            vantage in locally,
+                            controls.get(vantage, Controls()),
+                            names.get(vantage),
+                        )
                         for number in sorted(by_number)
                     )
                     for vantage in (OUTSIDE, *(tunnel.name for tunnel in record.tunnels))
                     if (by_number := sorted_out.get((key, vantage)))
                 }
     return attempts
-
-
-def _host(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]") if host and port.isdigit() and (host.startswith("[") or ":" not in host) else address

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vpntest.judge.freezing import Silence, segments_of
 from vpntest.judge.kinds import TIMEOUT
 from vpntest.probe.observation import Observation, Transfer
 
 PORTION = 64 * 1024
 """Bytes that a goodput probe takes at most: several times what a freeze lets pass (14 to 34 KB; net4people/bbs#490)."""
+PULSE = 0.25
+"""Seconds over which a rate is taken at least (ooni/probe-cli, dd-007: samples about every 250 ms)."""
 SILENCE = 2.0
 """Seconds. Of the 3 s that a goodput probe reads; at 130 kbit/s a TLS record of 16 KiB takes 1 s."""
 
@@ -31,6 +34,32 @@ class Sample:
     def received(self) -> int:
         """Bytes that the kernel got, all layers above TCP included; 0 where unknown."""
         return self.observation.tcp.bytes_received if self.observation.tcp else 0
+
+    @property
+    def silence(self) -> Silence:
+        """What had passed on its connection at its end; 0 bytes where unknown."""
+        return Silence(
+            self.received, segments_of(self.observation.tcp) if self.observation.tcp else None, in_handshake=False
+        )
+
+    @property
+    def late_rates(self) -> tuple[float, ...]:
+        """Bits per second between one read and the next, in the second half of its time; reads closer together than
+        PULSE are taken for one."""
+        if not self.details.samples:
+            return ()
+        end = self.details.samples[-1][0]
+        rates = []
+        since: tuple[float, int] | None = None
+        for when, count in self.details.samples:
+            if when < end / 2:
+                continue
+            if since is None:
+                since = (when, count)
+            elif when - since[0] >= PULSE and count > since[1]:
+                rates.append((count - since[1]) * 8 / (when - since[0]))
+                since = (when, count)
+        return tuple(rates)
 
     @property
     def goodput(self) -> float:
@@ -80,6 +109,12 @@ class SpeedSamples:
     control: tuple[Sample, ...] = ()
     asked: tuple[Sample, ...] = ()
     """All transfers under the platform's own name, also those that moved nothing."""
+    trickles: tuple[Observation, ...] = ()
+    """Requests of few bytes in many packets to the platform's address."""
+    borrowed: bool = False
+    """Whether the name was shown to the control's server, so that nothing is said of the platform's own address."""
+    confirming: SpeedSamples | None = None
+    """The same once more, at the end of the run; None where that was not made."""
 
 
 def telling(samples: Iterable[Sample]) -> tuple[Sample, ...]:

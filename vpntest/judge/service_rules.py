@@ -7,27 +7,32 @@ into a state, SERVICE turns its endpoints' states into one.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vpntest.failures import Failure
 from vpntest.judge.attempts import Attempt, Layer, Seen
+from vpntest.judge.freezing import freeze_of
 from vpntest.judge.kinds import CERTIFICATE, RESET, TIMEOUT, UNREACHABLE
 from vpntest.judge.rule import Rule, always, first
 from vpntest.judge.verdict import State
+from vpntest.probe.observation import Observation
 
 # ── how one try failed ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class Failing:
-    """One failed try, and whether the same endpoint answers at another vantage."""
+    """One failed try, whether the same endpoint answers at another vantage, and what all its tries show together."""
 
     attempt: Attempt
     elsewhere: bool
+    freeze: str | None = None
+    """The mechanism where the endpoint's silences together are a freeze (:mod:`vpntest.judge.freezing`)."""
 
-    def at(self, layer: Layer) -> bool:
+    def at(self, *layers: Layer) -> bool:
         """Whether it failed there."""
-        return self.attempt.layer is layer
+        return self.attempt.layer in layers
 
     def by(self, *words: str | None) -> bool:
         """Whether it failed so."""
@@ -38,24 +43,46 @@ _OD = "OONI Data ontology §12.3 (paths of mechanisms); deepest node that the ev
 _AB = "ooni/spec ts-024 sni_blocking: same address, other name"
 _LTE = "ooni/probe-cli webconnectivitylte: a lookup whose address serves valid TLS is right, whatever it says"
 
+_L425 = "hyperion-cs/dpi-checkers, l4-25: 64 bytes in chunks of two, against a budget of about 25 packets"
+_BBS490 = "net4people/bbs#490: silence after 14 to 34 KB, no reset, whatever the name"
+
+
+def _frozen(mechanism: str) -> Callable[[Failing], bool]:
+    return lambda f: f.freeze == mechanism and f.attempt.silence is not None
+
+
 FAILURES: tuple[Rule[Failing, str], ...] = (
     Rule(
+        "failure.dns.nxdomain.hijack",
+        lambda f: bool(f.attempt.hijack),
+        "dns.nxdomain",
+        "the resolver gave the address that it gives for names that do not exist",
+        "a question for a random label, whose only true answer is NXDOMAIN (RFC 8020)",
+    ),
+    Rule(
         "failure.dns.bogon",
-        lambda f: f.attempt.is_bogon and (f.attempt.alternate_through or f.elsewhere),
+        lambda f: f.attempt.is_bogon and (f.attempt.alternate_through or f.elsewhere or bool(f.attempt.forged)),
         "dns.bogon",
         "the resolver gave an address that no public server can have, though the platform can be reached",
         "IANA special-purpose registries; ooni/probe-cli netxlite/bogon.go; a bogon alone proves nothing (polito.it)",
     ),
     Rule(
-        "failure.dns.injection",
-        lambda f: f.attempt.is_unshared and f.attempt.alternate_through,
+        "failure.dns.injection.nobody",
+        lambda f: bool(f.attempt.forged),
         "dns.injection",
-        "the resolver gave an address where the platform is not, and the public resolver's address works",
+        "an answer for this name came from an address where no resolver is, and none for another name",
+        "GFWatch (USENIX Security 2021): questions to addresses without a resolver are answered by the injector alone",
+    ),
+    Rule(
+        "failure.dns.injection",
+        lambda f: f.attempt.is_misled and f.attempt.alternate_through,
+        "dns.injection",
+        "the first answer gave an address where the platform is not, and the address of another answer works",
         _LTE,
     ),
     Rule(
         "failure.dns.injection.certificate",
-        lambda f: f.attempt.is_unshared and f.by(*CERTIFICATE) and f.elsewhere,
+        lambda f: f.attempt.is_misled and f.by(*CERTIFICATE) and f.elsewhere,
         "dns.injection",
         "the resolver gave an address of its own, which has no valid certificate for the platform",
         "CERTainty (PETS 2023): the certificate tells a forged address from a CDN's",
@@ -128,11 +155,32 @@ FAILURES: tuple[Rule[Failing, str], ...] = (
         lambda f: (
             f.attempt.answers_locally
             and not f.attempt.neutral_through
-            and (f.at(Layer.TLS) or (f.at(Layer.TCP) and f.by(Failure.EOF, *RESET)))
+            and (f.at(Layer.TLS, Layer.QUIC, Layer.STUN) or (f.at(Layer.TCP) and f.by(Failure.EOF, *RESET)))
         ),
         "unanswered",
         "nothing came back through the tunnel's far end; a proxy hides at which layer",
         "a proxy's TUN completes every TCP connect itself (sing-box, gvisor stack)",
+    ),
+    Rule(
+        "failure.freeze.packets",
+        _frozen("freeze.packets"),
+        "freeze.packets",
+        "the connection falls silent after some packets, however few bytes they carry, and under any name",
+        _L425,
+    ),
+    Rule(
+        "failure.freeze.bytes",
+        _frozen("freeze.bytes"),
+        "freeze.bytes",
+        "the connection falls silent after some kilobytes under any name, and many packets of few bytes pass",
+        _BBS490,
+    ),
+    Rule(
+        "failure.freeze",
+        _frozen("freeze"),
+        "freeze",
+        "the connection works under any name and then falls silent, each time after about as much",
+        _BBS490,
     ),
     Rule(
         "failure.tcp.timeout",
@@ -212,6 +260,62 @@ FAILURES: tuple[Rule[Failing, str], ...] = (
         "ooni/spec df-007, ssl_failed_handshake",
     ),
     Rule(
+        "failure.quic.timeout.sni",
+        lambda f: f.at(Layer.QUIC) and f.by(*TIMEOUT) and f.attempt.neutral_through,
+        "quic.timeout.sni",
+        "QUIC falls silent when the platform's name is shown, and not with another name",
+        "TSPU and GFW decrypt QUIC's first packets (FOCI 2026; USENIX Security 2025); " + _AB,
+    ),
+    Rule(
+        "failure.quic.timeout",
+        lambda f: f.at(Layer.QUIC) and f.by(*TIMEOUT),
+        "quic.timeout",
+        "nothing answers in QUIC",
+        "net4people/bbs#108: QUIC dropped whatever the name",
+    ),
+    Rule(
+        "failure.quic.refused",
+        lambda f: f.at(Layer.QUIC) and f.by(Failure.CONNECTION_REFUSED),
+        "quic.refused",
+        "the address says that nothing listens there in QUIC",
+        "RFC 1122 §4.1.3.3: port unreachable",
+    ),
+    Rule(
+        "failure.quic.reset",
+        lambda f: f.at(Layer.QUIC) and f.by(Failure.EOF, *RESET),
+        "quic.reset",
+        "the connection was ended during the QUIC handshake",
+        "RFC 9000 §10.3",
+    ),
+    Rule(
+        "failure.quic",
+        lambda f: f.at(Layer.QUIC),
+        "quic.failed",
+        "the QUIC handshake failed",
+        "ooni/spec df-007, quic_*",
+    ),
+    Rule(
+        "failure.stun.timeout",
+        lambda f: f.at(Layer.STUN) and f.by(*TIMEOUT),
+        "stun.timeout",
+        "nothing answers in STUN, which calls begin with",
+        "RFC 8489 §6.2.1",
+    ),
+    Rule(
+        "failure.stun.refused",
+        lambda f: f.at(Layer.STUN) and f.by(Failure.CONNECTION_REFUSED),
+        "stun.refused",
+        "the address says that nothing listens there in STUN",
+        "RFC 1122 §4.1.3.3: port unreachable",
+    ),
+    Rule(
+        "failure.stun",
+        lambda f: f.at(Layer.STUN),
+        "stun.failed",
+        "STUN, which calls begin with, failed",
+        "RFC 8489",
+    ),
+    Rule(
         "failure.http.blockpage",
         lambda f: f.at(Layer.HTTP) and f.by(None) and f.elsewhere,
         "http.blockpage",
@@ -264,7 +368,7 @@ SERVER_FAULT = "http.error"
 
 def commonest(mechanisms: Counter[str]) -> str | None:
     """The mechanism of most; ties go to the earlier rule. None where there is none."""
-    return max(mechanisms, key=lambda name: (mechanisms[name], _RANK.get(name, -len(FAILURES))), default=None)
+    return max(mechanisms, key=lambda name: (mechanisms[name], _RANK.get(name, -len(FAILURES)), name), default=None)
 
 
 # ── k of n tries ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,6 +387,10 @@ class EndpointSeen:
     """Ids of its failures at outside and at independent exits, where it fails at every vantage and answers at none."""
     alike: tuple[str, ...] = ()
     """The same, where another name gets through, and no try at any vantage shows that somebody on the way does it."""
+    browser_elsewhere: tuple[str, ...] = ()
+    """Ids of the observations that show a browser's handshake getting through at another vantage."""
+    trickles: tuple[Observation, ...] = ()
+    """Requests of few bytes in many packets to the platform's address, from this vantage."""
 
     def count(self, *seen: Seen) -> int:
         """How many tries came to one of these."""
@@ -314,6 +422,53 @@ class EndpointSeen:
         return tuple(one.id for attempt in self.doubted if attempt.doubt for one in attempt.doubt.dead)
 
     @property
+    def answered(self) -> int:
+        """How many tries the platform's server answered."""
+        return self.count(Seen.REACHED, Seen.REFUSED)
+
+    @property
+    def flips(self) -> bool:
+        """Whether some tries fail and others are answered, and neither can be put down to chance."""
+        failed = self.count(Seen.FAILED)
+        return not is_noise(min(failed, self.answered), failed + self.answered)
+
+    @property
+    def freeze(self) -> str | None:
+        """The mechanism of a freeze, if the silences of enough tries show one."""
+        silences = [attempt.silence for attempt in self.attempts if attempt.silence is not None]
+        return freeze_of(silences, self.trickles) if is_quorum(len(silences), self.made) else None
+
+    @property
+    def browsers(self) -> tuple[Attempt, ...]:
+        """Tries in which a browser's handshake came to its end, or was cut while this place worked."""
+        return tuple(one for one in self.attempts if one.browser_through or one.browser_cut)
+
+    @property
+    def browser_passes(self) -> bool:
+        """Whether the platform's name fails in our TLS handshake, and a browser's, there and then, gets through."""
+        beside = [one for one in self.browsers if one.is_cut_in_tls]
+        through = sum(one.browser_through for one in beside)
+        return through > 0 and 3 * through >= 2 * len(beside)
+
+    @property
+    def browser_fails(self) -> bool:
+        """Whether our own handshake passes, and a browser's does not."""
+        beside = [one for one in self.browsers if one.seen in (Seen.REACHED, Seen.REFUSED)]
+        cut = sum(bool(one.browser_cut) for one in beside)
+        return cut > 0 and 3 * cut >= 2 * len(beside)
+
+    @property
+    def browser_is_cut(self) -> bool:
+        """The same, more than once, and so that it is not the server who dislikes browsers."""
+        cut = [one.browser_cut for one in self.browsers if one.browser_cut]
+        return self.browser_fails and len(cut) >= 2 and bool(self.browser_elsewhere)
+
+    @property
+    def is_forged(self) -> bool:
+        """Whether enough tries failed at an address that somebody on the way may have given for this very name."""
+        return is_quorum(sum(bool(attempt.forged) for attempt in self.attempts), max(self.planned, self.made))
+
+    @property
     def works_here(self) -> bool:
         """Whether enough failed tries show by themselves that the server can be reached from here but for one thing."""
         return is_quorum(sum(attempt.works_here for attempt in self.attempts), max(self.planned, self.made))
@@ -322,10 +477,21 @@ class EndpointSeen:
 def is_quorum(k: int, n: int) -> bool:
     """Whether k of n tries are enough to say so: two thirds, and never one alone.
 
-    Two thirds let one of three tries fail: censors miss some flows (TSPU 0 to 2.2 %, IMC 2022) and hit others by
-    chance (GFW's fully encrypted traffic rule 26 %, USENIX Security 2023). What flips more than that is no verdict.
+    The rest may have come to something else, or to nothing; where it is the opposite, see :func:`is_noise`.
     """
     return k >= 2 and 3 * k >= 2 * n
+
+
+NOISE = 10
+"""Tries of which one may go against all others. What is blocked fails always but for what a censor misses, 0 to 2.2 %
+of requests (TSPU, IMC 2022): in ten tries, two misses have a chance of 2 %. What is open fails as seldom.
+What hits a quarter of connections, as GFW does with fully encrypted traffic (26 %, USENIX Security 2023), gives way to
+whoever tries again: it is neither blocked nor open, and a reader must be told so."""
+
+
+def is_noise(against: int, n: int) -> bool:
+    """Whether so many of n tries may go against the others without meaning anything."""
+    return against == 0 or (n >= NOISE and NOISE * against <= n)
 
 
 _FLOOR = "OONI Data ontology §6.3: below the floor of evidence a state is insufficient, never a weak blocked"
@@ -333,7 +499,32 @@ _FLOOR = "OONI Data ontology §6.3: below the floor of evidence a state is insuf
 UNPROVEN = "endpoint.insufficient.unproven"
 """The rule for endpoints of which a connection is all there is to see, and it may be anybody's."""
 
+FLAKY = "endpoint.insufficient.flaky"
+"""The rule for endpoints that some tries reach and others do not."""
+
 ENDPOINT: tuple[Rule[EndpointSeen, State], ...] = (
+    Rule(
+        FLAKY,
+        lambda f: f.flips,
+        State.INSUFFICIENT,
+        "some tries are answered and others fail while the controls work: whoever tries again may get through, or not",
+        "censors miss 0 to 2.2 % of requests (TSPU, IMC 2022) or hit 26 % (GFW, USENIX Security 2023)",
+    ),
+    # A cell is read by people who will use a browser. What cuts only browsers is a block to them, whatever we reach.
+    Rule(
+        "endpoint.blocked.hello",
+        lambda f: f.most(Seen.REACHED) and f.browser_is_cut,
+        State.BLOCKED,
+        "our own handshake passes, and a browser's is cut here and not elsewhere: people's browsers are meant",
+        "net4people/bbs#546, XTLS/Xray-core#6293: connections are judged by the shape of their ClientHello",
+    ),
+    Rule(
+        "endpoint.insufficient.hello",
+        lambda f: f.most(Seen.REACHED) and f.browser_fails,
+        State.INSUFFICIENT,
+        "our own handshake passes, and a browser's is cut; once only, or the server itself may do it",
+        _FLOOR,
+    ),
     Rule(
         "endpoint.ok",
         lambda f: f.most(Seen.REACHED),
@@ -368,6 +559,21 @@ ENDPOINT: tuple[Rule[EndpointSeen, State], ...] = (
         State.INSUFFICIENT,
         "it was not measured from here",
         _FLOOR,
+    ),
+    # Not blocked, for people with browsers get so far at least; nor ok, for no page came, and apps have other shapes.
+    Rule(
+        "endpoint.insufficient.shape",
+        lambda f: f.most(Seen.FAILED) and f.browser_passes,
+        State.INSUFFICIENT,
+        "our own handshake is cut, and a browser's is not: who gets through hangs on the program",
+        "net4people/bbs#546, XTLS/Xray-core#6293: connections are judged by the shape of their ClientHello",
+    ),
+    Rule(
+        "endpoint.blocked.forged",
+        lambda f: f.most(Seen.FAILED) and f.is_forged,
+        State.BLOCKED,
+        "it fails from here, and somebody on the way forges answers for its name",
+        "GFWatch (USENIX Security 2021): questions to addresses without a resolver are answered by the injector alone",
     ),
     Rule(
         "endpoint.insufficient.alike",
@@ -437,6 +643,7 @@ class EndpointVerdict:
     rule: str
     witnesses: tuple[str, ...]
     attempts: tuple[int, int]
+    """k of n tries agree with the state; where it is flaky, k of n were answered."""
 
 
 _AGREES = {
@@ -454,16 +661,25 @@ def judge_endpoint(facts: EndpointSeen) -> EndpointVerdict:
     agreeing = [attempt for attempt in facts.attempts if attempt.seen in _AGREES.get(state, tuple(Seen))]
     witnesses = tuple(one for attempt in agreeing for one in attempt.witnesses)
     mechanism = None
+    if rule.id in BY_BROWSER:
+        witnesses += tuple(one.browser.tls.id for one in facts.browsers if one.browser.tls)
+    if rule.id == "endpoint.blocked.hello":
+        return _cut_browser(facts, rule, witnesses)
+    if rule.id == FLAKY:
+        return EndpointVerdict(state, None, rule.id, tuple(dict.fromkeys(witnesses)), (facts.answered, facts.made))
     if state in (State.BLOCKED, State.DOWN):
+        freeze = facts.freeze
         mechanism = commonest(
             Counter(
-                first(FAILURES, Failing(attempt, bool(facts.elsewhere))).then
+                first(FAILURES, Failing(attempt, bool(facts.elsewhere), freeze)).then
                 if attempt.seen is Seen.FAILED
                 else SERVER_FAULT
                 for attempt in agreeing
             )
         )
         witnesses += facts.elsewhere if state is State.BLOCKED else facts.down
+        if mechanism in ("freeze.packets", "freeze.bytes"):
+            witnesses += tuple(one.id for one in facts.trickles)
     elif state is State.REFUSED:
         mechanism = commonest(Counter(map(_refusal, agreeing)))
     elif rule.id == "endpoint.insufficient.control":
@@ -472,6 +688,19 @@ def judge_endpoint(facts: EndpointSeen) -> EndpointVerdict:
         witnesses += facts.alike
     k = len(agreeing) if state in _AGREES else 0
     return EndpointVerdict(state, mechanism, rule.id, tuple(dict.fromkeys(witnesses)), (k, facts.made))
+
+
+BY_BROWSER = ("endpoint.blocked.hello", "endpoint.insufficient.hello", "endpoint.insufficient.shape")
+"""Rules that look at a browser's handshake."""
+
+
+def _cut_browser(facts: EndpointSeen, rule: Rule[EndpointSeen, State], witnesses: tuple[str, ...]) -> EndpointVerdict:
+    ways = (one.browser_cut for one in facts.browsers)
+    words = Counter("reset" if way in RESET else "timeout" if way in TIMEOUT else "closed" for way in ways if way)
+    k = words.total()
+    mechanism = f"tls.{max(sorted(words), key=lambda word: words[word])}.hello"
+    told = tuple(dict.fromkeys(witnesses + facts.browser_elsewhere))
+    return EndpointVerdict(rule.then, mechanism, rule.id, told, (k, len(facts.browsers)))
 
 
 def _refusal(attempt: Attempt) -> str:

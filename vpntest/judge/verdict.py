@@ -58,12 +58,15 @@ class PlatformVerdict(Struct, frozen=True):
     witnesses: tuple[str, ...]
     """Ids of the observations that the rule stands on."""
     attempts: tuple[int, int] = (0, 0)
-    """k of n: how many attempts agree with the state, of how many were made."""
+    """k of n: how many attempts agree with the state, of how many were made; of a flaky one, how many were answered.
+    """
     partial: bool = False
     """Some required services are ok and others are not."""
     services: tuple[ServiceVerdict, ...] = ()
     speed: str | None = None
-    """Id of the rule that its speed was judged by; None where the platform names no URL to measure it with."""
+    """Id of the rule that its speed was judged by; None where the platform names nothing to measure it with."""
+    detail: str | None = None
+    """What the mechanism does not say, in words: the rate that a policer holds, for one."""
 
 
 class TunnelVerdict(Struct, frozen=True):
@@ -104,3 +107,5 @@ class Judgement(Struct, frozen=True):
     cells: tuple[Cell, ...]
     local_outage: tuple[str, ...] | None = None
     """Ids of the failed controls where the line itself is dead: then nothing is judged. None: the line is alive."""
+    line_rule: str | None = None
+    """Id of the rule that says why nothing is judged; None where the line is alive."""
