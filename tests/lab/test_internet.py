@@ -15,27 +15,33 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
-from standing_lab import CURL_REFUSED, StandingLab, standing
+from standing_lab import CURL_REFUSED, CURL_TIMEOUT, CURL_UNTRUSTED, StandingLab, standing
 
 from vpntest.errors import CannotMeasure
 from vpntest.lab import vpn
 from vpntest.lab.internet import (
-    BUILT_IN,
     CONTROL,
     CONTROL6,
     CONTROL_NAME,
     COVER,
     COVER_NAME,
+    FURTHER,
+    HOME,
+    HOME_NAME,
     ISP_RESOLVER,
+    LIE,
     NEUTRAL_NAME,
-    OWN,
+    PORTAL,
+    PORTAL_NAME,
     PUBLIC_RESOLVER,
     WHOAMI_NAME,
     raise_lab,
 )
 from vpntest.lab.network import CLIENT
-from vpntest.lab.profiles import load
+from vpntest.lab.profiles import BUILT_IN, OWN, load
+from vpntest.lab.rules import Line, World
 from vpntest.lab.sites import CHAIN_BYTES, SPEED_BYTES
 from vpntest.plan.read import read_plan
 from vpntest.tunnel.cage import Cage
@@ -53,7 +59,7 @@ def lab() -> Iterator[StandingLab]:
 
 
 def test_both_resolvers_tell_the_truth_of_every_name(lab: StandingLab) -> None:
-    names = lab.lab.web.names | vpn.NAMES | {CONTROL_NAME: CONTROL, NEUTRAL_NAME: CONTROL}
+    names = lab.lab.web.names | vpn.NAMES | {CONTROL_NAME: CONTROL, NEUTRAL_NAME: CONTROL, HOME_NAME: HOME}
     assert len(names) > 20
     for resolver in (ISP_RESOLVER, PUBLIC_RESOLVER):
         for name, address in names.items():
@@ -81,13 +87,13 @@ def test_platforms_have_addresses_that_no_other_has(lab: StandingLab) -> None:
         next(address for address in found if web.platform_of[address].id == platform)
         for platform, found in names.items()
     ]
-    assert len(own) == len(set(own)) == len(BUILT_IN) + len(OWN)
+    assert len(own) == len(set(own)) == len(BUILT_IN) + len(OWN) + len(FURTHER)
     assert web.names["www.facebook.com"] != web.names["b-graph.facebook.com"]
 
 
 def test_every_endpoint_gives_the_answer_that_its_platform_file_calls_true(lab: StandingLab) -> None:
     plan = read_plan([lab.lab.plan])
-    asked = 0
+    asked = []
     for platform in plan.platforms:
         if platform.id == "downer":
             continue
@@ -104,12 +110,52 @@ def test_every_endpoint_gives_the_answer_that_its_platform_file_calls_true(lab: 
                     "client", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", endpoint.method, url
                 )
                 code = int(done.stdout)
+            elif scheme == "quic":
+                code = lab.http3(host, path, method=endpoint.method).status
+            elif scheme == "stun":
+                assert sees(lab, address, int(port)) == CLIENT[0]
+                continue
             else:
                 assert lab.connects(host, int(port))
                 continue
             assert code in (endpoint.status or (200,)), endpoint.url
-            asked += 1
-    assert asked >= 20
+            asked.append(scheme)
+    assert asked.count("quic") == 3
+    assert len(asked) >= 20
+
+
+def sees(lab: StandingLab, address: str, port: int) -> str:
+    """Under which address a STUN server sees the client."""
+    from aioice import stun
+
+    request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+    with lab.lab.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(3)
+        asking.sendto(bytes(request), (address, port))
+        reply = stun.parse_message(asking.recv(2048))
+    assert reply.transaction_id == request.transaction_id
+    return str(reply.attributes["XOR-MAPPED-ADDRESS"][0])
+
+
+def test_http3_serves_what_the_web_server_serves(lab: StandingLab) -> None:
+    for name in ("www.facebook.com", "www.youtube.com"):
+        answer = lab.http3(name)
+        fetched = lab.curl(name)
+        assert (answer.status, len(answer.body)) == (200, fetched.size)
+        assert name in answer.names
+    assert len(lab.http3("www.facebook.com").body) > SPEED_BYTES - 64
+    head = lab.http3("www.youtube.com", method="HEAD")
+    assert (head.status, head.body) == (200, b"")
+
+
+def test_http3_takes_any_name_and_shows_its_own_certificate(lab: StandingLab) -> None:
+    address = lab.lab.web.names["www.youtube.com"]
+    answer = lab.http3(NEUTRAL_NAME, address=address, verify=False)
+    assert answer.status == 200
+    assert "www.youtube.com" in answer.names
+    assert NEUTRAL_NAME not in answer.names
+    with pytest.raises(ConnectionError, match="silence"):
+        lab.http3("x.com", seconds=1)
 
 
 def test_http_1_1_is_spoken_too(lab: StandingLab) -> None:
@@ -162,6 +208,23 @@ def test_controls(lab: StandingLab) -> None:
     assert (lab.curl(CONTROL_NAME, "/204").code, lab.curl(CONTROL_NAME, "/204").size) == (204, 0)
 
 
+def test_bulk_and_the_domestic_control(lab: StandingLab) -> None:
+    settings = read_plan([lab.lab.plan]).settings
+    assert lab.curl(CONTROL_NAME, "/1m").size == 1 << 20
+    assert settings.bulk == f"https://{CONTROL_NAME}/1m"
+    assert settings.control[1] == f"https://{HOME_NAME}/64k"
+    assert lab.curl(HOME_NAME, "/64k").size == 65536
+    assert lab.curl(HOME_NAME, "/204").code == 204
+
+
+def test_the_control_serves_a_throttled_name_as_it_serves_its_own(lab: StandingLab) -> None:
+    named = [platform.throttled_name for platform in read_plan([lab.lab.plan]).platforms if platform.throttled_name]
+    assert named == ["redirector.googlevideo.com"]
+    for name in (*named, NEUTRAL_NAME):
+        fetched = lab.curl(name, "/64k", "-k", address=CONTROL)
+        assert (fetched.code, fetched.size) == (200, 65536)
+
+
 def test_the_upload_is_read_to_its_end_before_the_answer(lab: StandingLab) -> None:
     with lab.lab.client.socket(socket.AF_INET, socket.SOCK_STREAM) as asking:
         asking.settimeout(5)
@@ -199,6 +262,82 @@ def test_the_cover_site(lab: StandingLab) -> None:
     assert lab.curl(COVER_NAME, address=COVER).code == 200
 
 
+def test_the_block_page(lab: StandingLab) -> None:
+    done = lab.run("client", "curl", "-sS", f"http://{LIE}/any/page")
+    assert "<title>Access to this resource is restricted</title>" in done.stdout
+    fetched = lab.curl("x.com", address=LIE)
+    assert (fetched.exit_status, fetched.code) == (CURL_UNTRUSTED, 0)
+    assert lab.curl("x.com", "/", "-k", address=LIE).code == 200
+
+
+# ── what is wrong with the line, or with the world ───────────────────────────────────────────────────────────────────
+
+OPEN = load("open")
+EXIT = vpn.HOSTS[0].name
+
+
+def test_a_captive_portal_is_all_there_is() -> None:
+    with standing(msgspec.structs.replace(OPEN, line=Line(portal=True))) as lab:
+        for resolver in (ISP_RESOLVER, PUBLIC_RESOLVER, "198.18.250.1"):
+            assert lab.dig(resolver, "x.com") == [PORTAL]
+        for address in (PORTAL, CONTROL, lab.lab.web.names["x.com"]):
+            sent = lab.run("client", "curl", "-sS", "-o", "/dev/null", "-w", "%{redirect_url}", f"http://{address}/")
+            assert sent.stdout == f"http://{PORTAL_NAME}/"
+            assert lab.curl("x.com", address=address).exit_status == CURL_UNTRUSTED
+        page = lab.run("client", "curl", "-sS", "--resolve", f"{PORTAL_NAME}:80:{PORTAL}", f"http://{PORTAL_NAME}/")
+        assert "<title>Sign in to the network</title>" in page.stdout
+        assert not lab.connects("e1.whatsapp.net", 5222)
+        with pytest.raises(ConnectionError, match="silence"):
+            lab.http3("www.youtube.com", seconds=1)
+        # What is wrong is the line: the world goes on.
+        assert lab.curl("x.com", host="home").code == 200
+
+
+def test_a_world_with_its_own_troubles() -> None:
+    world = World(down=("twitter",), silent=("facebook",), refuses=("instagram",), challenges=("youtube",))
+    with standing(msgspec.structs.replace(OPEN, world=world)) as lab:
+        for host in ("client", EXIT):
+            assert lab.curl("x.com", host=host).exit_status == CURL_REFUSED
+            assert lab.curl("www.facebook.com", host=host, seconds=1).exit_status == CURL_TIMEOUT
+            # Whom they do not concern.
+            assert lab.curl("b-graph.facebook.com", host=host).code == 200
+            assert lab.curl("web.whatsapp.com", host=host).code == 200
+        for name, marked in (("www.instagram.com", False), ("www.youtube.com", True)):
+            assert lab.curl(name).code == lab.http3(name).status == 200
+            shown = lab.run(EXIT, "curl", "-skI", "--connect-to", f"::{lab.lab.web.names[name]}:", f"https://{name}/")
+            assert shown.stdout.startswith("HTTP/2 403")
+            assert ("cf-mitigated: challenge" in shown.stdout) == marked
+            turned_away = lab.http3(name, host=EXIT)
+            assert turned_away.status == 403
+            assert (turned_away.headers.get("cf-mitigated") == "challenge") == marked
+            assert "cf-mitigated" not in lab.run("client", *shown.args).stdout
+
+
+def test_a_clock_that_runs_behind_takes_every_certificate_for_one_of_the_future() -> None:
+    with standing(msgspec.structs.replace(OPEN, world=World(clock_days=400))) as lab:
+        for name in ("x.com", CONTROL_NAME, HOME_NAME):
+            assert lab.curl(name).exit_status == CURL_UNTRUSTED
+            where = {CONTROL_NAME: CONTROL, HOME_NAME: HOME}.get(name) or lab.lab.web.names[name]
+            shown = lab.run("client", "openssl", "s_client", "-connect", f"{where}:443", "-CAfile", "ca.pem")
+            assert "certificate is not yet valid" in shown.stdout + shown.stderr
+        assert lab.curl("x.com", "/", "-k").code == 200
+
+
+def test_a_plan_is_for_the_profiles_cast_and_every_server_stands() -> None:
+    cast = msgspec.structs.replace(OPEN, tunnels=("wireguard", "trojan"), platforms=("youtube", "plain", "bystander"))
+    with standing(cast) as lab:
+        plan = read_plan([lab.lab.plan])
+        assert [tunnel.name for tunnel in plan.tunnels] == ["wireguard", "trojan"]
+        assert [platform.id for platform in plan.platforms] == ["youtube", "plain", "bystander"]
+        assert {file.name for file in lab.lab.plan.parent.iterdir()} == {
+            *("ca.pem", "plan.toml", "plain.toml", "bystander.toml", "wireguard.conf")
+        }
+        assert lab.curl("x.com").code == 200
+        assert lab.curl("www.bright.com.example").size > SPEED_BYTES - 64
+        where = lab.lab.web.names["www.plain.example"]
+        assert "<title>Plain</title>" in lab.run("client", "curl", "-sS", f"http://{where}/").stdout
+
+
 # ── closed ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -208,6 +347,7 @@ def test_nothing_leads_out(lab: StandingLab) -> None:
         "client",
         "censor",
         "isp",
+        "home",
         "public",
         "control",
         "platforms",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import fcntl
 import socket
 import struct
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from vpntest.errors import CannotMeasure
-from vpntest.lab.network import CLIENT, Host, Network, connects, program
+from vpntest.lab.network import CLIENT, GATEWAY, Host, Network, connects, program, refuses
+from vpntest.lab.rules import Line
 from vpntest.tunnel.cage import Cage
 from vpntest.tunnel.namespace import Namespace
 
@@ -21,6 +25,8 @@ pytestmark = pytest.mark.root
 
 A = Host("a", ("198.18.7.1", "198.18.7.2"), "fd00:18::7")
 B = Host("b", ("198.18.7.3",), forwards=True)
+IP_MTU = 14
+"""linux/in.h; Python has no name for it."""
 GET_OFFLOADS = {"tso": 0x1E, "gso": 0x23, "gro": 0x2B}
 
 
@@ -62,6 +68,130 @@ def test_client_and_hosts_reach_each_other_and_nothing_else(cage: Cage) -> None:
             pytest.raises(OSError, match="unreachable"),
         ):
             here.sendto(b"hello", ("192.0.2.1", 9))
+
+
+# ── the client's line ────────────────────────────────────────────────────────────────────────────────────────────────
+
+CLIENT_HERE, A_THERE = ("client", CLIENT[0]), ("a", A.addresses[0])
+DIRECTIONS = {"up": (CLIENT_HERE, A_THERE), "down": (A_THERE, CLIENT_HERE)}
+
+
+@pytest.mark.parametrize("way", DIRECTIONS)
+def test_packets_are_lost_by_chance(cage: Cage, way: str) -> None:
+    (sender, _), (receiver, address) = DIRECTIONS[way]
+    with wired(cage) as (network, _):
+        network.condition(Line(loss_percent=20))
+        with (
+            network[receiver].socket(socket.AF_INET, socket.SOCK_DGRAM) as there,
+            network[sender].socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
+        ):
+            there.bind((address, 9))
+            there.settimeout(0.1)
+            arrived = 0
+            for _ in range(10):
+                for _ in range(100):
+                    here.sendto(b"hello", (address, 9))
+                with contextlib.suppress(TimeoutError):
+                    while there.recv(16):
+                        arrived += 1
+    # Five standard deviations about 800.
+    assert 735 < arrived < 865
+
+
+@pytest.mark.parametrize("way", DIRECTIONS)
+def test_a_narrow_line_says_how_narrow_it_is(cage: Cage, way: str) -> None:
+    (sender, source), (receiver, address) = DIRECTIONS[way]
+    with wired(cage) as (network, _):
+        network.condition(Line(mtu=1280))
+        with (
+            network[receiver].socket(socket.AF_INET, socket.SOCK_DGRAM) as there,
+            network[sender].socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
+        ):
+            there.bind((address, 9))
+            there.settimeout(3)
+            here.bind((source, 9))
+            here.connect((address, 9))
+            here.send(bytes(1280 - 28))
+            assert len(there.recv(2000)) == 1280 - 28
+            # Too long, and not to be cut: it is lost, and its sender is told.
+            here.send(bytes(1281 - 28))
+            deadline = time.monotonic() + 3
+            while here.getsockopt(socket.IPPROTO_IP, IP_MTU) != 1280 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert here.getsockopt(socket.IPPROTO_IP, IP_MTU) == 1280
+            assert here.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EMSGSIZE
+            # From now on the kernel cuts, and it arrives whole.
+            here.send(bytes(1400))
+            assert len(there.recv(2000)) == 1400
+
+
+@pytest.mark.parametrize(("family", "number"), [(socket.AF_INET, 0), (socket.AF_INET6, 1)])
+@pytest.mark.parametrize("way", DIRECTIONS)
+def test_a_narrow_line_lets_long_transfers_through(
+    cage: Cage, way: str, family: socket.AddressFamily, number: int
+) -> None:
+    with wired(cage) as (network, _):
+        network.condition(Line(mtu=1280))
+        moved(network, family, (A.addresses[0], A.address6 or "")[number], way == "up", 1 << 20)
+
+
+@pytest.mark.parametrize("way", DIRECTIONS)
+def test_a_slow_line_keeps_to_its_rate(cage: Cage, way: str) -> None:
+    with wired(cage) as (network, _):
+        network.condition(Line(kbit_per_second=2000))
+        size = 500_000
+        seconds = moved(network, socket.AF_INET, A.addresses[0], way == "up", size)
+    # 40 bytes of headers in 1500; what stands in the bucket at the start passes at once.
+    assert 0.7 < size * 8 / 1000 / seconds / 2000 < 1.05
+
+
+def test_an_ordinary_line_is_left_alone(cage: Cage) -> None:
+    with wired(cage) as (network, _):
+        network.condition(Line())
+        assert moved(network, socket.AF_INET, A.addresses[0], True, 1 << 22) < 2
+
+
+def moved(network: Network, family: socket.AddressFamily, address: str, up: bool, size: int) -> float:
+    """Moves so many bytes over TCP between the client and host `a`; the seconds until the last one is there."""
+    with network["a"].socket(family, socket.SOCK_STREAM) as listening:
+        listening.bind((address, 9))
+        listening.listen()
+        with network["client"].socket(family, socket.SOCK_STREAM) as client:
+            client.settimeout(20)
+            client.connect((address, 9))
+            server, _ = listening.accept()
+            with server:
+                server.settimeout(20)
+                source, sink = (client, server) if up else (server, client)
+                begun = time.monotonic()
+                sending = threading.Thread(target=source.sendall, args=(bytes(size),))
+                sending.start()
+                left = size
+                while left:
+                    left -= len(sink.recv(1 << 16))
+                sending.join()
+                return time.monotonic() - begun
+
+
+def test_a_silent_address_answers_nothing_and_its_neighbour_does(cage: Cage) -> None:
+    with wired(cage) as (network, runner):
+        network.silence("a", [A.addresses[1]])
+        with network["a"].socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
+            listening.bind(("0.0.0.0", 9))
+            listening.listen()
+            assert runner.run(connects(network["client"], A.addresses[0], 9))
+            with pytest.raises(TimeoutError):
+                runner.run(asyncio.wait_for(connects(network["client"], A.addresses[1], 9), 0.5))
+
+
+# ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_machine_without_a_server_says_so(cage: Cage) -> None:
+    with wired(cage) as (network, runner):
+        assert runner.run(refuses(network["client"], GATEWAY[0]))
+        with pytest.raises(TimeoutError):
+            runner.run(asyncio.wait_for(refuses(network["client"], "198.19.0.7"), 0.5))
 
 
 def test_a_packet_is_a_packet(cage: Cage) -> None:

@@ -60,8 +60,34 @@ def test_telegram_is_plain_http_to_its_own_addresses() -> None:
     assert {urlsplit(endpoint.url).port or 80 for endpoint in app.endpoint} == {80, 443}
 
 
-def test_youtube_is_not_timed_by_a_page_that_nobody_throttles() -> None:
-    assert platforms.find("youtube").speed is None
+def test_youtube_is_timed_by_the_name_that_is_throttled_and_not_by_a_page() -> None:
+    youtube = platforms.find("youtube")
+    assert youtube.speed is None
+    assert youtube.throttled_name is not None
+    assert youtube.throttled_name.endswith(".googlevideo.com")
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "url"),
+    [
+        ("youtube", "quic", "quic://www.youtube.com/"),
+        ("facebook", "quic", "quic://www.facebook.com/"),
+        ("instagram", "quic", "quic://www.instagram.com/"),
+        ("messenger", "calls", "stun://stun.fbsbx.com:3478"),
+    ],
+)
+def test_udp_is_looked_at_and_decides_nothing(name: str, service: str, url: str) -> None:
+    (found,) = (one for one in platforms.find(name).service if one.id == service)
+    assert not found.required
+    assert [endpoint.url for endpoint in found.endpoint] == [url]
+
+
+def test_the_labs_own_platforms_can_be_read() -> None:
+    own = {file.stem: platforms.load(file) for file in (platforms.configs() / "lab").glob("*.toml")}
+    assert {*own} == {"refuser", "downer", "bystander", "plain"}
+    assert all(platform.id == stem for stem, platform in own.items())
+    assert "t.co" in urlsplit(own["bystander"].speed or "").netloc
+    assert [endpoint.url for endpoint in own["plain"].service[0].endpoint] == ["http://www.plain.example/"]
 
 
 def test_whatsapp_needs_any_of_its_chat_servers() -> None:
@@ -125,6 +151,15 @@ BROKEN = {
     "no host": (GOOD.replace("https://mine.example/", "https:///"), "host"),
     "port": (GOOD.replace(":5222", ":70000"), "service[0].endpoint[1].url"),
     "no port": (GOOD.replace(":5222", ""), "port"),
+    "STUN with a path": (GOOD.replace("tcp://mine.example:5222", "stun://mine.example/x"), "a host and a port alone"),
+    "status of STUN": (GOOD.replace('tcp://mine.example:5222"', 'stun://mine.example", status = [200]'), "stun://"),
+    "QUIC by POST": (GOOD.replace('tcp://mine.example:5222"', 'quic://mine.example/", method = "POST"'), "GET or HEAD"),
+    "speed and a throttled name": (
+        'speed = "https://mine.example/"\nthrottled_name = "v.mine.example"\n' + GOOD,
+        "not both",
+    ),
+    "throttled name is no name": ('throttled_name = "v mine"\n' + GOOD, "throttled_name"),
+    "throttled name is an address": ('throttled_name = "192.0.2.1"\n' + GOOD, "an address"),
     "status of a bare connection": (GOOD.replace(':5222" }', ':5222", status = [200] }'), "tcp://"),
     "speed in the clear": ('speed = "http://mine.example/"\n' + GOOD, "speed"),
     "roots are missing": ('roots = "gone.pem"\n' + GOOD, "no such file"),

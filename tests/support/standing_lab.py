@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from vpntest.lab.internet import CONTROL, CONTROL_NAME, Lab, raise_lab
+from vpntest.lab.internet import CONTROL, CONTROL_NAME, COVER, COVER_NAME, HOME, HOME_NAME, Lab, raise_lab
 from vpntest.lab.profiles import Profile
 from vpntest.tunnel.cage import Cage
 from vpntest.tunnel.namespace import Namespace
 
-CURL_TIMEOUT, CURL_RESET, CURL_REFUSED = 28, 35, 7
+CURL_TIMEOUT, CURL_RESET, CURL_REFUSED, CURL_UNTRUSTED = 28, 35, 7, 60
 """Exit statuses of curl (curl.se/libcurl/c/libcurl-errors.html); 35 while it connects over TLS."""
+_OTHERS = {CONTROL_NAME: CONTROL, HOME_NAME: HOME, COVER_NAME: COVER}
+"""Names beside the platforms'."""
 
 
 class StandingLab:
@@ -44,7 +48,7 @@ class StandingLab:
         seconds: float = 4,
     ) -> Fetched:
         """One request by TLS to `name`, at `address` or where the honest resolver has it, with the lab's roots."""
-        where = address or (CONTROL if name == CONTROL_NAME else self.lab.web.names[name])
+        where = address or _OTHERS.get(name) or self.lab.web.names[name]
         done = self.run(
             host,
             *("curl", "-sS", "--max-time", str(seconds), "--cacert", "ca.pem", "--resolve", f"{name}:443:{where}"),
@@ -55,6 +59,27 @@ class StandingLab:
         )
         code, size, version, spoke = done.stdout.split()[-4:]
         return Fetched(done.returncode, int(code), int(size), version, float(spoke) > 0)
+
+    def http3(
+        self,
+        name: str,
+        path: str = "/",
+        *,
+        method: str = "GET",
+        address: str | None = None,
+        host: str | Namespace = "client",
+        verify: bool = True,
+        seconds: float = 4,
+    ) -> Http3Answer:
+        """One request by HTTP/3 to `name`, at `address` or where the honest resolver has it, with the lab's roots.
+
+        Raises ConnectionError where there is no answer within so many seconds.
+        """
+        netns = self.lab.network[host] if isinstance(host, str) else host
+        where = address or self.lab.web.names[name]
+        roots = str(self.lab.directory / "plan" / "ca.pem")
+        with netns.entered():
+            return self.runner.run(ask_http3(where, 443, name, path, method, roots if verify else None, seconds))
 
     def connects(self, name: str, port: int = 443) -> bool:
         """Whether a TCP connection stands within a second."""
@@ -85,6 +110,83 @@ class Fetched:
     def ok(self) -> bool:
         """A whole answer under a certificate that curl takes."""
         return self.exit_status == 0 and self.code > 0
+
+
+@dataclass(frozen=True)
+class Http3Answer:
+    """What an HTTP/3 server said."""
+
+    headers: dict[str, str]
+    body: bytes
+    names: list[str]
+    """In the certificate that it showed."""
+
+    @property
+    def status(self) -> int:
+        """Of HTTP."""
+        return int(self.headers[":status"])
+
+
+async def ask_http3(
+    address: str,
+    port: int,
+    name: str,
+    path: str = "/",
+    method: str = "GET",
+    roots: str | None = None,
+    seconds: float = 4,
+) -> Http3Answer:
+    """One request with aioquic's client; without `roots` any certificate will do. Raises ConnectionError."""
+    from aioquic.asyncio.client import connect
+    from aioquic.asyncio.protocol import QuicConnectionProtocol
+    from aioquic.h3.connection import H3_ALPN, H3Connection
+    from aioquic.h3.events import DataReceived, HeadersReceived
+    from aioquic.quic.configuration import QuicConfiguration
+    from aioquic.quic.events import ConnectionTerminated, QuicEvent
+    from cryptography.x509 import DNSName, SubjectAlternativeName
+
+    heard: asyncio.Future[tuple[dict[str, str], bytes]] = asyncio.get_running_loop().create_future()
+
+    class Asking(QuicConnectionProtocol):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            self.http = H3Connection(self._quic)
+            if method == "HEAD":
+                # The library takes the length that an answer to HEAD announces for that of its body.
+                self.http._check_content_length = lambda stream: None
+            self.headers: dict[str, str] = {}
+            self.body = b""
+
+        def quic_event_received(self, event: QuicEvent) -> None:
+            if isinstance(event, ConnectionTerminated) and not heard.done():
+                heard.set_exception(ConnectionError(event.reason_phrase))
+            for one in self.http.handle_event(event):
+                if isinstance(one, HeadersReceived):
+                    self.headers = {key.decode(): value.decode() for key, value in one.headers}
+                if isinstance(one, DataReceived):
+                    self.body += one.data
+                if isinstance(one, HeadersReceived | DataReceived) and one.stream_ended:
+                    heard.set_result((self.headers, self.body))
+
+    settings = QuicConfiguration(alpn_protocols=H3_ALPN, server_name=name)
+    if roots:
+        settings.load_verify_locations(roots)
+    else:
+        settings.verify_mode = ssl.CERT_NONE
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            connect(address, port, configuration=settings, create_protocol=Asking) as asking,
+        ):
+            stream = asking._quic.get_next_available_stream_id()
+            asked = {":method": method, ":scheme": "https", ":authority": name, ":path": path}
+            asking.http.send_headers(stream, [(k.encode(), v.encode()) for k, v in asked.items()], end_stream=True)
+            asking.transmit()
+            headers, body = await heard
+            shown = asking._quic.tls._peer_certificate.extensions.get_extension_for_class(SubjectAlternativeName)
+            return Http3Answer(headers, body, shown.value.get_values_for_type(DNSName))
+    except TimeoutError:
+        raise ConnectionError("silence") from None
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def choose(server: Server, exits: tuple[str, ...], visitor: str, host: str, path
     """The answer to a visitor's request; `path` may hold a query."""
     if server.to_exits and visitor in exits:
         return server.to_exits
-    site = server.sites.get(host) or next(iter(server.sites.values()), {})
+    site = server.sites[host] if host in server.sites else next(iter(server.sites.values()))
     return site.get(path.partition("?")[0], server.otherwise)
 
 

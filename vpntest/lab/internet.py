@@ -34,7 +34,7 @@ import msgspec
 from vpntest.errors import CannotMeasure
 from vpntest.lab import vpn
 from vpntest.lab.censor import compile_rules
-from vpntest.lab.network import Daemon, Host, Network
+from vpntest.lab.network import GATEWAY, Daemon, Host, Network, refuses
 from vpntest.lab.profiles import BUILT_IN, OWN, Profile, platform
 from vpntest.lab.sites import (
     Issuer,
@@ -156,6 +156,8 @@ async def _raise(lab: Lab, reality: bool) -> None:
     # From behind the censor, who may keep the client from any of them.
     ready = (
         *(daemon.says("ready") for daemon in (*censor.daemons, *servers)),
+        network.until(refuses, "client", GATEWAY[0]),
+        network.until(_serves, "censor", CONTROL, 80),
         network.until(_resolves, "home", ISP_RESOLVER, WHOAMI_NAME, PORTAL if line.portal else ISP_RESOLVER),
         network.until(_resolves, "home", PUBLIC_RESOLVER, WHOAMI_NAME, PUBLIC_RESOLVER),
         *(network.until(_serves, "public", address, 80) for address in (CONTROL, HOME, LIE)),

@@ -23,7 +23,8 @@ from vpntest.tunnel.namespace import Namespace
 
 CLIENT = ("198.19.0.2", "fd00:19::2")
 """The client's addresses."""
-_GATEWAY = ("198.19.0.1", "fd00:19::1")
+GATEWAY = ("198.19.0.1", "fd00:19::1")
+"""The censor's addresses on the client's line."""
 _BORDER = ("198.18.0.1", "fd00:18::1")
 """The censor's addresses on the switch."""
 
@@ -90,8 +91,8 @@ class Network:
             "censor",
             f"addr add {_BORDER[0]}/16 dev eth0",
             f"addr add {_BORDER[1]}/64 dev eth0 nodad",
-            f"addr add {_GATEWAY[0]}/24 dev client",
-            f"addr add {_GATEWAY[1]}/64 dev client nodad",
+            f"addr add {GATEWAY[0]}/24 dev client",
+            f"addr add {GATEWAY[1]}/64 dev client nodad",
             "link set eth0 up",
             "link set client up",
         )
@@ -103,8 +104,8 @@ class Network:
             f"addr add {CLIENT[0]}/24 dev eth0",
             f"addr add {CLIENT[1]}/64 dev eth0 nodad",
             "link set eth0 up",
-            f"route add default via {_GATEWAY[0]}",
-            f"route add ::/0 via {_GATEWAY[1]}",
+            f"route add default via {GATEWAY[0]}",
+            f"route add ::/0 via {GATEWAY[1]}",
         )
 
     def condition(self, line: Line) -> None:
@@ -127,8 +128,15 @@ class Network:
             # The routes', not the devices': a veth drops what is too long for it, and says nothing.
             self.ip(
                 "censor",
-                *(f"route change {to} dev client mtu {line.mtu}" for to in ("198.19.0.0/24", "fd00:19::/64")),
-                *(f"route change {to} dev eth0 mtu {line.mtu}" for to in ("198.18.0.0/16", "fd00:18::/64")),
+                *(
+                    f"route replace {network} dev {device} proto kernel {metric} mtu {line.mtu}"
+                    for network, device, metric in (
+                        ("198.19.0.0/24", "client", "scope link"),
+                        ("198.18.0.0/16", "eth0", "scope link"),
+                        ("fd00:19::/64", "client", "metric 256"),
+                        ("fd00:18::/64", "eth0", "metric 256"),
+                    )
+                ),
             )
         if line.kbit_per_second:
             # 200 ms of waiting is what the access networks' own buffers have, give or take.
@@ -259,6 +267,14 @@ drop
                 for command in _OFFLOADS:
                     order = array.array("I", (command, 0))
                     fcntl.ioctl(control, _SIOCETHTOOL, struct.pack("16sP16x", device.encode(), order.buffer_info()[0]))
+
+
+async def refuses(netns: Namespace, address: str) -> bool:
+    """Whether a machine is there, and says that it has nothing at TCP port 9."""
+    try:
+        return not await connects(netns, address, 9)
+    except ConnectionRefusedError:
+        return True
 
 
 async def connects(netns: Namespace, address: str, port: int) -> bool:
