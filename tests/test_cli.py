@@ -141,6 +141,35 @@ def test_without_root_it_says_so_and_exits_4(tmp_path: Path) -> None:
     assert "root" in done.stderr
 
 
+def test_the_lab_lists_its_profiles() -> None:
+    done = vpntest("lab", "list")
+    assert done.returncode == 0
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert "Nothing is blocked" in lines["open"]
+    assert {"ru_2023_08_vpn", "cn_gfw", "outage"} <= set(lines)
+
+
+def test_verifying_an_unknown_profile_or_no_times_is_a_slip_of_the_hand() -> None:
+    done = vpntest("lab", "verify", "open", "ru_2099")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'ru_2099'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    for option in ("--repeat", "--jobs"):
+        assert vpntest("lab", "verify", "open", option, "0").returncode == 2
+        assert vpntest("lab", "verify", "open", option, "often").returncode == 2
+
+
+def test_verifying_without_root_says_so_and_exits_4() -> None:
+    code = (
+        "import os, sys, vpntest.cli\n"
+        "os.geteuid = lambda: 65534\n"
+        "sys.exit(vpntest.cli.main(['lab', 'verify', 'open']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "root" in done.stderr
+
+
 def test_an_output_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     kept.write_text("{}")

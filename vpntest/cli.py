@@ -36,10 +36,11 @@ examples:
   sudo vpntest run configs/           each config in the folder against every built-in platform
   sudo vpntest run plan.toml          what plan.toml asks for
   sudo vpntest demo                   the same on an embedded lab: censor, platforms and VPN servers on this machine
+  sudo vpntest lab verify             every censor of the lab, held against its truth
   vpntest doctor                      what this machine can do, and the command that adds what is missing
 
 exit status:
-  0 done   1 demo differs from its truth   2 usage or config error   3 fault of vpntest
+  0 done   1 the lab differs from its truth   2 usage or config error   3 fault of vpntest
   4 could not measure (no root, a tool missing, the line is dead)   5 nothing selected   130, 143 interrupted
 """
 
@@ -85,9 +86,31 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("kept", type=Path, metavar="RUN.json")
     judge.set_defaults(call=_judge)
 
+    lab = commands.add_parser("lab", help="the embedded lab: its censors, and how well they are told apart")
+    actions = lab.add_subparsers(dest="action", required=True, metavar="ACTION")
+    verify = actions.add_parser("verify", help="run profiles and count what differs from their truth (needs root)")
+    verify.add_argument("profiles", nargs="*", metavar="PROFILE", help="default: all of them")
+    verify.add_argument("--repeat", type=_positive, default=1, metavar="N", help="runs of each (default: %(default)s)")
+    verify.add_argument("--jobs", type=_positive, default=2, metavar="J", help="side by side (default: %(default)s)")
+    verify.add_argument("--format", choices=("table", "json"), default="table", help="of the result")
+    verify.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
+    verify.set_defaults(call=_verify)
+    listing = actions.add_parser("list", help="the profiles that there are")
+    listing.set_defaults(call=_list)
+
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
     doctor.set_defaults(call=_doctor)
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_positive.__name__ = "positive number"  # what argparse calls it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,7 +165,9 @@ def _run(arguments: argparse.Namespace) -> int:
             record, status = asyncio.run(_measured(plan, line, cage))
         judgement = _print(record, arguments, stream)
     if status == DONE and judgement.local_outage is not None:
-        _say("the line itself is dead: no control answered, so nothing was judged")
+        from vpntest.judge.judging import reason_of
+
+        _say(f"nothing was judged: {reason_of(judgement.line_rule or '')}")
         return CANNOT_MEASURE
     return status or (CONFIG_FAULT if faulty else DONE)
 
@@ -179,7 +204,45 @@ def _demo(arguments: argparse.Namespace) -> int:
         differences = compare(profile, judgement)
         # Beneath the matrix for people; beside it where a machine reads stdout.
         print(say(profile, judgement, differences), file=stream if arguments.format == "table" else sys.stderr)
+    if judgement.local_outage is not None:
+        _say("the lab's line is dead: no control answered, so nothing was judged")
+        return CANNOT_MEASURE
     return DIFFERS if differences else DONE
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from vpntest.lab.profiles import load, names
+    from vpntest.lab.verify import count, measure, render, truths_here
+
+    # Each once, in the order given.
+    chosen = list(dict.fromkeys(arguments.profiles)) or names()
+    profiles = [load(name) for name in chosen]
+    _need_root()
+    truths = truths_here(profiles)
+    with _stream(arguments) as stream:
+        runs, interrupted = asyncio.run(measure(chosen, arguments.repeat, arguments.jobs, _progress))
+        verification = count(runs, truths)
+        if arguments.format == "json":
+            import msgspec
+
+            stream.write(msgspec.json.encode(verification).decode() + "\n")
+        else:
+            stream.write(render(verification))
+    if interrupted:
+        _say(f"interrupted; {len(runs)} of {len(chosen) * arguments.repeat} runs were counted")
+        return INTERRUPTED + interrupted
+    return DONE if verification.passes else DIFFERS
+
+
+def _list(_: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from vpntest.lab.profiles import load, names
+
+    print(tabulate([(name, load(name).title) for name in names()], ("profile", "title"), disable_numparse=True))
+    return DONE
 
 
 async def _measured(plan: Plan, line: Vantage, cage: Cage) -> tuple[Record, int]:
