@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import pytest
 from far_side import (
@@ -13,6 +14,7 @@ from far_side import (
     FarSide,
     Handler,
     Middle,
+    Mute,
     Page,
     Reply,
     Site,
@@ -42,6 +44,7 @@ URL = f"https://{NAME}/"
 HONEST = {NAME: [Reply((ADDRESS,))], NEUTRAL: [Reply(("198.18.9.9",))]}
 RESOLVED = [("resolve", None), ("resolve", None)]
 THROUGH = [("connect", None), ("tls_handshake", None), ("http_round_trip", None)]
+SHAKEN = THROUGH[:2]
 
 
 def task(url: str = URL, attempt: int = 1) -> Task:
@@ -69,9 +72,10 @@ def test_ok(h2: bool) -> None:
         site = Site({"/": Page(body=body, headers=(("server", "test"),))})
         await far.serve(ADDRESS, 443, site, server_context(NAME, h2=h2))
         assert await attempt(far) is True
-        assert far.chain() == [*RESOLVED, *THROUGH]
+        assert far.chain(role="target") == [*RESOLVED, *THROUGH]
+        assert far.chain(role="browser") == SHAKEN
         assert site.asked == [("GET", NAME, "/")]
-        ours, public, connect, tls, http = far.seen
+        ours, public, connect, tls, http = far.select(role="target")
         assert [ours.details.resolver, public.details.resolver] == ["vantage", "public"]
         assert ours.details.answers == public.details.answers == (ADDRESS,)
         assert ours.details.resolver_address == f"{RESOLVER}:53"
@@ -96,9 +100,10 @@ def test_ok(h2: bool) -> None:
         )
         assert http.tcp is not None
         assert http.tcp.bytes_received > 100
-        assert {one.transaction for one in far.seen} == {ours.transaction}
+        assert {one.transaction for one in far.select(role="target")} == {ours.transaction}
         assert {(one.role, one.attempt, one.platform, one.service, one.endpoint) for one in far.seen} == {
-            ("target", 1, "example", "web", URL)
+            ("target", 1, "example", "web", URL),
+            ("browser", 1, "example", "web", URL),
         }
 
     run(scenario)
@@ -120,9 +125,10 @@ def test_no_answer_to_a_connect() -> None:
         far.swallow(ADDRESS, 443)
         assert await attempt(far, tcp=1.2) is False
         assert far.chain() == [*RESOLVED, ("connect", Failure.TIMEOUT)]
-        assert far.seen[-1].tcp is not None
-        assert far.seen[-1].tcp.retransmits >= 1
-        assert far.seen[-1].tcp.since_last_data_ms is None
+        last = far.select()[-1]
+        assert last.tcp is not None
+        assert last.tcp.retransmits >= 1
+        assert last.tcp.since_last_data_ms is None
 
     run(scenario)
 
@@ -229,8 +235,8 @@ def test_turned_away_by_the_platform() -> None:
         page = Page(403, b"<title>Just a moment...</title>", (("cf-mitigated", "challenge"), ("server", "cloudflare")))
         await far.serve(ADDRESS, 443, Site({"/": page}), server_context(NAME))
         assert await attempt(far) is True
-        assert far.chain() == [*RESOLVED, *THROUGH]
-        details = far.seen[-1].details
+        assert far.chain(role="target") == [*RESOLVED, *THROUGH]
+        details = far.select(role="target")[-1].details
         assert (details.code, details.challenge, details.title) == (403, True, "Just a moment...")
 
     run(scenario)
@@ -242,7 +248,8 @@ def test_a_redirect_is_the_fact() -> None:
         site = Site({"/": Page(302, b"", (("location", "https://elsewhere.test/"),))})
         await far.serve(ADDRESS, 443, site, server_context(NAME))
         assert await attempt(far) is True
-        assert (far.seen[-1].details.code, far.seen[-1].details.location) == (302, "https://elsewhere.test/")
+        details = far.select(role="target")[-1].details
+        assert (details.code, details.location) == (302, "https://elsewhere.test/")
         assert len(site.asked) == 1
 
     run(scenario)
@@ -370,6 +377,46 @@ def test_a_second_answer_is_kept() -> None:
     run(scenario)
 
 
+def test_a_late_answer_is_tried_where_the_first_does_not_serve() -> None:
+    async def scenario(far: FarSide) -> None:
+        race = {NAME: [Reply((OTHER,)), Reply(("198.18.6.6",)), Reply(("127.0.0.1", ADDRESS))]}
+        await far.resolver(RESOLVER, race)
+        far.refuse(OTHER, 443)
+        site = Site()
+        await far.serve(ADDRESS, 443, site, server_context(NAME))
+        assert await attempt(far, late=0.3, public_resolver=RESOLVER) is False
+        assert far.chain(role="target") == [("resolve", None), ("connect", Failure.CONNECTION_REFUSED)]
+        assert far.chain(role="alternate") == THROUGH
+        assert far.select(role="alternate")[0].details.ip == ADDRESS, "the last one's, and not this box"
+        assert site.asked == [("GET", NAME, "/")]
+
+    run(scenario)
+
+
+def test_a_late_answer_is_not_tried_where_something_has_answered() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {NAME: [Reply((ADDRESS,)), Reply((OTHER,))]})
+        await far.serve(ADDRESS, 443, Site(), server_context(NAME))
+        assert await attempt(far, late=0.3, public_resolver=RESOLVER) is True
+        assert far.select(role="target")[0].details.late == ((OTHER,),)
+        assert far.chain(role="alternate") == []
+
+    run(scenario)
+
+
+def test_a_late_answer_of_the_public_resolver() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {NAME: [Reply((OTHER,))]})
+        await far.resolver(PUBLIC, {NAME: [Reply(("198.18.6.6",)), Reply((ADDRESS,))]})
+        for nobody in (OTHER, "198.18.6.6"):
+            far.refuse(nobody, 443)
+        await far.serve(ADDRESS, 443, Site(), server_context(NAME))
+        assert await attempt(far, late=0.3) is False
+        assert far.chain(role="alternate") == [("connect", Failure.CONNECTION_REFUSED), *THROUGH]
+
+    run(scenario)
+
+
 def test_shared_addresses_need_no_alternate() -> None:
     async def scenario(far: FarSide) -> None:
         await far.resolver(RESOLVER, {NAME: [Reply((ADDRESS, "198.18.1.3"))]})
@@ -387,7 +434,7 @@ def test_one_resolver_in_both_roles_is_asked_once() -> None:
         resolver = await far.resolver(RESOLVER, HONEST)
         await far.serve(ADDRESS, 443, Site(), server_context(NAME))
         assert await attempt(far, public_resolver=RESOLVER) is True
-        assert far.chain() == [("resolve", None), *THROUGH]
+        assert far.chain(role="target") == [("resolve", None), *THROUGH]
         assert resolver.asked == [(NAME, "A")]
 
     run(scenario)
@@ -398,7 +445,156 @@ def test_ipv6_alone_is_asked_for_and_needs_a_route() -> None:
         await far.resolver(RESOLVER, {NAME: [Reply()], f"{NAME} AAAA": [Reply(("fd00::1",))]})
         assert await attempt(far, public_resolver=RESOLVER) is False
         assert far.chain() == [("resolve", Failure.DNS_NO_ANSWER), ("resolve", None)]
-        assert far.seen[-1].details.answers == ("fd00::1",)
+        assert far.select()[-1].details.answers == ("fd00::1",)
+
+    run(scenario)
+
+
+# ── shapes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _attempts(far: FarSide, count: int = 3) -> Awaitable[list[bool]]:
+    bench = far.bench(platform(URL), limits=replace(PATIENT, tls=1.0))
+
+    async def one_by_one() -> list[bool]:
+        vantage = far.vantage()
+        return [await reach(bench, vantage, task(attempt=number), bench.trust.public) for number in range(1, count + 1)]
+
+    return one_by_one()
+
+
+def test_where_both_shapes_fare_alike_the_browser_is_tried_once() -> None:
+    async def scenario(far: FarSide) -> None:
+        await honest(far)
+        await far.serve(ADDRESS, 443, Site(), server_context(NAME))
+        assert await _attempts(far) == [True, True, True]
+        assert far.chain(role="browser") == SHAKEN
+        connect, tls = far.select(role="browser")
+        assert connect.details == TcpConnect(ip=ADDRESS, port=443)
+        (ours,) = {one.details.ja4 for one in far.select(role="target", operation="tls_handshake")}
+        assert tls.details.ja4 not in (None, ours)
+        assert ours is not None
+        assert (tls.details.server_name, tls.details.no_tls_verify) == (NAME, True)
+        assert tls.tcp is not None
+
+    run(scenario)
+
+
+def test_a_name_on_a_list_fails_in_both_shapes() -> None:
+    async def scenario(far: FarSide) -> None:
+        await honest(far)
+        real = await far.serve(OTHER, 443, Site(), server_context(NAME))
+        await far.serve(ADDRESS, 443, Middle(real, NAME, resets_after_hello))
+        assert await _attempts(far) == [False, False, False]
+        cut = ("tls_handshake", Failure.CONNECTION_RESET)
+        assert far.chain(role="browser") == [("connect", None), cut]
+
+    run(scenario)
+
+
+@dataclass
+class _ByShape:
+    """Lets one shape of ClientHello through: told by its length, for a browser's has post-quantum keys."""
+
+    to: tuple[str, int]
+    longer: bool
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(65536)
+        if (len(first) > 1400) is not self.longer:
+            reset(writer)
+            return
+        far_reader, far_writer = await asyncio.open_connection(*self.to)
+        far_writer.write(first)
+        middle = Middle(self.to)
+        try:
+            await asyncio.gather(
+                middle._pass(reader, far_writer, None, None), middle._pass(far_reader, writer, None, None)
+            )
+        finally:
+            far_writer.close()
+
+
+@pytest.mark.parametrize("longer", [True, False], ids=["browsers", "programs"])
+def test_where_one_shape_alone_passes_both_are_tried_each_time(longer: bool) -> None:
+    async def scenario(far: FarSide) -> None:
+        await honest(far)
+        real = await far.serve(OTHER, 443, Site(), server_context(NAME))
+        await far.serve(ADDRESS, 443, _ByShape(real, longer))
+        assert await _attempts(far) == [not longer] * 3
+        cut = [("connect", None), ("tls_handshake", Failure.CONNECTION_RESET)]
+        assert far.chain(role="browser") == 3 * (SHAKEN if longer else cut)
+        assert [one.attempt for one in far.select(role="browser", operation="connect")] == [1, 2, 3]
+
+    run(scenario)
+
+
+def test_no_browser_where_there_is_no_connection_and_no_tls() -> None:
+    async def scenario(far: FarSide) -> None:
+        await honest(far)
+        far.refuse(ADDRESS, 443)
+        await far.serve(ADDRESS, 80, Site())
+        await attempt(far)
+        await attempt(far, f"http://{NAME}/")
+        assert far.chain(role="browser") == []
+
+    run(scenario)
+
+
+# ── QUIC and STUN ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_over_quic() -> None:
+    async def scenario(far: FarSide) -> None:
+        await honest(far)
+        site = Site({"/a": Page(204, b"")})
+        await far.quic(ADDRESS, 443, site, NAME)
+        assert await attempt(far, f"quic://{NAME}/a") is True
+        assert far.chain() == [*RESOLVED, ("quic_handshake", None), ("http_round_trip", None)]
+        http = far.select()[-1]
+        assert (http.endpoint, http.details.url, http.details.alpn) == (f"quic://{NAME}/a", f"https://{NAME}/a", "h3")
+        assert site.asked == [("GET", NAME, "/a")]
+
+    run(scenario)
+
+
+def test_cut_by_name_over_quic() -> None:
+    """The forger here is a server without the name: what is wrong under it is right under any."""
+
+    async def scenario(far: FarSide) -> None:
+        await honest(far)
+        site = Site()
+        await far.quic(ADDRESS, 443, site, "other.test")
+        assert await attempt(far, f"quic://{NAME}/") is False
+        assert far.chain(role="target") == [*RESOLVED, ("quic_handshake", Failure.SSL_INVALID_HOSTNAME)]
+        assert far.chain(role="neutral") == [("quic_handshake", None), ("http_round_trip", None)]
+        assert site.asked == [("HEAD", NEUTRAL, "/")]
+        assert far.chain(role="browser") == []
+
+    run(scenario)
+
+
+def test_silence_over_quic_hits_the_neutral_name_too() -> None:
+    async def scenario(far: FarSide) -> None:
+        await honest(far)
+        await far.datagrams(ADDRESS, 443, Mute())
+        assert await attempt(far, f"quic://{NAME}/", tls=0.7) is False
+        for role in ("target", "neutral"):
+            assert far.chain(role=role, operation="quic_handshake") == [("quic_handshake", Failure.TIMEOUT)]
+
+    run(scenario)
+
+
+def test_a_binding_request() -> None:
+    async def scenario(far: FarSide) -> None:
+        await honest(far)
+        await far.stun(ADDRESS)
+        assert await attempt(far, f"stun://{NAME}") is False, "no HTTP answer"
+        assert far.chain() == [*RESOLVED, ("stun_binding", None)]
+        far.seen.clear()
+        await far.datagrams(ADDRESS, 3478, Mute())
+        await attempt(far, f"stun://{NAME}", tcp=0.5)
+        assert far.chain() == [*RESOLVED, ("stun_binding", Failure.TIMEOUT)]
 
     run(scenario)
 
@@ -424,7 +620,7 @@ def test_an_open_port_is_all_of_a_tcp_endpoint() -> None:
         await far.serve(ADDRESS, 5222, stays_silent)
         assert await attempt(far, f"tcp://{NAME}:5222") is False
         assert far.chain() == [*RESOLVED, ("connect", None)]
-        assert far.seen[-1].tcp is not None
+        assert far.select()[-1].tcp is not None
 
     run(scenario)
 
@@ -459,8 +655,9 @@ def test_through_a_proxy_a_connect_waits_for_the_refusal(far_end: Handler, failu
         await far.serve(ADDRESS, 5222, far_end)
         await attempt(far, f"tcp://{NAME}:5222", name="proxy", answers_locally=True, proof=0.5)
         assert far.chain(operation="connect") == [("connect", failure)]
-        assert far.seen[-1].tcp is not None
-        assert far.seen[-1].tcp.bytes_received == received
+        last = far.select()[-1]
+        assert last.tcp is not None
+        assert last.tcp.bytes_received == received
         assert far.chain(role="neutral") == []
 
     run(scenario)

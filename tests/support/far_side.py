@@ -544,8 +544,9 @@ class FarSide:
         return [(one.operation, one.failure) for one in self.select(**labels)]
 
     def select(self, **labels: Any) -> list[Observation]:
-        """What was observed under these labels, in order."""
-        return [one for one in self.seen if all(getattr(one, name) == value for name, value in labels.items())]
+        """What was observed under these labels, in the order of ending."""
+        found = [one for one in self.seen if all(getattr(one, name) == value for name, value in labels.items())]
+        return sorted(found, key=lambda one: int(one.id.removeprefix("o")))
 
     async def _close(self) -> None:
         for server in self._servers:

@@ -1,10 +1,15 @@
 """Whether an endpoint of a platform can be reached from a vantage, and if not, at which step and for which name.
 
-One attempt is up to three transactions:
+One attempt is a few transactions:
 
     target     both resolvers; then connect → TLS with the platform's name → HTTP at the vantage's resolver's address
     neutral    where that failed after the connect: the same address, a name that no censor lists
-    alternate  where the public resolver's answer shares no address with the vantage's: the target's steps there
+    alternate  where the public resolver's answer shares no address with the vantage's, or a late answer holds another
+               address and nothing has answered so far: the target's steps there
+    browser    the target's connect and TLS with a browser's ClientHello: once for an `https` endpoint, and again while
+               it fares otherwise than the target
+
+Over QUIC connect and TLS are one step, and so are they with STUN, where there is no name to compare.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable, Collection, Sequence
 
 from vpntest.failures import Failure
 from vpntest.probe.observation import Role
@@ -38,34 +44,65 @@ async def reach(bench: Bench, vantage: Vantage, task: Task, context: ssl.SSLCont
         )
 
     first = begin("target")
-    other: str | None = None
-    if target.address is not None:
-        address: str | None = target.address
-    elif vantage.resolver == bench.settings.public_resolver:
-        # One resolver in both roles: asking it twice would say nothing more.
-        address = await _address(first, target.host, await first.resolve(target.host))
-    else:
-        ours, public = await asyncio.gather(first.resolve(target.host), first.resolve(target.host, of="public"))
-        address = await _address(first, target.host, ours)
-        if public.answers and not set(public.answers) & set(ours.answers):
-            other = next(filter(bench.connectable, public.answers), None)
+    async with first.listening():
+        other: str | None = None
+        if target.address is not None:
+            address: str | None = target.address
+        elif vantage.resolver == bench.settings.public_resolver:
+            # One resolver in both roles: asking it twice would say nothing more.
+            address = await _address(first, target.host, await first.resolve(target.host))
+        else:
+            ours, public = await asyncio.gather(first.resolve(target.host), first.resolve(target.host, of="public"))
+            address = await _address(first, target.host, ours)
+            if public.answers and not set(public.answers) & set(ours.answers):
+                other = next(filter(bench.connectable, public.answers), None)
 
-    compared = False
+        compared = False
 
-    async def tried(transaction: Transaction, address: str) -> bool:
-        nonlocal compared
-        done = await _steps(transaction, target, address, task.endpoint.url, task.endpoint.method, target.host, context)
-        # Once in an attempt, so that it is plain which failure it is compared with.
-        if not done and not compared and transaction.operation in ("tls_handshake", "http_round_trip"):
-            compared = True
-            name = bench.settings.neutral_name
-            await _steps(begin("neutral"), target, address, target.url_for(name), "HEAD", name, bench.trust.unverified)
-        return done
+        async def tried(transaction: Transaction, address: str) -> bool:
+            nonlocal compared
+            done = await _steps(
+                transaction, target, address, target.page(task.endpoint.url), task.endpoint.method, target.host, context
+            )
+            # Once in an attempt, so that it is plain which failure it is compared with.
+            if not done and not compared and transaction.operation in _NAMED:
+                compared = True
+                name = bench.settings.neutral_name
+                await _steps(
+                    begin("neutral"), target, address, target.url_for(name), "HEAD", name, bench.trust.unverified
+                )
+            return done
 
-    done = address is not None and await tried(first, address)
-    if other is not None:
-        await tried(begin("alternate"), other)
-    return done and target.scheme != "tcp"
+        done = answered = address is not None and await tried(first, address)
+        shaken = {"tls_handshake": False, "http_round_trip": True}.get(first.operation)
+        if other is not None:
+            answered |= await tried(begin("alternate"), other)
+        if target.scheme == "https" and address is not None and shaken is not None:
+            # Where they agreed before there is nothing to learn.
+            key = vantage.id, task.endpoint.url
+            if bench.shapes.get(key, True):
+                through = await begin("browser").browse(address, target.port, target.host)
+                if through is not None:
+                    bench.shapes[key] = through is not shaken
+        if not answered:
+            late = _late(await first.overheard(), {address, other}, bench.connectable)
+            if late is not None:
+                await tried(begin("alternate"), late)
+    return done and target.scheme not in ("tcp", "stun")
+
+
+_NAMED = frozenset({"tls_handshake", "quic_handshake", "http_round_trip"})
+"""Steps in which a name is shown."""
+
+
+def _late(heard: Sequence[Resolution], tried: Collection[str | None], connectable: Callable[[str], bool]) -> str | None:
+    """The address to try of answers that came late: of the last one, for forgers are faster than the truth."""
+    for found in heard:
+        for answer in reversed(found.late):
+            for address in answer:
+                if address not in tried and connectable(address):
+                    return address
+    return None
 
 
 async def control(bench: Bench, vantage: Vantage, url: str, phase: str, attempt: int) -> bool:
@@ -74,7 +111,9 @@ async def control(bench: Bench, vantage: Vantage, url: str, phase: str, attempt:
     transaction = Transaction(
         bench, vantage, probe="control", role="control", endpoint=url, attempt=attempt, phase=phase
     )
-    address = target.address or await _address(transaction, target.host, await transaction.resolve(target.host))
+    address = target.address or await _address(
+        transaction, target.host, await transaction.resolve(target.host, late=False)
+    )
     if address is None:
         return False
     return await _steps(transaction, target, address, url, "GET", target.host, bench.trust.public)
@@ -84,6 +123,11 @@ async def _steps(
     transaction: Transaction, target: Target, address: str, url: str, method: str, name: str, context: ssl.SSLContext
 ) -> bool:
     """From the connect on. True where the last step was done."""
+    if target.scheme == "stun":
+        return await transaction.binding(address, target.port)
+    if target.scheme == "quic":
+        async with transaction.quic(address, target.port, context, name) as quic:
+            return quic is not None and (await transaction.exchange(quic, method, url)).failure is None
     bare = target.scheme == "tcp"
     async with transaction.connected(address, target.port, proof=bare, last=bare) as connection:
         if connection is None or bare:

@@ -46,6 +46,10 @@ class Target(Struct, frozen=True):
             address = addresses.get(host, host)
         return cls(parts.scheme, host, parts.port or _PORTS[parts.scheme], address)  # type: ignore[arg-type]
 
+    def page(self, url: str) -> str:
+        """The URL that is asked for over HTTP: a QUIC endpoint's is an `https` page."""
+        return url.replace("quic://", "https://", 1) if self.scheme == "quic" else url
+
     def url_for(self, name: str) -> str:
         """The root page at the same scheme and port under another name; over QUIC that is an `https` page."""
         port = "" if _PORTS.get(self.scheme) == self.port else f":{self.port}"

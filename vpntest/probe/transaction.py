@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from vpntest.failures import Failure, failure_of
 from vpntest.plan.model import Settings
+from vpntest.probe.browser import Browsers
 from vpntest.probe.connection import Connection, Trust, at, describe_leaf
 from vpntest.probe.hello import ja4
 from vpntest.probe.http import Answer, Http
@@ -105,6 +106,9 @@ class Bench(Struct, frozen=True):
     trust: Trust
     limits: Limits = Limits()
     connectable: Callable[[str], bool] = connectable
+    browsers: Browsers = field(default_factory=Browsers)
+    shapes: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """For (vantage, endpoint): whether a browser's ClientHello fared otherwise than ours when both were last tried."""
 
 
 class Transaction:
@@ -327,6 +331,25 @@ class Transaction:
         ended = last or failure is not None
         self.note("tls_handshake", server_name, t0, details, failure, connection if ended else None)
         return failure is None
+
+    async def browse(self, address: str, port: int, server_name: str) -> bool | None:
+        """A connect, and a TLS handshake with a browser's ClientHello: whether it got through; None where there was no
+        connection. The certificate is not looked at, for that is no matter of shape."""
+        async with self.bench.browsers.slot(), self.connected(address, port) as connection:
+            if connection is None:
+                return None
+            t0 = self.bench.notebook.clock()
+            failure = None
+            try:
+                async with within(self.limits.tls):
+                    await self.bench.browsers.handshake(connection, server_name)
+            except (OSError, EOFError) as exc:
+                failure = self.silence(failure_of(exc), connection)
+            details = TlsHandshake(
+                address=str(connection), server_name=server_name, no_tls_verify=True, ja4=ja4(connection.first_flight)
+            )
+            self.note("tls_handshake", server_name, t0, details, failure, connection)
+            return failure is None
 
     @asynccontextmanager
     async def quic(
