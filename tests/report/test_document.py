@@ -85,7 +85,17 @@ def test_a_kept_run_judged_again_is_the_same_byte_for_byte(record: Record) -> No
 def test_the_keys_of_the_contract() -> None:
     record = story()
     kept = document(record, judge(record))
-    assert [*kept] == ["schema", "run", "local_outage", "tunnels", "platforms", "outside", "cells", "observations"]
+    assert [*kept] == [
+        "schema",
+        "run",
+        "local_outage",
+        "line_rule",
+        "tunnels",
+        "platforms",
+        "outside",
+        "cells",
+        "observations",
+    ]
     by_name = {tunnel["name"]: tunnel for tunnel in kept["tunnels"]}
     assert (by_name["se"]["stage"], by_name["se"]["mechanism"]) == ("up", None)
     assert (by_name["ov"]["stage"], by_name["ov"]["mechanism"]) == ("handshake", "auth.rejected")
@@ -103,6 +113,7 @@ def test_what_was_not_judged_is_null() -> None:
     record = dead_line()
     kept = document(record, judge(record))
     assert kept["local_outage"] == [one.id for one in record.observations if one.failure]
+    assert kept["line_rule"] == "line.dead"
     assert kept["cells"] == kept["outside"] == []
     assert (kept["tunnels"][0]["stage"], kept["tunnels"][0]["rule"]) == (None, None)
 

@@ -23,7 +23,7 @@ def test_the_matrix() -> None:
                 "",
                 (
                     Entry("throttled", "throttle.sni"),
-                    Entry("blocked", "tls.reset.sni 2 of 3"),
+                    Entry("blocked", "tls.reset.sni 9 of 10"),
                     Entry("ok"),
                     Entry("down", "tcp.refused"),
                     Entry("insufficient"),
@@ -78,6 +78,7 @@ def test_what_needs_attention() -> None:
         "wg [wireguard] data.stall.packets (reached: data): first data came, then it falls silent after a few packets",
         "bad [unknown] invalid: bad.conf:3: key is 31 bytes, not 32�[2J",
         "wiki outside: the tries do not agree, or are too few [endpoint.insufficient.mixed]",
+        "twitter outside: policed at about 140 kbit/s",
         "twitter through ss: the platform is throttled outside, and its speed through the tunnel is not known "
         "[cell.insufficient.speed-unknown]",
         "wiki through ss: the tries do not agree, or are too few [endpoint.insufficient.mixed]",
@@ -182,5 +183,17 @@ def test_a_dead_line_has_no_matrix() -> None:
     record = world.record()
     judgement = judge(record)
     assert arrange(record, judgement) == Matrix((), (Row("outside", "", ()),))
-    assert summary(record, judgement) == "The line itself is dead: no control answered, so nothing was judged."
+    assert summary(record, judgement) == (
+        "Nothing was judged: the line itself is dead, for no control answered and no tunnel carried anything."
+    )
     assert attention(record, judgement) == ()
+
+
+def test_how_often_a_flaky_platform_answered_is_shown() -> None:
+    world = World()
+    world.line()
+    world.reach("outside", "bird", times=3, fails=f"connect:{TIMEOUT}")
+    world.reach("outside", "bird", times=7)
+    record = world.record()
+    [row] = arrange(record, judge(record)).rows
+    assert row.entries == (Entry("insufficient", "flaky 7 of 10"),)

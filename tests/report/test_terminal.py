@@ -20,17 +20,17 @@ JUDGEMENT = judge(RECORD)
 AT_80 = """\
 vpntest 0.1.0 · 2026-11-20T03:00:00+00:00 · 5 tunnels × 5 platforms · 42 s
 
-         twitter         facebook                bank           lost
--------  --------------  ----------------------  -------------  ---------------
-outside  ▼ throttled     ✗ blocked               ○ ok           □ down
-           throttle.sni    tls.reset.sni 2 of 3                   tcp.refused
-se       ✓ circumvents   ✓ circumvents           ⊘ refused      □ platform-down
-                                                   http.403       tcp.refused
-ss       ? insufficient  ✗ blocked               ⊘ refused      □ platform-down
-                           http.timeout            http.403       tcp.refused
-ov       – tunnel-down   – tunnel-down           – tunnel-down  – tunnel-down
-wg       – tunnel-down   – tunnel-down           – tunnel-down  – tunnel-down
-bad      – tunnel-down   – tunnel-down           – tunnel-down  – tunnel-down
+         twitter         facebook                 bank           lost
+-------  --------------  -----------------------  -------------  ---------------
+outside  ▼ throttled     ✗ blocked                ○ ok           □ down
+           throttle.sni    tls.reset.sni 9 of 10                   tcp.refused
+se       ✓ circumvents   ✓ circumvents            ⊘ refused      □ platform-down
+                                                    http.403       tcp.refused
+ss       ? insufficient  ✗ blocked                ⊘ refused      □ platform-down
+                           http.timeout             http.403       tcp.refused
+ov       – tunnel-down   – tunnel-down            – tunnel-down  – tunnel-down
+wg       – tunnel-down   – tunnel-down            – tunnel-down  – tunnel-down
+bad      – tunnel-down   – tunnel-down            – tunnel-down  – tunnel-down
 
          wiki
 -------  --------------
@@ -67,6 +67,7 @@ Needs attention
   bad [unknown] invalid: bad.conf:3: key is 31 bytes, not 32�[2J
   wiki outside: the tries do not agree, or are too few
       [endpoint.insufficient.mixed]
+  twitter outside: policed at about 140 kbit/s
   twitter through ss: the platform is throttled outside, and its speed through
       the tunnel is not known [cell.insufficient.speed-unknown]
   wiki through ss: the tries do not agree, or are too few
@@ -80,23 +81,24 @@ Needs attention
 ASCII_MATRIX = """\
 vpntest 0.1.0 - 2026-11-20T03:00:00+00:00 - 5 tunnels x 5 platforms - 42 s
 
-         twitter         facebook                bank           lost             wiki
--------  --------------  ----------------------  -------------  ---------------  --------------
-outside  v throttled     x blocked               o ok           # down           ? insufficient
-           throttle.sni    tls.reset.sni 2 of 3                   tcp.refused
-se       + circumvents   + circumvents           / refused      # platform-down  ? insufficient
-                                                   http.403       tcp.refused
-ss       ? insufficient  x blocked               / refused      # platform-down  ? insufficient
-                           http.timeout            http.403       tcp.refused
-ov       - tunnel-down   - tunnel-down           - tunnel-down  - tunnel-down    - tunnel-down
-wg       - tunnel-down   - tunnel-down           - tunnel-down  - tunnel-down    - tunnel-down
-bad      - tunnel-down   - tunnel-down           - tunnel-down  - tunnel-down    - tunnel-down
+         twitter         facebook                 bank           lost             wiki
+-------  --------------  -----------------------  -------------  ---------------  --------------
+outside  v throttled     x blocked                o ok           # down           ? insufficient
+           throttle.sni    tls.reset.sni 9 of 10                   tcp.refused
+se       + circumvents   + circumvents            / refused      # platform-down  ? insufficient
+                                                    http.403       tcp.refused
+ss       ? insufficient  x blocked                / refused      # platform-down  ? insufficient
+                           http.timeout             http.403       tcp.refused
+ov       - tunnel-down   - tunnel-down            - tunnel-down  - tunnel-down    - tunnel-down
+wg       - tunnel-down   - tunnel-down            - tunnel-down  - tunnel-down    - tunnel-down
+bad      - tunnel-down   - tunnel-down            - tunnel-down  - tunnel-down    - tunnel-down
 """
 
 DEAD_LINE = """\
 vpntest 0.1.0 · 2026-11-20T03:00:00+00:00 · 42 s
 
-The line itself is dead: no control answered, so nothing was judged.
+Nothing was judged: the line itself is dead, for no control answered and no
+tunnel carried anything.
 """
 
 

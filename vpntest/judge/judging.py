@@ -24,6 +24,7 @@ from vpntest.judge.samples import SpeedSamples
 from vpntest.judge.service_rules import (
     ENDPOINT,
     FAILURES,
+    FLAKY,
     SERVICE,
     EndpointSeen,
     EndpointVerdict,
@@ -99,7 +100,7 @@ LINE: tuple[Rule[LineSeen, bool], ...] = (
         "line.dead",
         lambda f: bool(f.controls.dead_before) and not f.controls.worked_during and not f.carried,
         True,
-        "no control could be reached from the line itself, so nothing can be told about platforms and tunnels",
+        "the line itself is dead, for no control answered and no tunnel carried anything",
         "Censored Planet, Hyperquack: where the controls fail, the row is unusable",
     ),
     Rule(
@@ -125,6 +126,11 @@ def reason_of(rule: str) -> str:
 def knows_speed(verdict: PlatformVerdict) -> bool:
     """Whether throttling of the platform would have been seen at this vantage."""
     return verdict.speed in JUDGED
+
+
+def is_flaky(verdict: PlatformVerdict) -> bool:
+    """Whether some tries were answered and others failed; its `attempts` then tell how many were answered."""
+    return verdict.rule == FLAKY
 
 
 def is_unproven(verdict: PlatformVerdict) -> bool:
@@ -196,6 +202,8 @@ class _Bench:
                 if one.state is rule.then
             ]
             told = _told(agreeing, rule)
+            if rule.then is State.INSUFFICIENT:
+                agreeing = [one for one in agreeing if one.rule == told.rule]
             attempts = min((one.attempts for one in agreeing), key=_agreement, default=(0, 0))
             if rule.then is State.OK:
                 told = _Told(None, rule.id, told.witnesses + speed.witnesses)

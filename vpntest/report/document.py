@@ -40,6 +40,8 @@ class Document(Struct, frozen=True):
     run: RunFacts
     local_outage: tuple[str, ...] | None
     """Ids of the failed controls where the line itself was dead and nothing was judged; else null."""
+    line_rule: str | None
+    """Id of the rule that says why nothing was judged; null where the line was alive."""
     tunnels: tuple[TunnelEntry, ...]
     platforms: tuple[Platform, ...]
     outside: tuple[PlatformVerdict, ...]
@@ -54,6 +56,7 @@ def _assembled(record: Record, judgement: Judgement) -> Document:
         schema=SCHEMA,
         run=record.run,
         local_outage=judgement.local_outage,
+        line_rule=judgement.line_rule,
         tunnels=tuple(_entry(facts, verdicts.get(facts.name)) for facts in record.tunnels),
         platforms=record.platforms,
         outside=judgement.outside,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from vpntest.judge.judging import is_unproven, knows_speed, reason_of
+from vpntest.judge.judging import is_flaky, is_unproven, knows_speed, reason_of
 from vpntest.judge.verdict import Cell, Judgement, Outcome, PlatformVerdict, State, TunnelVerdict
 from vpntest.probe.observation import Record, TunnelFacts
 from vpntest.report.text import plain
@@ -52,7 +52,8 @@ class Entry(Struct, frozen=True):
     word: str
     """A state in the first row, an outcome in all others: a key of :data:`SIGNS`."""
     note: str = ""
-    """The mechanism, and how many tries agree where not all do; empty where there is nothing to add."""
+    """The mechanism, and how many tries agree where not all do; of a flaky one, how many were answered. Empty where
+    there is nothing to add."""
 
 
 class Row(Struct, frozen=True):
@@ -94,6 +95,8 @@ def _tunnels(record: Record, judgement: Judgement) -> list[tuple[TunnelFacts, Tu
 
 def _note(verdict: PlatformVerdict) -> str:
     k, n = verdict.attempts
+    if is_flaky(verdict):
+        return f"flaky {k} of {n}"
     tries = f"{k} of {n}" if k < n and verdict.state is not State.INSUFFICIENT else ""
     return " ".join(part for part in (verdict.mechanism or "", tries) if part)
 
@@ -101,7 +104,7 @@ def _note(verdict: PlatformVerdict) -> str:
 def summary(record: Record, judgement: Judgement) -> str:
     """The answer in a sentence or two: how much is censored here, and who gets around all of it."""
     if judgement.local_outage is not None:
-        return "The line itself is dead: no control answered, so nothing was judged."
+        return f"Nothing was judged: {reason_of(judgement.line_rule or '')}."
     states = [verdict.state for verdict in judgement.outside]
     censored = {verdict.platform for verdict in judgement.outside if verdict.state in (State.BLOCKED, State.THROTTLED)}
     line = f"Blocked or throttled on this line: {len(censored)} of {len(states)} platforms"
@@ -134,6 +137,12 @@ def attention(record: Record, judgement: Judgement) -> tuple[str, ...]:
     for verdict in judgement.outside:
         if verdict.state is State.INSUFFICIENT:
             lines.append(f"{plain(verdict.platform)} outside: {reason_of(verdict.rule)} [{verdict.rule}]")
+    inside = [cell.inside for cell in judgement.cells if cell.inside]
+    lines += [
+        f"{plain(verdict.platform)} {_where(verdict)}: {plain(verdict.detail)}"
+        for verdict in (*judgement.outside, *inside)
+        if verdict.detail
+    ]
     thin: dict[tuple[str, str], list[str]] = {}
     for cell in judgement.cells:
         if cell.inside and cell.outcome is Outcome.INSUFFICIENT:
@@ -153,6 +162,10 @@ def attention(record: Record, judgement: Judgement) -> tuple[str, ...]:
             lines.append(f"{plain(facts.name)}: its config asks not to check the server's certificate")
         lines += [f"{plain(facts.name)}: {plain(warning)}" for warning in facts.warnings]
     return tuple(lines)
+
+
+def _where(verdict: PlatformVerdict) -> str:
+    return OUTSIDE if verdict.vantage == OUTSIDE else f"through {plain(verdict.vantage)}"
 
 
 def _places(judgement: Judgement, lacks: Callable[[PlatformVerdict], bool]) -> str:
