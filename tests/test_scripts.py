@@ -91,7 +91,7 @@ def test_without_root_it_says_so() -> None:
     assert done.stderr == "prepare: this needs root (packages, network namespaces, TUN devices): run it with sudo\n"
 
 
-@pytest.mark.parametrize("script", ["demo", "test"])
+@pytest.mark.parametrize("script", ["demo", "test", "verify"])
 def test_what_cannot_be_prepared_is_not_run(script: str, tmp_path: Path) -> None:
     clone = _clone(tmp_path)
     (clone / "scripts/prepare").write_text("#!/bin/sh\necho 'prepare: no' >&2\nexit 4\n")
@@ -105,7 +105,11 @@ def test_what_cannot_be_prepared_is_not_run(script: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("script", "program", "said"),
-    [("demo", "vpntest", "demo --profile open"), ("test", "python", "-m pytest -p no:cacheprovider --profile open")],
+    [
+        ("demo", "vpntest", "demo --profile open"),
+        ("test", "python", "-m pytest -p no:cacheprovider --profile open"),
+        ("verify", "vpntest", "lab verify --repeat 3 --profile open"),
+    ],
 )
 def test_arguments_and_carriers_are_passed_on(script: str, program: str, said: str, tmp_path: Path) -> None:
     clone = _clone(tmp_path)

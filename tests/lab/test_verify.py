@@ -158,7 +158,9 @@ def test_a_run_that_crashed_has_all_entries_wrong_and_its_last_word_is_kept() ->
     done = counted(None, "the sky fell")
     assert (done.summary.cells, done.summary.wrong, done.summary.exact) == (ENTRIES, ENTRIES, 0)
     assert [(fault.profile, fault.repeat, fault.said) for fault in done.faults] == [(PROFILE.id, 1, "the sky fell")]
+    assert len(done.cells) == ENTRIES
     assert "run 1 of ru_2024_youtube gave no judgement: the sky fell" in render(done)
+    assert "what differs" not in render(done)
 
 
 def test_a_dead_line_is_one_entry() -> None:
@@ -237,7 +239,7 @@ def verify(*arguments: str) -> subprocess.Popen[str]:
 def test_two_real_profiles_side_by_side(tmp_path: Path) -> None:
     """A control with platforms that are down, and one whose line is dead."""
     kept = tmp_path / "verify.json"
-    process = verify("outage", "captive", "--jobs", "2", "-o", str(kept))
+    process = verify("outage", "wrong_clock", "--jobs", "2", "-o", str(kept))
     _, complaints = process.communicate(timeout=400)
     found = json.loads(kept.read_text())
     assert process.returncode == 0, (complaints, found["cells"], found["faults"])
@@ -245,7 +247,7 @@ def test_two_real_profiles_side_by_side(tmp_path: Path) -> None:
         **{"profiles": 2, "runs": 2, "cells": 26 + 1, "exact": 27},
         **{"insufficient": 0, "wrong": 0, "wrong_circumvents": 0, "wrong_open": 0},
     }
-    assert set(found["seconds"]) == {"outage", "captive"}
+    assert set(found["seconds"]) == {"outage", "wrong_clock"}
 
 
 @pytest.mark.root

@@ -345,8 +345,13 @@ def render(verification: Verification) -> str:
             rows.append((expected, found.get(expected, 0), other))
         if rows:
             parts.append(f"{_TITLES[name]}\n\n{table(rows, ('expected', 'found', 'found otherwise'))}")
-    if verification.cells:
-        cells = [(one.profile, one.repeat, one.where, one.expected, one.found, one.kind) for one in verification.cells]
+    silent = {(fault.profile, fault.repeat) for fault in verification.faults}
+    cells = [
+        (one.profile, one.repeat, one.where, one.expected, one.found, one.kind)
+        for one in verification.cells
+        if (one.profile, one.repeat) not in silent
+    ]
+    if cells:
         headers = ("profile", "run", "where", "expected", "found", "kind")
         parts.append(f"what differs\n\n{table(cells, headers)}")
     for fault in verification.faults:
