@@ -1,8 +1,8 @@
 """One run: raise every tunnel, measure from all vantages, keep what was seen.
 
-    outside   controls → exits → reach ───────────────────┐
-    tunnel a  raise → carry → controls → exits → reach ───┼─▶ speed ─▶ controls again, alive ─▶ lower ─▶ Record
-    tunnel b  raise ✗ ────────────────────────────────────┘   (one transfer at a time, all vantages)
+    outside   controls → names, exits, reach → freeze ─────────────────┐
+    tunnel a  raise → carry → controls → names, exits, reach → freeze ─┼─▶ speed → freeze → confirm ─▶ controls again,
+    tunnel b  raise ✗ ─────────────────────────────────────────────────┘   (one transfer at a time)    alive ─▶ lower
 
 Knows the order and nothing else: how a tunnel is raised, what a probe does and what it means stand in their packages.
 """
@@ -12,15 +12,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from vpntest import __version__
-from vpntest.plan.model import Plan, ProxyConfig, TunnelSpec
+from vpntest.plan.model import Plan, ProxyConfig, Server, TunnelSpec
 from vpntest.probe.campaign import Campaign
 from vpntest.probe.observation import Observation, Phase, Record, RunFacts, TunnelFacts, VantageFacts
 from vpntest.tunnel.cage import Cage
@@ -36,6 +36,17 @@ Notify = Callable[[str], None]
 """Takes one line about what is going on. Never a result, never a secret."""
 
 
+class Evidence(Protocol):
+    """Keeps what nobody has judged yet: packets, logs. What it cannot keep costs the run nothing else."""
+
+    async def begin(self, vantage: Vantage, servers: Sequence[Server]) -> None:
+        """A vantage exists from now on; `outside` is the first, before any tunnel is raised. `servers`: where its outer
+        packets go; none outside."""
+
+    async def end(self) -> None:
+        """The tunnels are down."""
+
+
 def _uuid7(unix_ms: int) -> str:
     """A UUIDv7 (RFC 9562): unique, and sorted by time."""
     value = unix_ms << 80 | 0x7 << 76 | int.from_bytes(os.urandom(10)) & ((1 << 76) - 1)
@@ -47,12 +58,21 @@ def _uuid7(unix_ms: int) -> str:
 class Run:
     """One run under way. What it has measured so far is kept also when it is cancelled: :meth:`record` tells it."""
 
-    def __init__(self, plan: Plan, outside: Vantage, cage: Cage, carriers: Carriers, notify: Notify) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        outside: Vantage,
+        cage: Cage,
+        carriers: Carriers,
+        notify: Notify,
+        evidence: Evidence | None = None,
+    ) -> None:
         self._plan = plan
         self._outside = outside
         self._cage = cage
         self._carriers = carriers
         self._notify = notify
+        self._evidence = evidence
         self._began = time.monotonic()
         self._started = datetime.now(UTC)
         self._observations: list[Observation] = []
@@ -79,6 +99,7 @@ class Run:
     async def measure(self) -> None:
         """The whole run. When it ends, however it ends, every tunnel is down again."""
         try:
+            await self._keep(self._outside)
             async with self._phase("raise and reach"):
                 climbs = (self._climb(spec) for spec in self._plan.tunnels)
                 await self._together(self._look_outside(), *climbs)
@@ -86,13 +107,28 @@ class Run:
             async with self._phase("speed"):
                 self._notify(f"measuring speed from {len(usable)} vantages, one transfer at a time")
                 await self._together(self._campaign.speed(usable))
+            async with self._phase("freeze"):
+                await self._together(*map(self._campaign.freeze, usable))
+            async with self._phase("confirm"):
+                await self._together(self._campaign.confirm(usable))
             async with self._phase("controls again"):
                 await self._together(*map(self._look_again, usable))
             self._complete = True
         finally:
             async with self._phase("lower"):
                 # Shielded: a second Ctrl-C must not leave half a tunnel.
-                await asyncio.shield(self._together(*(tunnel.lower() for tunnel in self._tunnels.values())))
+                await asyncio.shield(self._lower())
+
+    async def _lower(self) -> None:
+        await self._together(*(tunnel.lower() for tunnel in self._tunnels.values()))
+        if self._evidence is not None:
+            await self._together(self._evidence.end())
+
+    async def _keep(self, vantage: Vantage, spec: TunnelSpec | None = None) -> None:
+        """Has the evidence of a vantage kept from now on."""
+        if self._evidence is not None:
+            servers = spec.config.servers if spec and spec.config else ()
+            await self._together(self._evidence.begin(vantage, servers))
 
     async def _together(self, *jobs: Coroutine[Any, Any, Any]) -> None:
         """Side by side. A fault of ours ends its own job and is kept; what the others measure is not lost for it."""
@@ -115,8 +151,7 @@ class Run:
 
     async def _look_outside(self) -> None:
         async with self._phase("outside"):
-            await self._campaign.controls(self._outside, "before")
-            await self._together(self._campaign.exits(self._outside), self._campaign.reach(self._outside))
+            await self._look_from(self._outside)
         self._notify("outside: measured")
 
     async def _climb(self, spec: TunnelSpec) -> None:
@@ -133,6 +168,7 @@ class Run:
         if tunnel.vantage is None:
             self._notify(f"{spec.name}: down at {tunnel.steps[-1].rung}")
             return
+        await self._keep(tunnel.vantage, spec)
         async with self._phase(f"{spec.name}: carry"):
             # First of all, so that a censor's budget of packets or bytes is met by the probe that counts them.
             carries = await self._campaign.carry(tunnel.vantage)
@@ -140,10 +176,15 @@ class Run:
             self._notify(f"{spec.name}: raised, but does not carry")
             return
         async with self._phase(f"{spec.name}: reach"):
-            await self._campaign.controls(tunnel.vantage, "before")
-            await self._together(self._campaign.exits(tunnel.vantage), self._campaign.reach(tunnel.vantage))
+            await self._look_from(tunnel.vantage)
         self._carried.add(spec.name)
         self._notify(f"{spec.name}: measured")
+
+    async def _look_from(self, vantage: Vantage) -> None:
+        campaign = self._campaign
+        await campaign.controls(vantage, "before")
+        await self._together(campaign.names(vantage), campaign.exits(vantage), campaign.reach(vantage))
+        await campaign.freeze(vantage)
 
     async def _look_again(self, vantage: Vantage) -> None:
         await self._campaign.controls(vantage, "after")

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from far_side import (
+    NEUTRAL,
     PATIENT,
     RESOLVER,
     FarSide,
@@ -20,20 +22,26 @@ from far_side import (
 from msgspec.structs import replace
 
 from vpntest.failures import Failure
-from vpntest.probe.carry import EXCHANGES, LOAD, carries, lives
-from vpntest.probe.observation import Alive, SmallExchanges, Transfer
+from vpntest.probe.carry import BULK, CROWD, ECHOES, EXCHANGES, LOAD, SEGMENT, carries, lives
+from vpntest.probe.observation import Alive, Crowd, Echo, Observation, SmallExchanges, Transfer
 from vpntest.tunnel.vantage import PacketCount
 
 # They wait, for that is what they are about: no part of the quick suite that runs anywhere.
 pytestmark = pytest.mark.root
 
 NAME, ADDRESS, REAL = "control.test", "198.18.3.1", "198.18.3.2"
-URL, UPLOAD = f"https://{NAME}/64k", f"https://{NAME}/up"
+URL, UPLOAD, BULKY = f"https://{NAME}/64k", f"https://{NAME}/up", f"https://{NAME}/1m"
 ZONE = {NAME: [Reply((ADDRESS,))]}
 
 
+@pytest.fixture(autouse=True)
+def sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"CROWD_EVERY": 0.01, "ECHO_EVERY": 0.005, "ECHO_PATIENCE": 0.5, "BULK_LIMIT": 3.0}.items():
+        monkeypatch.setattr(f"vpntest.probe.carry.{name}", value)
+
+
 def control() -> Site:
-    return Site({"/64k": Page(body=b"d" * LOAD), "/up": Page(204, b"")})
+    return Site({"/64k": Page(body=b"d" * LOAD), "/up": Page(204, b""), "/1m": Page(body=b"d" * BULK)})
 
 
 async def carried(far: FarSide, handler: Handler | None = None, **fields: object) -> bool:
@@ -44,16 +52,30 @@ async def carried(far: FarSide, handler: Handler | None = None, **fields: object
         handler.to = real
     await far.serve(ADDRESS, 443, handler or site, None if handler else server_context(NAME))
     bench = far.bench(
-        limits=replace(PATIENT, stall=0.5, tls=0.6, dns=0.4) if handler else PATIENT, control=(URL,), upload=UPLOAD
+        limits=replace(PATIENT, stall=0.5, tls=0.6, dns=0.4) if handler else PATIENT,
+        control=(URL,),
+        upload=UPLOAD,
+        bulk=BULKY,
     )
     return await carries(bench, far.vantage("tunnel", **fields), far.vantage(resolver="198.18.0.1"))
 
 
-def loads(far: FarSide) -> list[tuple[str, int, str | None]]:
+def kind(one: Observation) -> str:
+    if isinstance(one.details, Transfer):
+        return "bulk" if one.details.url.endswith("/1m") else one.details.direction
+    return {Crowd: "crowd", SmallExchanges: "small", Echo: "echo"}[type(one.details)]
+
+
+def of_kind(far: FarSide, *kinds: str) -> list[Observation]:
     return [
-        (one.details.direction if isinstance(one.details, Transfer) else "small", one.attempt, one.failure)
-        for one in far.select(operation="transfer")
+        one
+        for one in far.seen
+        if isinstance(one.details, Transfer | Crowd | SmallExchanges | Echo) and kind(one) in kinds
     ]
+
+
+def loads(far: FarSide, *kinds: str) -> list[tuple[str, int, str | None]]:
+    return [(kind(one), one.attempt, one.failure) for one in of_kind(far, *kinds or ("small", "down", "up"))]
 
 
 def test_a_tunnel_that_carries() -> None:
@@ -62,7 +84,8 @@ def test_a_tunnel_that_carries() -> None:
         packets = iter(range(0, 1000, 10))
         assert await carried(far, count_packets=lambda: PacketCount(received=next(packets), sent=7)) is True
         assert loads(far) == [("small", 1, None), ("down", 1, None), ("up", 1, None)]
-        small, down, up = (one.details for one in far.select(operation="transfer"))
+        assert loads(far, "crowd", "bulk", "echo") == [("crowd", 1, None), ("bulk", 1, None), ("echo", 1, None)]
+        small, down, up = (one.details for one in of_kind(far, "small", "down", "up"))
         assert isinstance(small, SmallExchanges)
         assert (small.done, small.wanted) == (EXCHANGES, EXCHANGES)
         assert small.bytes > 2000
@@ -81,7 +104,8 @@ def test_outside_has_no_packets_to_count() -> None:
     async def scenario(far: FarSide) -> None:
         await far.resolver(RESOLVER, ZONE)
         assert await carried(far) is True
-        assert {one.details.packets_received for one in far.select(operation="transfer")} == {None}
+        counted = of_kind(far, "crowd", "small", "down", "up", "bulk")
+        assert {one.details.packets_received for one in counted} == {None}
 
     run(scenario)
 
@@ -115,7 +139,7 @@ def test_any_answer_is_first_data() -> None:
         await far.resolver(RESOLVER, {NAME: [Reply(rcode="SERVFAIL")]})
         await far.resolver("198.18.0.1", ZONE)
         assert await carried(far) is True
-        assert set(far.chain(vantage="tunnel", operation="resolve")) == {("resolve", Failure.DNS_SERVFAIL)}
+        assert set(far.chain(vantage="tunnel", operation="resolve", target=NAME)) == {("resolve", Failure.DNS_SERVFAIL)}
         assert loads(far) == [("small", 1, None), ("down", 1, None), ("up", 1, None)]
 
     run(scenario)
@@ -127,7 +151,7 @@ def test_data_that_stops_after_the_first() -> None:
         assert await carried(far, stays_silent) is False
         assert loads(far) == [("small", 1, Failure.STALLED), ("small", 2, Failure.STALLED)]
         assert far.chain(operation="tls_handshake") == [("tls_handshake", Failure.STALLED)] * 2
-        assert [one.details.done for one in far.select(operation="transfer")] == [0, 0]
+        assert [one.details.done for one in of_kind(far, "small")] == [0, 0]
 
     run(scenario)
 
@@ -138,8 +162,9 @@ def test_a_budget_of_bytes() -> None:
     async def scenario(far: FarSide) -> None:
         await far.resolver(RESOLVER, ZONE)
         assert await carried(far, Middle(("", 0), budget=16_000)) is False
-        assert loads(far) == [("small", 1, None), ("down", 1, Failure.STALLED), ("down", 2, Failure.STALLED)]
-        for one in far.select(operation="transfer", failure=Failure.STALLED):
+        assert loads(far) == [("small", 1, None), *(("down", attempt, Failure.STALLED) for attempt in (1, 2, 3))]
+        assert [one.details.segment for one in of_kind(far, "down")] == [None, None, SEGMENT]
+        for one in of_kind(far, "down"):
             assert one.details.bytes < 16_000
             assert one.tcp is not None
             assert one.tcp.bytes_received == 16_000
@@ -154,7 +179,7 @@ def test_slow_is_not_stalled() -> None:
         await far.resolver(RESOLVER, ZONE)
         assert await carried(far, Middle(("", 0), rate=70_000)) is True
         assert loads(far) == [("small", 1, None), ("down", 1, None), ("up", 1, None)]
-        down = far.select(operation="transfer")[1]
+        (down,) = of_kind(far, "down")
         assert down.t - down.t0 > 0.5
 
     run(scenario)
@@ -177,11 +202,14 @@ def test_an_upload_that_stops_shows_its_silence() -> None:
         await far.serve(ADDRESS, 80, control())
         await far.serve(ADDRESS, 8080, stays_silent)
         bench = far.bench(
-            limits=replace(PATIENT, stall=0.6), control=(f"http://{NAME}/64k",), upload=f"http://{NAME}:8080/up"
+            limits=replace(PATIENT, stall=0.6),
+            control=(f"http://{NAME}/64k",),
+            upload=f"http://{NAME}:8080/up",
+            bulk=f"http://{NAME}/1m",
         )
         assert await carries(bench, far.vantage("tunnel"), far.vantage()) is False
-        assert loads(far)[2:] == [("up", 1, Failure.STALLED), ("up", 2, Failure.STALLED)]
-        for one in far.select(operation="transfer", failure=Failure.STALLED):
+        assert loads(far)[2:] == [("up", attempt, Failure.STALLED) for attempt in (1, 2, 3)]
+        for one in of_kind(far, "up"):
             *_, (moved, count), (end, same) = one.details.samples
             assert count == same == one.details.bytes == LOAD
             assert end - moved >= 0.5
@@ -198,11 +226,12 @@ def test_one_failure_is_tried_again() -> None:
         async def first_ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal count
             count += 1
-            if count > 1:
+            # The crowd's all work.
+            if count != CROWD + 1:
                 await site(reader, writer)
 
         await far.serve(ADDRESS, 443, first_ends, server_context(NAME))
-        bench = far.bench(control=(URL,), upload=UPLOAD)
+        bench = far.bench(control=(URL,), upload=UPLOAD, bulk=BULKY)
         assert await carries(bench, far.vantage("tunnel"), far.vantage()) is True
         assert loads(far) == [("small", 1, Failure.EOF), ("small", 2, None), ("down", 1, None), ("up", 1, None)]
 
@@ -217,9 +246,9 @@ async def loaded(far: FarSide, site: Site, *paths: str) -> bool:
         await far.serve(f"198.18.3.{number}", 80, resets_after_hello if path == "reset" else site)
     await far.resolver(RESOLVER, zone)
     urls = tuple(f"http://c{number}.test/{path}" for number, path in enumerate(paths))
-    return await carries(
-        far.bench(control=urls, upload=f"http://c{len(paths) - 1}.test/up"), far.vantage("t"), far.vantage()
-    )
+    last = f"http://c{len(paths) - 1}.test"
+    bench = far.bench(control=urls, upload=f"{last}/up", bulk=f"{last}/1m")
+    return await carries(bench, far.vantage("t"), far.vantage())
 
 
 def answers(far: FarSide) -> list[tuple[str, int | None]]:
@@ -241,6 +270,7 @@ def test_a_load_that_failed_is_tried_at_the_next_control() -> None:
     async def scenario(far: FarSide) -> None:
         assert await loaded(far, SITE, "reset", "64k") is True
         reset = Failure.CONNECTION_RESET
+        assert loads(far, "crowd") == [("crowd", 1, reset), ("crowd", 2, None)]
         assert loads(far) == [
             ("small", 1, reset),
             ("small", 2, None),
@@ -248,10 +278,8 @@ def test_a_load_that_failed_is_tried_at_the_next_control() -> None:
             ("down", 2, None),
             ("up", 1, None),
         ]
-        assert {one.details.url for one in far.select(operation="transfer", failure=None)} == {
-            "http://c1.test/64k",
-            "http://c1.test/up",
-        }
+        passed = {one.details.url for one in of_kind(far, "crowd", "small", "down", "up") if one.failure is None}
+        assert passed == {"http://c1.test/64k", "http://c1.test/up"}
         assert answers(far) == []
 
     run(scenario)
@@ -262,7 +290,7 @@ def test_a_control_without_a_body_carries_no_load(path: str, code: int) -> None:
     async def scenario(far: FarSide) -> None:
         assert await loaded(far, SITE, path, "64k") is True
         assert loads(far) == [("small", 1, None), ("down", 2, None), ("up", 1, None)]
-        assert far.select(operation="transfer")[1].details.bytes == LOAD
+        assert of_kind(far, "down")[0].details.bytes == LOAD
         assert answers(far) == [(f"http://c0.test/{path}", code)]
 
     run(scenario)
@@ -274,9 +302,11 @@ def test_a_control_without_a_body_excuses_no_failure() -> None:
         await far.resolver(RESOLVER, ZONE)
         await far.serve(ADDRESS, 80, site)
         control = (f"http://{NAME}/no", f"http://{NAME}/64k")
-        bench = far.bench(limits=replace(PATIENT, stall=0.5), control=control, upload=f"http://{NAME}/up")
+        bench = far.bench(
+            limits=replace(PATIENT, stall=0.5), control=control, upload=f"http://{NAME}/up", bulk=f"http://{NAME}/1m"
+        )
         assert await carries(bench, far.vantage("tunnel"), far.vantage()) is False
-        assert loads(far) == [("small", 1, None), ("down", 2, Failure.STALLED), ("down", 3, Failure.STALLED)]
+        assert loads(far) == [("small", 1, None), *(("down", attempt, Failure.STALLED) for attempt in (2, 3, 4))]
 
     run(scenario)
 
@@ -285,7 +315,7 @@ def test_that_no_control_has_a_body_is_no_fault_of_the_tunnel() -> None:
     async def scenario(far: FarSide) -> None:
         assert await loaded(far, SITE, "no", "small") is True
         assert loads(far) == [("small", 1, None), ("down", 2, None), ("up", 1, None)]
-        down = far.select(operation="transfer")[1].details
+        down = of_kind(far, "down")[0].details
         assert (down.bytes, down.expected) == (5, 5)
         assert answers(far) == [("http://c0.test/no", 429), ("http://c1.test/small", 200)]
 
@@ -296,11 +326,11 @@ def test_a_server_that_ends_the_connection_serves_no_small_messages() -> None:
     async def scenario(far: FarSide) -> None:
         assert await loaded(far, SITE, "last", "64k") is True
         assert loads(far) == [("small", 2, None), ("down", 1, None), ("up", 1, None)]
-        assert far.select(operation="transfer")[0].details.done == EXCHANGES
+        assert of_kind(far, "small")[0].details.done == EXCHANGES
         far.seen.clear()
         assert await loaded(far, SITE, "last") is True
-        assert (far.seen[-1].details.direction, far.seen[-1].failure) == ("up", None)
-        small = far.select(operation="transfer")[0].details
+        assert loads(far)[-1] == ("up", 1, None)
+        small = of_kind(far, "small")[0].details
         assert (small.done, small.wanted) == (1, 1)
 
     run(scenario)
@@ -312,7 +342,7 @@ def test_an_upload_that_is_refused_was_carried(code: int) -> None:
         site = Site({**SITE.pages, "/up": Page(code, b"no")})
         assert await loaded(far, site, "64k") is True
         assert loads(far) == [("small", 1, None), ("down", 1, None), ("up", 1, None)]
-        up = far.select(operation="transfer")[2].details
+        up = of_kind(far, "up")[0].details
         assert (up.bytes, up.expected) == (LOAD, LOAD)
         assert answers(far) == [("http://c0.test/up", code)]
 
@@ -322,7 +352,7 @@ def test_an_upload_that_is_refused_was_carried(code: int) -> None:
 def test_a_server_that_nobody_can_name_has_carried_nothing() -> None:
     async def scenario(far: FarSide) -> None:
         await far.resolver(RESOLVER, {NAME: [Reply(("127.0.0.1",))]})
-        bench = far.bench(control=(URL,), upload=UPLOAD)
+        bench = far.bench(control=(URL,), upload=UPLOAD, bulk=BULKY)
         assert await carries(bench, far.vantage("tunnel"), far.vantage()) is False
         assert loads(far) == [("small", 1, Failure.DNS_NO_ANSWER), ("small", 2, Failure.DNS_NO_ANSWER)]
 
@@ -333,8 +363,196 @@ def test_plain_http_controls() -> None:
     async def scenario(far: FarSide) -> None:
         await far.resolver(RESOLVER, ZONE)
         await far.serve(ADDRESS, 80, control())
-        bench = far.bench(control=(f"http://{NAME}/64k",), upload=f"http://{NAME}/up")
+        bench = far.bench(control=(f"http://{NAME}/64k",), upload=f"http://{NAME}/up", bulk=f"http://{NAME}/1m")
         assert await carries(bench, far.vantage("tunnel"), far.vantage()) is True
+
+    run(scenario)
+
+
+# ── a crowd ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("stands", [True, False], ids=["connections", "all"])
+def test_a_budget_of_connections(stands: bool) -> None:
+    """Beyond so many, new connections fall silent; those that stand go on, or the whole tunnel is cut."""
+
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        budget, begun = 5, 0
+
+        async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal begun
+            begun += 1
+            number = begun
+            while await reader.readuntil(b"\r\n\r\n"):
+                if number <= budget and (stands or begun <= budget):
+                    writer.write(b"HTTP/1.1 200 X\r\nContent-Length: 9\r\n\r\n")
+
+        await far.serve(ADDRESS, 80, counts)
+        urls = (f"http://{NAME}/64k",)
+        bench = far.bench(limits=replace(PATIENT, stall=0.6), control=urls, upload=f"http://{NAME}/up")
+        assert await carries(bench, far.vantage("tunnel"), far.vantage()) is False
+        assert loads(far, "crowd") == [("crowd", 1, Failure.STALLED), ("crowd", 2, Failure.STALLED)]
+        first, second = (one.details for one in of_kind(far, "crowd"))
+        assert (first.wanted, first.answered) == (CROWD, (True,) * budget + (False,) * (CROWD - budget))
+        assert first.standing is stands
+        assert (second.answered, second.standing) == ((False,) * CROWD, None)
+        # Whatever it was, small messages were tried, and nothing larger.
+        assert loads(far) == [("small", 1, Failure.STALLED), ("small", 2, Failure.STALLED)]
+        assert loads(far, "bulk", "echo") == []
+
+    run(scenario)
+
+
+def test_one_that_is_late_has_its_own_time() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        site, begun = control(), 0
+
+        async def last_is_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal begun
+            begun += 1
+            if begun == CROWD:
+                await asyncio.sleep(0.3)
+            await site(reader, writer)
+
+        await far.serve(ADDRESS, 80, last_is_late)
+        bench = far.bench(
+            limits=replace(PATIENT, stall=5.0),
+            control=(f"http://{NAME}/64k",),
+            upload=f"http://{NAME}/up",
+            bulk=f"http://{NAME}/1m",
+        )
+        assert await carries(bench, far.vantage("tunnel"), far.vantage()) is True
+        (crowd,) = of_kind(far, "crowd")
+        assert crowd.details.answered == (True,) * CROWD
+        assert crowd.details.standing is None
+        assert len({one.transaction for one in far.select(operation="transfer")}) == 5
+
+    run(scenario)
+
+
+# ── in segments ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("locally", [False, True])
+def test_a_way_that_loses_long_segments(locally: bool) -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        whole, site = control(), Site({**control().pages, "/64k": Page(body=b"d" * LOAD, stops_after=9000)})
+
+        async def by_segment(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            agreed = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            await (whole if agreed <= SEGMENT else site)(reader, writer)
+
+        await far.serve(ADDRESS, 80, by_segment)
+        bench = far.bench(
+            limits=replace(PATIENT, stall=0.5), control=(f"http://{NAME}/64k",), upload=f"http://{NAME}/up"
+        )
+        vantage = far.vantage("tunnel", answers_locally=locally)
+        # That it would pass so is evidence, and no help to whoever uses the tunnel.
+        assert await carries(bench, vantage, far.vantage()) is False
+        expected = [("down", 1, Failure.STALLED), ("down", 2, Failure.STALLED), ("down", 3, None)]
+        assert loads(far, "down") == expected[: 2 if locally else 3]
+        if not locally:
+            last = of_kind(far, "down")[-1].details
+            assert (last.segment, last.bytes) == (SEGMENT, LOAD)
+
+    run(scenario)
+
+
+# ── what is sustained ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def sustained(far: FarSide, page: Page, **fields: object) -> bool:
+    await far.resolver(RESOLVER, ZONE)
+    await far.serve(ADDRESS, 80, Site({**control().pages, "/1m": page}))
+    bench = far.bench(
+        limits=replace(PATIENT, stall=0.5),
+        control=(f"http://{NAME}/64k",),
+        upload=f"http://{NAME}/up",
+        bulk=f"http://{NAME}/1m",
+    )
+    return await carries(bench, far.vantage("tunnel", **fields), far.vantage(), asyncio.Semaphore(1))
+
+
+def test_where_a_larger_budget_ends() -> None:
+    async def scenario(far: FarSide) -> None:
+        packets = iter(range(0, 1000, 10))
+        page = Page(body=b"d" * BULK, stops_after=300_000)
+        assert await sustained(far, page, count_packets=lambda: PacketCount(next(packets), 7)) is False
+        assert loads(far, "bulk") == [("bulk", 1, Failure.STALLED), ("bulk", 2, Failure.STALLED)]
+        for one in of_kind(far, "bulk"):
+            assert (one.details.bytes, one.details.expected) == (300_000, BULK)
+            assert one.details.packets_received == 10
+        assert loads(far, "echo") == []
+
+    run(scenario)
+
+
+def test_slow_is_sustained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpntest.probe.carry.BULK_LIMIT", 0.8)
+
+    async def scenario(far: FarSide) -> None:
+        assert await sustained(far, Page(body=b"d" * BULK, chunk=10_000, pause=0.1)) is True
+        (bulk,) = of_kind(far, "bulk")
+        assert (bulk.failure, bulk.details.expected) == (None, None)
+        assert 10_000 <= bulk.details.bytes < BULK
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("page", [Page(503, b"later"), Page(body=b"small")], ids=["refused", "short"])
+def test_that_nobody_has_so_much_to_give_is_no_fault_of_the_tunnel(page: Page) -> None:
+    async def scenario(far: FarSide) -> None:
+        assert await sustained(far, page) is True
+        assert loads(far, "bulk", "echo") == [("bulk", 1, None), ("echo", 1, None)]
+        bulk = of_kind(far, "bulk")[0].details
+        assert bulk.bytes == bulk.expected == len(page.body)
+
+    run(scenario)
+
+
+# ── echoes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_echoes_are_counted() -> None:
+    async def scenario(far: FarSide) -> None:
+        server = await far.resolver(RESOLVER, {**ZONE, NEUTRAL: [Reply(("198.18.9.9",))]})
+        answer, dropped = server.datagram_received, iter(range(1000))
+
+        def one_in_five_is_lost(data: bytes, address: object) -> None:
+            if b"neutral" not in data or next(dropped) % 5:
+                answer(data, address)
+
+        server.datagram_received = one_in_five_is_lost  # type: ignore[method-assign]
+        assert await carried(far) is True
+        (echo,) = of_kind(far, "echo")
+        assert (echo.operation, echo.target, echo.failure) == ("resolve", NEUTRAL, None)
+        assert (echo.details.sent, echo.details.received) == (ECHOES, ECHOES * 4 // 5)
+        assert len(echo.details.rtt_ms) == echo.details.received
+        assert all(0 < each < 500 for each in echo.details.rtt_ms)
+        assert echo.details.resolver_address == f"{RESOLVER}:53"
+
+    run(scenario)
+
+
+def test_echoes_that_are_all_lost() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {**ZONE, NEUTRAL: []})
+        assert await carried(far) is True, "that is for the judge to weigh"
+        (echo,) = of_kind(far, "echo")
+        assert (echo.details.sent, echo.details.received, echo.failure) == (ECHOES, 0, Failure.STALLED)
+
+    run(scenario)
+
+
+def test_no_echo_is_asked_for_where_a_resolver_is_mute() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {NAME: []})
+        await far.resolver("198.18.0.1", ZONE)
+        assert await carried(far, Middle(("", 0))) is True
+        assert loads(far, "echo") == []
 
     run(scenario)
 

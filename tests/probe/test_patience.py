@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from vpntest.probe.patience import SLICE, within
+from vpntest.probe.patience import SLICE, side_by_side, within
 
 
 @pytest.mark.parametrize("seconds", [SLICE / 4, SLICE * 2.5])
@@ -70,5 +70,30 @@ def test_what_arrived_while_the_loop_stood_still_is_read() -> None:
             near.close()
             server.join()
             far.close()
+
+    asyncio.run(main())
+
+
+def test_side_by_side_raises_the_first_error_as_it_is() -> None:
+    async def fails() -> None:
+        raise KeyError("ours")
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def waits() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async def both() -> None:
+            async with side_by_side() as group:
+                group.create_task(waits())
+                group.create_task(fails())
+
+        with pytest.raises(KeyError, match="ours"):
+            await both()
+        assert ended.is_set()
 
     asyncio.run(main())

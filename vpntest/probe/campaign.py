@@ -9,18 +9,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal
 
-from vpntest.plan.model import Plan
+from msgspec import Struct
+from msgspec.structs import replace
+
+from vpntest.failures import Failure
+from vpntest.plan.model import OUTSIDE, Plan
 from vpntest.probe.carry import carries, lives
 from vpntest.probe.connection import Trust
 from vpntest.probe.exits import ask_exit, ask_resolver
-from vpntest.probe.observation import Observation, RungStep
+from vpntest.probe.freeze import trickle_to
+from vpntest.probe.names import ask_names
+from vpntest.probe.observation import Observation, RungStep, TcpConnect, Transfer
+from vpntest.probe.patience import side_by_side
 from vpntest.probe.reach import control, reach
 from vpntest.probe.schedule import SPACING, Target, Task, reach_tasks
-from vpntest.probe.speed import measure
+from vpntest.probe.speed import froze, measure, measured_by
 from vpntest.probe.transaction import Bench, Limits, Notebook, connectable
 from vpntest.tunnel.ladder import Step
 from vpntest.tunnel.vantage import Vantage
@@ -31,13 +39,98 @@ AT_ONCE_PER_VANTAGE = 32
 """So that endpoints which time out at one vantage leave room for the others."""
 CONTROL_TRIES = 2
 """A control that failed is asked once more: a line is not called dead by one lost packet."""
+MOST_ATTEMPTS = 10
+"""At an endpoint that answers some attempts and not others: a censor that hits by chance shows its rate, and one lost
+packet in so many is not taken for one."""
+BULKS = 2
+"""Sustained transfers at once: they fill the line that others are measured over."""
 CONTROL_EVERY = 2.0
 """Seconds between two controls while platforms are tried: a failed attempt counts only where the vantage is known to
 have worked within 5 s of it, and one control in two may be blocked."""
 
 
+_STEPS = ("resolve", "connect", "tls_handshake", "quic_handshake", "stun_binding", "http_round_trip")
+"""Of an attempt, each further than those before it."""
+_SILENCE = frozenset({Failure.STALLED, Failure.TIMEOUT, Failure.TIMED_OUT})
+
+
+class _Place(Struct, frozen=True):
+    """An address that fell silent under a platform's name."""
+
+    service: str
+    url: str
+    name: str
+    address: str
+    port: int
+
+
+class _Log:
+    """What the campaign itself needs of what was observed: each attempt's end, and what fell silent.
+
+    Taken from the observations, so that what a probe counts as answered is said in one place.
+    """
+
+    def __init__(self, emit: Callable[[Observation], None]) -> None:
+        self._emit = emit
+        self._furthest: dict[tuple[str, str, str, str], dict[int, Observation]] = {}
+        """Of target attempts; by vantage, platform, service, endpoint; then by attempt."""
+        self._addresses: dict[int, TcpConnect] = {}
+        """By transaction."""
+        self._transfers: dict[tuple[str, str], list[Observation]] = {}
+        """Speed under a platform's own name; by vantage and platform."""
+
+    def take(self, one: Observation) -> None:
+        """Notes it, and hands it on."""
+        if one.role == "target" and one.probe in ("reach", "speed") and one.platform is not None:
+            if isinstance(one.details, TcpConnect):
+                self._addresses[one.transaction] = one.details
+            elif isinstance(one.details, Transfer):
+                self._transfers.setdefault((one.vantage, one.platform), []).append(one)
+            if one.probe == "reach" and one.operation in _STEPS:
+                key = (one.vantage, one.platform, one.service or "", one.endpoint or "")
+                known = self._furthest.setdefault(key, {})
+                before = known.get(one.attempt)
+                # A question's late answers are written down when later steps are done.
+                if before is None or _STEPS.index(one.operation) >= _STEPS.index(before.operation):
+                    known[one.attempt] = one
+        self._emit(one)
+
+    def flips(self, vantage: str, task: Task) -> bool:
+        """Whether some attempts at an endpoint were answered and some not."""
+        ends = self._furthest.get((vantage, task.platform, task.service, task.endpoint.url), {})
+        return len({one.failure is None for one in ends.values()}) > 1
+
+    def silent(self, vantage: str, platform: str) -> _Place | None:
+        """Where a platform fell silent after the connect, in most attempts at an endpoint; None where it did not."""
+        for (where, whose, service, url), ends in self._furthest.items():
+            if (where, whose) == (vantage, platform) and url.startswith("https:"):
+                hit = [one for one in ends.values() if _fell_silent(one)]
+                place = self._place(hit[-1], service, url) if 2 * len(hit) > len(ends) else None
+                if place is not None:
+                    return place
+        return None
+
+    def frozen(self, vantage: str, platform: str) -> _Place | None:
+        """Where most of a platform's transfers fell silent; None where they did not."""
+        transfers = self._transfers.get((vantage, platform), [])
+        hit = [one for one in transfers if froze(one) or one.failure in _SILENCE]
+        if not hit or 2 * len(hit) <= len(transfers):
+            return None
+        return self._place(hit[-1], "", hit[-1].endpoint or "")
+
+    def _place(self, one: Observation, service: str, url: str) -> _Place | None:
+        connect = self._addresses.get(one.transaction)
+        name = one.details.server_name if isinstance(one.details, Transfer) else Target.of(url, {}).host
+        return _Place(service, url, name, connect.ip, connect.port) if connect else None
+
+
+def _fell_silent(one: Observation) -> bool:
+    return one.operation in ("tls_handshake", "http_round_trip") and one.failure in _SILENCE
+
+
 class Campaign:
-    """The probes of one run. Its methods may run side by side, but for :meth:`speed`, which wants the uplink alone."""
+    """The probes of one run. Its methods may run side by side, but for :meth:`speed` and :meth:`confirm`: those want the
+    uplink alone."""
 
     def __init__(
         self,
@@ -51,11 +144,12 @@ class Campaign:
         may_connect: Callable[[str], bool] = connectable,
     ) -> None:
         """`clock` gives seconds since the run began. `rng`, `limits` and `may_connect` are for tests."""
+        self._log = _Log(emit)
         self._plan = plan
         self._outside = outside
         self._rng = rng or random.Random()  # noqa: S311 - an order, no secret
         self._bench = Bench(
-            notebook=Notebook(clock, emit),
+            notebook=Notebook(clock, self._log.take),
             settings=plan.settings,
             trust=Trust(plan.settings, plan.platforms),
             limits=limits or Limits(),
@@ -63,7 +157,10 @@ class Campaign:
         )
         self._platforms = {each.id: each for each in plan.platforms}
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._bulks = asyncio.Semaphore(BULKS)
         self._answered: set[tuple[str, str]] = set()
+        self._slow: set[tuple[str, str]] = set()
+        self._trickled: set[tuple[str, str]] = set()
 
     def rungs(self, tunnel: str, steps: Sequence[Step]) -> None:
         """Writes down how far a tunnel was raised; also one that has no vantage to measure from."""
@@ -87,16 +184,26 @@ class Campaign:
                 if await control(self._bench, vantage, url, phase, attempt):
                     return
 
-        async with _group() as group:
+        async with side_by_side() as group:
             for url in self._plan.settings.control:
                 group.create_task(one(url))
 
+    async def names(self, vantage: Vantage) -> None:
+        """Whether names that nobody has are answered; from outside also whether somebody on the way answers."""
+        platforms = self._plan.platforms if vantage.id == OUTSIDE else ()
+        await ask_names(self._bench, vantage, platforms, self._rng)
+
     async def reach(self, vantage: Vantage) -> None:
-        """Every endpoint of every platform, as often as the plan says, and controls all the while."""
+        """Every endpoint of every platform, as often as the plan says, and controls all the while.
+
+        An endpoint whose attempts disagree is tried up to :data:`MOST_ATTEMPTS` times.
+        """
         loop = asyncio.get_running_loop()
         begun = loop.time()
         own = asyncio.Semaphore(AT_ONCE_PER_VANTAGE)
         last: dict[tuple[str, str, str], float] = {}
+        done: Counter[tuple[str, str, str]] = Counter()
+        attempts = self._plan.settings.attempts
 
         number = 1
         over = asyncio.Event()
@@ -105,23 +212,35 @@ class Campaign:
             platform = self._platforms[task.platform]
             if await reach(self._bench, vantage, task, self._bench.trust.of(platform)):
                 self._note_answer(vantage, task)
+            key = (task.platform, task.service, task.endpoint.url)
+            done[key] += 1
+            if done[key] == attempts and self._log.flips(vantage.id, task):
+                group.create_task(more(task))
+
+        async def more(task: Task) -> None:
+            for attempt in range(attempts + 1, MOST_ATTEMPTS + 1):
+                await start(replace(task, attempt=attempt))
+
+        async def start(task: Task) -> None:
+            nonlocal number
+            key = (task.platform, task.service, task.endpoint.url)
+            # A start that had to wait for a slot moves the next attempt at its endpoint too.
+            due = max(begun + task.offset, last.get(key, 0.0) + SPACING)
+            await asyncio.sleep(due - loop.time())
+            await own.acquire()
+            await self._slots.acquire()
+            last[key], number = loop.time(), max(number, task.attempt)
+            group.create_task(one(task)).add_done_callback(free)
 
         def free(_: asyncio.Task[None]) -> None:
             self._slots.release()
             own.release()
 
-        async with _group() as beside:
+        async with side_by_side() as beside:
             beside.create_task(self._accompany(vantage, lambda: number, over))
-            async with _group() as group:
-                for task in reach_tasks(self._plan.platforms, self._plan.settings.attempts, self._rng):
-                    key = (task.platform, task.service, task.endpoint.url)
-                    # A start that had to wait for a slot moves the next attempt at its endpoint too.
-                    due = max(begun + task.offset, last.get(key, 0.0) + SPACING)
-                    await asyncio.sleep(due - loop.time())
-                    await own.acquire()
-                    await self._slots.acquire()
-                    last[key], number = loop.time(), task.attempt
-                    group.create_task(one(task)).add_done_callback(free)
+            async with side_by_side() as group:
+                for task in reach_tasks(self._plan.platforms, attempts, self._rng):
+                    await start(task)
             over.set()
 
     async def _accompany(self, vantage: Vantage, number: Callable[[], int], over: asyncio.Event) -> None:
@@ -133,7 +252,7 @@ class Campaign:
         def ask(url: str) -> None:
             group.create_task(control(self._bench, vantage, url, "during", number()))
 
-        async with _group() as group:
+        async with side_by_side() as group:
             for url in itertools.cycle(self._plan.settings.control):
                 ask(url)
                 with suppress(TimeoutError):
@@ -151,21 +270,53 @@ class Campaign:
         if target.scheme == "https" or (speed and Target.of(speed, {}).host == target.host):
             self._answered.add((vantage.id, task.platform))
 
+    async def freeze(self, vantage: Vantage) -> None:
+        """Requests of many packets to each platform that fell silent here, at its endpoints or in its transfers.
+
+        Once for each, so that it may be called after :meth:`reach` and after :meth:`speed`.
+        """
+        async with side_by_side() as group:
+            for platform in self._plan.platforms:
+                key = (vantage.id, platform.id)
+                place = self._log.silent(*key) or self._log.frozen(*key)
+                if place is not None and key not in self._trickled:
+                    self._trickled.add(key)
+                    group.create_task(
+                        trickle_to(
+                            self._bench,
+                            vantage,
+                            platform.id,
+                            place.service or None,
+                            place.url,
+                            place.name,
+                            place.address,
+                            place.port,
+                        )
+                    )
+
     async def speed(self, vantages: Sequence[Vantage]) -> None:
         """Goodput of every platform that answered :meth:`reach`, one transfer at a time."""
         pairs = [
             (vantage, platform)
             for vantage in vantages
             for platform in self._plan.platforms
-            if platform.speed and (vantage.id, platform.id) in self._answered
+            if measured_by(platform) and (vantage.id, platform.id) in self._answered
         ]
         self._rng.shuffle(pairs)
         for vantage, platform in pairs:
-            await measure(self._bench, vantage, platform)
+            if await measure(self._bench, vantage, platform):
+                self._slow.add((vantage.id, platform.id))
+
+    async def confirm(self, vantages: Sequence[Vantage]) -> None:
+        """A second round of each platform that was slow in :meth:`speed`, one transfer at a time."""
+        for vantage in vantages:
+            for platform in self._plan.platforms:
+                if (vantage.id, platform.id) in self._slow:
+                    await measure(self._bench, vantage, platform, "confirm")
 
     async def carry(self, vantage: Vantage) -> bool:
-        """Whether a tunnel sustains data: first data, many small packets, 64 KiB each way."""
-        return await carries(self._bench, vantage, self._outside)
+        """Whether a tunnel sustains data: first data, many connections, many small packets, 64 KiB each way, 1 MiB."""
+        return await carries(self._bench, vantage, self._outside, self._bulks)
 
     async def alive(self, vantage: Vantage) -> None:
         """Whether a tunnel's carrier still runs and still carries."""
@@ -173,17 +324,7 @@ class Campaign:
 
     async def exits(self, vantage: Vantage) -> None:
         """Who the world sees: our exit over IPv4 and IPv6, and the resolver that asks for us."""
-        async with _group() as group:
+        async with side_by_side() as group:
             group.create_task(ask_exit(self._bench, vantage, 4))
             group.create_task(ask_exit(self._bench, vantage, 6))
             group.create_task(ask_resolver(self._bench, vantage))
-
-
-@asynccontextmanager
-async def _group() -> AsyncIterator[asyncio.TaskGroup]:
-    """Tasks side by side. The first one's error ends all and is raised as it is, not in a group."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None

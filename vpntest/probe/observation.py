@@ -118,7 +118,7 @@ class StunBinding(Struct, frozen=True, tag_field="type", tag="stun"):
     address: str
     """`ip:port` of the server."""
     mapped: str | None = None
-    """`ip:port` that the server saw; None where no answer came."""
+    """`ip:port` that the server saw; None where no answer came, or one that does not say."""
 
 
 class HttpExchange(Struct, frozen=True, tag_field="type", tag="http"):
@@ -171,7 +171,7 @@ class Trickle(Struct, frozen=True, tag_field="type", tag="trickle"):
     chunks: int
     """Handed to the kernel."""
     bytes_acked: int
-    """Of them, confirmed by the far side."""
+    """What the far side confirmed of them, in bytes of TCP: TLS's own are counted too."""
     answered: bool
     """Whether the answer came that the request asks for."""
     address: str | None = None
@@ -187,6 +187,12 @@ class Crowd(Struct, frozen=True, tag_field="type", tag="crowd"):
     wanted: int
     answered: tuple[bool, ...]
     """For each connection that was begun, in order: whether an answer to a small request came over it."""
+    standing: bool | None = None
+    """Where some were answered and some not: whether the first one that was still is, after the others fell silent. A
+    budget of connections leaves those alone that stand. None: not asked, or its server had ended it."""
+    packets_received: int | None = None
+    """On the tunnel's device; None outside."""
+    packets_sent: int | None = None
 
 
 class Echo(Struct, frozen=True, tag_field="type", tag="echo"):

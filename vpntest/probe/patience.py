@@ -1,4 +1,4 @@
-"""A time limit that is the network's alone: what this box was too busy to listen is not charged to it."""
+"""How probes wait: limits in which only the network's time is charged, and tasks side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ SLICE = 0.1
 
 @asynccontextmanager
 async def within(seconds: float) -> AsyncIterator[None]:
-    """As `asyncio.timeout`: raises TimeoutError once the body has had so long.
+    """As `asyncio.timeout`: raises TimeoutError once the body has had so long. What this box was too busy to listen is
+    not charged.
 
     That one, coming late to a loop that stood still, throws away also what has arrived meanwhile and waits to be read.
     """
@@ -32,3 +33,13 @@ async def within(seconds: float) -> AsyncIterator[None]:
             yield
         finally:
             timer.cancel()
+
+
+@asynccontextmanager
+async def side_by_side() -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks side by side. The first one's error ends all and is raised as it is, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
