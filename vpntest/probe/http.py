@@ -13,7 +13,7 @@ import importlib.util
 import re
 import sys
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 # The HTTP library's maintained continuation fits as well: `import httpcore2 as httpcore`, `import httpx2 as httpx`.
@@ -83,8 +83,9 @@ class Answer:
         """The HTML title of the body."""
         return title_of(self.body)
 
-    def begin(self, code: int, headers: httpx.Headers) -> None:
+    def begin(self, code: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Takes the status and what is kept of the headers."""
+        headers = httpx.Headers(list(fields))
         self.code = code
         self.server = _line(headers.get("server"))
         self.location = _line(headers.get("location"))
@@ -143,7 +144,7 @@ class Http:
         request = httpx.Request(method, url, headers=HEADERS, content=content)
         response = await self._transport.handle_async_request(request)
         try:
-            answer.begin(response.status_code, response.headers)
+            answer.begin(response.status_code, response.headers.raw)
             async for chunk in response.aiter_raw():
                 answer.take(chunk, cap)
                 if answer.length >= cap:

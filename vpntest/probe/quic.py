@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import certifi
-import httpx
 
 from vpntest.failures import Failure, failure_of
 from vpntest.probe.connection import at
@@ -190,7 +189,7 @@ class Quic:
         status = dict(fields).get(b":status", b"")
         # An informational answer goes before the true one; trailers have no status.
         if status.isdigit() and int(status) >= 200:
-            answer.begin(int(status), httpx.Headers([field for field in fields if not field[0].startswith(b":")]))
+            answer.begin(int(status), (field for field in fields if not field[0].startswith(b":")))
 
     def _taken(self) -> list[QuicEvent]:
         taken, self._events = self._events, []
