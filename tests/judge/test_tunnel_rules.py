@@ -6,19 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from records import ISP_RESOLVER, KIB, LINE_EXIT, PUBLIC_RESOLVER, REFUSED, RESET, TIMEOUT, TRUE, World
+from records import ISP_RESOLVER, KIB, LINE_EXIT, MIB, PUBLIC_RESOLVER, REFUSED, RESET, TIMEOUT, TRUE, World
 from tables import check_table
 
 from vpntest.judge.reading import read
 from vpntest.judge.rule import first
-from vpntest.judge.tunnel_rules import TUNNEL, TunnelEvidence, evidence_of, judge_tunnel
+from vpntest.judge.tunnel_rules import ONE_EACH, TUNNEL, TunnelEvidence, evidence_of, judge_tunnel
 from vpntest.judge.verdict import TunnelVerdict
-from vpntest.plan.model import Problem
-from vpntest.probe.observation import Alive, SmallExchanges, TcpConnect, TcpInfo
+from vpntest.plan.model import Kind, Problem
+from vpntest.probe.observation import Alive, Crowd, SmallExchanges, TcpConnect, TcpInfo
 
 STALLED = "stalled"
 LOST = [(3 * KIB, STALLED), (3 * KIB, STALLED)]
 """A load test that stops early, twice."""
+NOTHING_CAME: list[tuple[int, str | None]] = [(0, STALLED), (0, STALLED)]
+FIRST_TEN, NONE, ALL = "yyyyyyyyyynnnnnn", "n" * 16, "y" * 16
 CUT = [(17 * KIB, STALLED), (17 * KIB, STALLED)]
 """One that stops after more than any budget of packets lets pass."""
 
@@ -37,9 +39,42 @@ def seen(change: Callable[[World], None] = lambda _: None, **tunnel: Any) -> Tun
     return evidence_of(read(made.record()), made.tunnels[0])
 
 
-def loaded(proxy: bool = False, **carry: Any) -> TunnelEvidence:
+def loaded(proxy: bool = False, kind: Kind | None = None, until: str = "auth", **carry: Any) -> TunnelEvidence:
     """A tunnel that was raised, and whose load tests went so."""
-    return seen(lambda made: made.carry("t", **carry), carry=False, proxy=proxy)
+    facts = {"kind": kind} if kind else {}
+    return seen(lambda made: made.carry("t", **carry), carry=False, proxy=proxy, until=until, **facts)
+
+
+def crowded(*crowd: str, kind: Kind = Kind.VLESS, **carry: Any) -> TunnelEvidence:
+    """A proxy and its crowds, and then two small loads that bring nothing, unless told otherwise."""
+    rest: dict[str, Any] = {"small": NOTHING_CAME, "down": (), "up": ()}
+    return loaded(proxy=kind in ONE_EACH, kind=kind, crowd=crowd, **(rest | carry))
+
+
+def carrying(**carry: Any) -> TunnelEvidence:
+    """A tunnel with all loads, which lives on."""
+
+    def load(made: World) -> None:
+        made.observations = [one for one in made.observations if (one.vantage, one.probe) != ("t", "carry")]
+        made.carry("t", **carry)
+
+    return seen(load)
+
+
+SERVER = {"servers": ("198.18.0.1:51820/udp",)}
+
+
+def silent_beside(other: dict[str, Any] | None = None, first: bool = False, **facts: Any) -> TunnelEvidence:
+    """A tunnel whose handshake falls silent, beside one with the same server that is answered."""
+    made = World()
+    made.line()
+    beside: dict[str, Any] = SERVER | {"carry": False} | (other or {})
+    if first:
+        made.tunnel("other", **beside)
+    made.tunnel("t", until="handshake", failure=TIMEOUT, **(SERVER | facts))
+    if not first:
+        made.tunnel("other", **beside)
+    return evidence_of(read(made.record()), next(one for one in made.tunnels if one.name == "t"))
 
 
 def fallen(rung: str, failure: str) -> TunnelEvidence:
@@ -209,6 +244,15 @@ CASES = {
     "tunnel.endpoint.reset": (fallen("endpoint", RESET), fallen("handshake", RESET)),
     "tunnel.endpoint.unreachable": (fallen("endpoint", "host_unreachable"), fallen("endpoint", TIMEOUT)),
     "tunnel.endpoint.failed": (fallen("endpoint", "eof_error"), fallen("endpoint", REFUSED)),
+    "tunnel.auth.silent": (silent_beside(), silent_beside({"servers": ("198.18.0.1:51821/udp",)})),
+    "tunnel.auth.silent.parameters": (
+        silent_beside({"kind": Kind.AMNEZIAWG}, kind=Kind.AMNEZIAWG),
+        silent_beside({"kind": Kind.AMNEZIAWG}),
+    ),
+    "tunnel.handshake.certificate": (
+        fallen("handshake", "ssl_unknown_authority"),
+        fallen("handshake", "ssl_failed_handshake"),
+    ),
     "tunnel.handshake.timeout": (fallen("handshake", TIMEOUT), fallen("handshake", RESET)),
     "tunnel.handshake.reset": (fallen("handshake", RESET), fallen("auth", RESET)),
     "tunnel.handshake.failed": (fallen("handshake", "eof_error"), fallen("auth", "eof_error")),
@@ -220,9 +264,59 @@ CASES = {
         loaded_while((24.0, TIMEOUT), (40.0, None)),
         loaded_while((24.0, None)),
     ),
+    "tunnel.auth.stranger": (
+        loaded(
+            proxy=True,
+            kind=Kind.TROJAN,
+            until="handshake",
+            first=False,
+            small=[(0, "ssl_failed_handshake")] * 2,
+            down=(),
+            up=(),
+        ),
+        loaded(
+            proxy=True,
+            kind=Kind.TROJAN,
+            until="handshake",
+            first=True,
+            small=[(0, "ssl_failed_handshake")] * 2,
+            down=(),
+            up=(),
+        ),
+    ),
+    "tunnel.data.none.closed": (
+        loaded(proxy=True, first=False, small=[(0, "eof_error")] * 2, down=(), up=()),
+        loaded(proxy=True, first=False, small=[(0, "eof_error"), (0, TIMEOUT)], down=(), up=()),
+    ),
+    "tunnel.data.none.reset": (
+        loaded(proxy=True, first=False, small=[(0, RESET)] * 2, down=(), up=()),
+        loaded(proxy=True, first=False, small=[(0, RESET)], down=(), up=()),
+    ),
     "tunnel.data.none": (
         loaded(first=False, small=[(0, TIMEOUT), (0, TIMEOUT)], down=(), up=()),
         loaded(first=True, small=[(0, TIMEOUT), (0, TIMEOUT)], down=(), up=()),
+    ),
+    "tunnel.data.none.tcp": (
+        crowded(NONE, NONE, kind=Kind.SHADOWSOCKS),
+        crowded(NONE, NONE, kind=Kind.TROJAN),
+    ),
+    "tunnel.data.mtu": (
+        loaded(down=CUT, up=(), short=[("down", 64 * KIB, None)]),
+        loaded(down=CUT, up=(), short=[("down", 9 * KIB, STALLED)]),
+    ),
+    # In a budget of packets all connections die alike.
+    "tunnel.data.stall.connections": (crowded(FIRST_TEN, NONE), crowded(NONE, NONE)),
+    "tunnel.data.stall.bulk": (
+        carrying(bulk=[(300 * KIB, STALLED), (290 * KIB, STALLED)]),
+        carrying(bulk=[(300 * KIB, STALLED), (MIB, None)]),
+    ),
+    "tunnel.unmeasured.crowd": (
+        crowded("yynyyyyyyyyyyyyy", "yyyyyyyyyyyyynyy", small=[(16 * KIB, None)]),
+        crowded("yynyyyyyyyyyyyyy", ALL, small=[(16 * KIB, None)]),
+    ),
+    "tunnel.unmeasured.bulk": (
+        carrying(bulk=[(300 * KIB, STALLED)]),
+        carrying(bulk=[(300 * KIB, None)]),
     ),
     "tunnel.data.stall.packets": (loaded(small=LOST, down=(), up=()), loaded(small=CUT, down=(), up=())),
     "tunnel.data.stall.bytes": (loaded(down=CUT, up=()), loaded(down=CUT[:1], up=())),
@@ -340,6 +434,207 @@ def test_packets_that_came_back_are_as_good_as_an_answer() -> None:
     assert rule_of(packets(3)) == "tunnel.data.stall.packets"
 
 
+# ── one connection each, counted ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", sorted(ONE_EACH))
+def test_the_first_connections_work_and_then_none(kind: Kind) -> None:
+    evidence = crowded(FIRST_TEN, NONE, kind=kind)
+    assert rule_of(evidence) == "tunnel.data.stall.connections"
+    finding = first(TUNNEL, evidence).then
+    assert finding.detail(evidence) == "10 of 16 fresh connections answered"
+    assert len(finding.witnesses(evidence)) == 4
+
+
+@pytest.mark.parametrize("kind", [Kind.WIREGUARD, Kind.OPENVPN, Kind.HYSTERIA2, Kind.AMNEZIAWG])
+def test_nobody_counts_connections_inside_a_single_flow(kind: Kind) -> None:
+    """Small answers may come over a few connections before a budget of packets is spent."""
+    assert rule_of(crowded("yyynnnnnnnnnnnnn", NONE, kind=kind)) == "tunnel.data.stall.packets"
+
+
+def test_one_hit_by_chance_silences_all_that_follow() -> None:
+    for row in ("y" * 7 + "n" * 9, "yy" + "n" * 14, "y" + "n" * 15):
+        assert rule_of(crowded(row, NONE, kind=Kind.SHADOWSOCKS)) == "tunnel.data.stall.connections"
+    assert rule_of(crowded(NONE, NONE, kind=Kind.SHADOWSOCKS)) == "tunnel.data.none.tcp"
+    assert first(TUNNEL, crowded(NONE, NONE, kind=Kind.SHADOWSOCKS)).then.mechanism == "data.none"
+
+
+def test_a_budget_of_packets_in_each_connection() -> None:
+    """A chain of certificates is longer than 25 packets, or not quite: then it is chance which connections pass."""
+    for crowds in ([NONE, NONE], ["ynnynnnnynnnnnyn", "nnnnynnnnnnynnnn"], [ALL]):
+        for kind in (Kind.SHADOWSOCKS, Kind.TROJAN):
+            evidence = crowded(*crowds, kind=kind, small=LOST)
+            assert rule_of(evidence) == "tunnel.data.stall.packets"
+            assert first(TUNNEL, evidence).then.detail(evidence) == "3.1 KB passed"
+
+
+@pytest.mark.parametrize(
+    ("crowds", "small"),
+    [
+        ([FIRST_TEN], ()),  # once
+        ([FIRST_TEN, FIRST_TEN], [(16 * KIB, None)]),  # a slow line: what comes after them passes
+        ([FIRST_TEN, NONE], [(16 * KIB, None)]),
+        ([FIRST_TEN, ALL], [(16 * KIB, None)]),
+        (["yyyyyyyyyyyyyyyn", "yyyyyyyyyyyyyyyn"], [(16 * KIB, None)]),  # the last one, lost
+        (["yynyyyyynyyyyyyy", "yyyyyyynyyyyyyyy"], [(16 * KIB, None)]),  # isolated ones, lost
+    ],
+)
+def test_what_loss_or_slowness_brings_about_is_no_budget_of_connections(
+    crowds: list[str], small: list[tuple[int, str | None]]
+) -> None:
+    assert "stall" not in rule_of(crowded(*crowds, small=small))
+    assert "died" not in rule_of(crowded(*crowds, small=small))
+
+
+def test_a_server_that_refuses_more_connections_is_no_censor() -> None:
+    made = world(carry=False, proxy=True)
+    made.carry("t", small=(), down=(), up=())
+    for _ in range(2):
+        members = (True,) * 10 + (False,) * 6
+        made.add("t", "carry", "transfer", Crowd("https://control.example/", 16, members), RESET, role="control")
+    assert judged(made).rule == "tunnel.unmeasured.crowd"
+
+
+def test_a_crowd_that_the_line_itself_lost_is_no_fact() -> None:
+    made = World()
+    made.at(0.0).control("outside", "before")
+    made.tunnel("t", carry=False, proxy=True)
+    made.at(19.0).carry("t", small=(), down=(), up=())
+    for begin in (20.0, 28.0):
+        for answered in (FIRST_TEN,):
+            details = Crowd("https://control.example/", 16, tuple(one == "y" for one in answered))
+            made.at(begin, 7.0).add("t", "carry", "transfer", details, STALLED, role="control")
+    made.at(24.0, 8.0).control("outside", "during", TIMEOUT)
+    assert judged(made).rule == "tunnel.unmeasured.line.data"
+    made.observations = [one for one in made.observations if one.vantage != "outside" or one.phase != "during"]
+    for when in (22.0, 30.0, 40.0):
+        made.at(when).control("outside", "during")
+    assert judged(made).rule == "tunnel.data.stall.connections"
+
+
+# ── lines that are lossy, slow, or narrow ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_lossy_line_makes_no_stall() -> None:
+    """Now and then a try is lost, and the next one passes; a tenth of the questions is never answered."""
+    evidence = carrying(
+        crowd=["yyyyynyyyyyyyyyy", ALL],
+        small=[LOST[0], (16 * KIB, None)],
+        down=[CUT[0], (64 * KIB, None)],
+        up=[(64 * KIB, None)],
+        bulk=[(400 * KIB, STALLED), (700 * KIB, None)],
+        echo=(18, 41.2),
+    )
+    assert rule_of(evidence) == "tunnel.up"
+    assert first(TUNNEL, evidence).then.detail(evidence) == "loss 10 %, round trip 41 ms"
+
+
+def test_a_slow_line_makes_no_stall() -> None:
+    """A megabit for everything: the sustained transfer is still moving when its time is over."""
+    evidence = carrying(crowd=[ALL], bulk=[(700 * KIB, None)], echo=(20, 300.0))
+    assert rule_of(evidence) == "tunnel.up"
+    assert rule_of(paced(300, 1_000)) == "tunnel.up"
+    assert rule_of(paced(90, 850)) == "tunnel.up"
+
+
+def test_a_narrow_line_that_says_so_makes_no_stall() -> None:
+    """The first long packets are lost, until the answer to them is heard."""
+    evidence = carrying(down=[CUT[0], (64 * KIB, None)], short=[("down", 64 * KIB, None)], bulk=[(MIB, None)])
+    assert rule_of(evidence) == "tunnel.up"
+
+
+def test_the_path_mtu_is_told_where_the_connection_goes_through() -> None:
+    def load(made: World) -> None:
+        info = TcpInfo(64 * KIB, 1, 0, 0, 1.0, path_mtu=1232)
+        made.transfer("t", "carry", 64 * KIB, 0.2, role="control", tcp=info)
+        made.carry("t", small=(), down=(), up=(), echo=(20, 7.0))
+
+    for proxy, said in ((False, "loss 0 %, round trip 7 ms, path MTU 1232"), (True, "loss 0 %, round trip 7 ms")):
+        assert judged(world(load, proxy=proxy)).detail == said
+
+
+def test_nothing_is_told_where_nothing_was_counted() -> None:
+    assert judged(world()).detail is None
+
+
+def test_a_black_hole_is_found_in_the_direction_that_it_has() -> None:
+    assert rule_of(loaded(up=CUT, short=[("up", 64 * KIB, None)])) == "tunnel.data.mtu"
+    assert rule_of(loaded(up=CUT, short=[("down", 64 * KIB, None)])) == "tunnel.data.stall.bytes"
+    # Not even a chain of certificates comes through.
+    everything = loaded(crowd=[NONE, NONE], small=NOTHING_CAME, down=(), up=(), short=[("down", 64 * KIB, None)])
+    assert rule_of(everything) == "tunnel.data.mtu"
+
+
+def test_where_a_long_transfer_dies_is_told() -> None:
+    evidence = carrying(bulk=[(300 * KIB, STALLED), (290 * KIB, STALLED)])
+    found = first(TUNNEL, evidence).then
+    assert (found.mechanism, found.stage(evidence), found.detail(evidence)) == (
+        "data.stall.bytes",
+        "data",
+        "307.2 KB passed",
+    )
+
+
+def test_packets_are_told_where_the_device_counts_those_of_the_way() -> None:
+    def load(made: World) -> None:
+        made.carry("t", small=(), down=(), up=())
+        for _ in range(2):
+            details = SmallExchanges("https://control.example/", 4, 24, 4100, packets_received=14, packets_sent=11)
+            made.add("t", "carry", "transfer", details, STALLED, role="control")
+
+    assert judged(world(load, carry=False)).detail == "25 packets, 4.1 KB passed"
+    assert judged(world(load, carry=False, proxy=True)).detail == "4.1 KB passed"
+
+
+# ── the same server, and another tunnel ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", [Kind.WIREGUARD, Kind.OPENVPN, Kind.HYSTERIA2])
+def test_a_server_that_answers_another_tunnel_does_not_know_this_one(kind: Kind) -> None:
+    evidence = silent_beside({"kind": kind}, kind=kind)
+    row = first(TUNNEL, evidence)
+    assert (row.id, row.then.mechanism, row.then.stage(evidence)) == ("tunnel.auth.silent", "auth.rejected", "endpoint")
+    assert [one.vantage for one in row.then.witnesses(evidence)] == ["t", "other"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"servers": ("198.18.0.2:51820/udp",)},
+        {"servers": ()},
+        {"until": "handshake", "failure": TIMEOUT},
+        # Its handshake looks otherwise on the way, so that it may pass where this one's is dropped.
+        {"kind": Kind.AMNEZIAWG},
+    ],
+)
+def test_otherwise_silence_tells_nothing_of_keys(other: dict[str, Any]) -> None:
+    assert rule_of(silent_beside(other)) == "tunnel.handshake.timeout"
+
+
+def test_a_server_that_answered_only_before_may_have_been_blocked_since() -> None:
+    assert rule_of(silent_beside(first=True)) == "tunnel.handshake.timeout"
+    assert rule_of(silent_beside({"carry": True}, first=True)) == "tunnel.handshake.timeout"
+    made = World()
+    made.line()
+    made.tunnel("other", carry=False, **SERVER)
+    made.tunnel("t", until="handshake", failure=TIMEOUT, **SERVER)
+    made.carry("other")
+    assert judge_tunnel(read(made.record()), made.tunnels[1]).rule == "tunnel.auth.silent"
+
+
+def test_a_web_sites_answer_is_a_rejection_only_under_the_servers_own_certificate() -> None:
+    loads: dict[str, Any] = {"first": False, "small": [(0, "ssl_failed_handshake")] * 2, "down": (), "up": ()}
+
+    def strange(**facts: Any) -> str:
+        made = world(lambda made: made.carry("t", **loads), carry=False, proxy=True, **facts)
+        return str(judged(made).mechanism)
+
+    assert strange(kind=Kind.TROJAN, until="handshake") == "auth.rejected"
+    assert strange(kind=Kind.TROJAN, until="handshake", tls_unverified=True) == "data.none"
+    assert strange(kind=Kind.TROJAN) == "data.none"
+    assert strange(kind=Kind.SHADOWSOCKS, until="handshake") == "data.none"
+
+
 def test_tunnel() -> None:
     check_table(TUNNEL, CASES)
 
@@ -397,7 +692,7 @@ def test_wireguard_that_is_cut_after_two_data_packets() -> None:
 def test_a_proxy_with_wrong_credentials_shows_no_handshake() -> None:
     made = world(carry=False, proxy=True)
     made.carry("t", first=False, small=[(0, "eof_error"), (0, "eof_error")], down=(), up=())
-    assert (judged(made).stage, judged(made).mechanism) == ("endpoint", "data.none")
+    assert (judged(made).stage, judged(made).mechanism) == ("endpoint", "data.none.closed")
 
 
 def test_a_leak_names_both_addresses() -> None:

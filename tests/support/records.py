@@ -21,7 +21,9 @@ from vpntest.plan.model import Endpoint, Kind, Platform, Problem, Service
 from vpntest.probe.observation import (
     Address,
     Alive,
+    Crowd,
     DnsAnswer,
+    Echo,
     HttpExchange,
     Observation,
     Phase,
@@ -54,6 +56,7 @@ PUBLIC_RESOLVER, ISP_RESOLVER, TUNNEL_RESOLVER = "198.18.0.9", "198.18.0.53", "1
 LINE_EXIT = "198.18.0.2"
 CONTROL = "https://control.example/"
 KIB = 1024
+MIB = 1024 * KIB
 
 
 def platform(name: str, *urls: str, **fields: Any) -> Platform:
@@ -213,14 +216,23 @@ class World:
         vantage: str,
         *,
         first: bool = True,
+        crowd: Sequence[str] = (),
         small: Sequence[tuple[int, str | None]] = ((16 * KIB, None),),
         down: Sequence[tuple[int, str | None]] = ((64 * KIB, None),),
         up: Sequence[tuple[int, str | None]] = ((64 * KIB, None),),
+        short: Sequence[tuple[str, int, str | None]] = (),
+        bulk: Sequence[tuple[int, str | None]] = (),
+        echo: tuple[int, float] | None = None,
     ) -> None:
-        """The load tests: `(bytes moved, failure)` of each try."""
+        """The load tests: `(bytes moved, failure)` of each try; `crowd`: `y` or `n` for each connection of each crowd;
+        `short`: with short segments, `(direction, bytes moved, failure)`; `echo`: answers to 20 questions, and ms."""
         found, rcode = ([TRUE], "NOERROR") if first else ([], None)
         answer = self.dns("control.example", found, rcode=rcode, asked=asked(vantage))
         self.add(vantage, "carry", "resolve", answer, None if first else TIMEOUT, role="control")
+        for row in crowd:
+            members = tuple(letter == "y" for letter in row)
+            failure = None if all(members) else "stalled" if first or any(members) else TIMEOUT
+            self.add(vantage, "carry", "transfer", Crowd(CONTROL, 16, members), failure, role="control")
         for size, failure in small:
             done = 40 if failure is None else size // 400
             details = SmallExchanges("https://control.example/", done, 40, size)
@@ -228,6 +240,15 @@ class World:
         for direction, tries in (("down", down), ("up", up)):
             for size, failure in tries:
                 self.transfer(vantage, "carry", size, 0.2, failure, direction=direction, role="control")
+        for direction, size, failure in short:
+            self.transfer(vantage, "carry", size, 0.2, failure, direction=direction, segment=536, role="control")
+        for size, failure in bulk:
+            expected = None if failure is None and size < MIB else MIB
+            self.transfer(vantage, "carry", size, 0.2, failure, expected=expected, role="control")
+        if echo:
+            received, rtt = echo
+            details = Echo(f"{TUNNEL_RESOLVER}:53", 20, received, (rtt,) * received)
+            self.add(vantage, "carry", "resolve", details, None if received else TIMEOUT, role="control")
 
     # ── platforms ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -351,12 +372,14 @@ class World:
         *,
         direction: str = "down",
         expected: int | None = 64 * KIB,
+        segment: int | None = None,
         **more: Any,
     ) -> None:
         """One transfer, even over its time."""
         t0 = float(len(self.observations) + 1)
         steps = tuple((seconds * i / 8, size * i // 8) for i in range(9))
-        details = Transfer("https://x/", "x", direction, size, expected, steps if size else ())  # type: ignore[arg-type]
+        kind: Any = direction
+        details = Transfer("https://x/", "x", kind, size, expected, steps if size else (), segment=segment)
         self.add(vantage, probe, "transfer", details, failure, t0=t0, t=t0 + seconds + 0.05, **more)
 
     def speed(

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import trustme
 
-from vpntest.failures import Failure
+from vpntest.failures import Failure, failure_of
 from vpntest.plan.model import Kind, TunnelSpec
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import singbox
@@ -376,6 +376,39 @@ def test_wrong_users_of_tls_show_only_in_the_first_byte(
 
     for inbound, spec in cases:
         assert not asyncio.run(body(inbound, spec))
+
+
+@pytest.mark.usefixtures("trusting")
+def test_a_trojan_server_shows_strangers_the_web_site_behind_it(world: Any, proxy: Any, authority: Any) -> None:
+    """So that TLS through the tunnel meets an answer that is none."""
+    inbound = _trojan(authority, proxy)[0] | {"fallback": {"server": "198.18.9.9", "server_port": 8081}}
+    tls = {"enabled": True, "server_name": "trojan.test"}
+    spec = proxy("trojan", Kind.TROJAN, 8443, "tcp", {"type": "trojan", "password": Secret("other"), "tls": tls})
+
+    async def web_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async def body() -> str:
+        sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.bind(("198.18.9.9", 8081))
+        sock.setblocking(False)
+        server = await asyncio.start_server(web_server, sock=sock)
+        async with world.open(), world.sing_box(inbound):
+            [tunnel] = await world.raised(spec)
+            try:
+                with tunnel.vantage.socket(socket.AF_INET, socket.SOCK_STREAM) as inside:
+                    await asyncio.get_running_loop().sock_connect(inside, ("198.18.9.9", 9443))
+                    await asyncio.open_connection(sock=inside, ssl=True, server_hostname="x.test")
+                return "nothing"
+            except OSError as exc:
+                return failure_of(exc)
+            finally:
+                await tunnel.lower()
+                server.close()
+
+    assert asyncio.run(body()) == Failure.SSL_FAILED_HANDSHAKE
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,25 @@ from statistics import median
 
 from vpntest.failures import Failure
 from vpntest.judge.controls import Controls
-from vpntest.judge.kinds import RESET, TIMEOUT, UNREACHABLE
+from vpntest.judge.kinds import CERTIFICATE, RESET, TIMEOUT, UNREACHABLE
 from vpntest.judge.platform_rules import CRAWL, LEAST_SAMPLES, SIGNIFICANT, SLOW, chance_of, goodputs
 from vpntest.judge.reading import PUBLIC, Reading
 from vpntest.judge.rule import Rule, always, first
-from vpntest.judge.samples import Sample
+from vpntest.judge.samples import PORTION, Sample
 from vpntest.judge.tunnels import TunnelSeen
 from vpntest.judge.verdict import TunnelVerdict
-from vpntest.probe.observation import Alive, DnsAnswer, Observation, RungStep, SmallExchanges, Transfer, TunnelFacts
+from vpntest.plan.model import Kind
+from vpntest.probe.observation import (
+    Alive,
+    Crowd,
+    DnsAnswer,
+    Echo,
+    Observation,
+    RungStep,
+    SmallExchanges,
+    Transfer,
+    TunnelFacts,
+)
 from vpntest.tunnel.ladder import RUNGS, Rung
 from vpntest.tunnel.vantage import OUTSIDE
 
@@ -23,6 +34,10 @@ NOTHING = "none"
 """Stage of a tunnel that reached no rung at all."""
 STALL = 5.0
 """Seconds without a byte after which the probes call a load test silent."""
+LEAST_LEFT_OUT = 2
+"""Fresh connections at the end of a crowd that must stay without an answer: one alone may have been lost by chance."""
+ONE_EACH = frozenset({Kind.SHADOWSOCKS, Kind.VLESS, Kind.TROJAN})
+"""Tunnels that open a connection to their server for each connection inside: only these can be counted by a censor."""
 PACKET_BUDGET_BYTES = 12 * 1024
 """Less than any published budget of bytes (14 to 34 KB; net4people/bbs#490): what stops below it counts no bytes."""
 
@@ -34,6 +49,10 @@ class TunnelEvidence:
     facts: TunnelFacts
     seen: TunnelSeen
     controls: Controls
+    loads: tuple[Observation, ...]
+    """All that its load tests saw."""
+    siblings: tuple[Observation, ...]
+    """What shows that the same server answered another tunnel of the same kind while it was silent to this one."""
     line: tuple[Sample, ...]
     """Downloads of control URLs outside."""
     own: tuple[Sample, ...]
@@ -73,10 +92,110 @@ class TunnelEvidence:
         needed = Rung.ENDPOINT if self.facts.answers_locally else Rung.AUTH
         return self.climbed != NOTHING and RUNGS.index(Rung(self.climbed)) >= RUNGS.index(needed)
 
+    def _transfers(self, direction: str, *, segmented: bool = False, bulk: bool = False) -> tuple[Observation, ...]:
+        return tuple(
+            one
+            for one in self.loads
+            if isinstance(one.details, Transfer)
+            and (one.details.direction, one.details.segment is not None) == (direction, segmented)
+            # One that the clock ended has no size.
+            and (one.details.expected is None or one.details.expected > PORTION) == bulk
+        )
+
+    @property
+    def down(self) -> tuple[Observation, ...]:
+        """64 KiB towards us."""
+        return self._transfers("down")
+
+    @property
+    def up(self) -> tuple[Observation, ...]:
+        """64 KiB away from us."""
+        return self._transfers("up")
+
+    @property
+    def segmented(self) -> tuple[Observation, ...]:
+        """64 KiB in short segments, either way."""
+        return self._transfers("down", segmented=True) + self._transfers("up", segmented=True)
+
+    @property
+    def bulk(self) -> tuple[Observation, ...]:
+        """The sustained transfer."""
+        return self._transfers("down", bulk=True)
+
+    @property
+    def crowds(self) -> tuple[tuple[Observation, Crowd], ...]:
+        """Each crowd of fresh connections."""
+        return tuple((one, one.details) for one in self.loads if isinstance(one.details, Crowd))
+
+    @property
+    def crowd_failed(self) -> bool:
+        """Whether no crowd was ever answered as a whole."""
+        return bool(self.crowds) and not any(all(row.answered) for _, row in self.crowds)
+
+    @property
+    def echoes(self) -> tuple[Echo, ...]:
+        """Questions that tell loss and round-trip times."""
+        return tuple(one.details for one in self.loads if isinstance(one.details, Echo))
+
     @property
     def has_load(self) -> bool:
         """Whether every load test was made."""
-        return bool(self.seen.small and self.seen.down and self.seen.up)
+        return bool(self.seen.small and self.down and self.up)
+
+    @property
+    def came(self) -> bool:
+        """Whether anything came from the tunnel's far end, ever."""
+        answered = any(any(crowd.answered) for _, crowd in self.crowds) or any(one.received for one in self.echoes)
+        return bool(self.seen.carried) or answered
+
+    @property
+    def is_crowded_out(self) -> bool:
+        """Whether the first fresh connections were answered, and no later one ever.
+
+        More than one crowd, or a crowd and the loads after it, must say so; and only where the tunnel has a connection
+        for each connection inside. Where a later one carries anything, it was slow, or lost by chance.
+        """
+        if self.facts.kind not in ONE_EACH or not all(map(self._is_mute_try, self.seen.small)):
+            return False
+        rows = [crowd.answered for one, crowd in self.crowds if one.failure is None or one.failure in TIMEOUT]
+        firsts = [row.index(False) if False in row else len(row) for row in rows]
+        if len(rows) < len(self.crowds) or any(any(row[k:]) for row, k in zip(rows, firsts, strict=True)):
+            return False
+        left_out = [k for row, k in zip(rows, firsts, strict=True) if len(row) - k >= LEAST_LEFT_OUT]
+        again = len(left_out) - 1 + len(self.seen.small)
+        # After one alone, none may be answered ever again: else it is no more than luck.
+        least = 1 if sum(firsts) == 1 and self.seen.small else 2
+        return len(left_out) == len(rows) and max(firsts, default=0) >= least and again >= 1
+
+    def _is_mute_try(self, load: Observation) -> bool:
+        """Whether a load fell silent without a byte from the far side."""
+        chain = (step for step in self.loads if load.transaction and step.transaction == load.transaction)
+        steps = (load, *chain)
+        return self.is_silent(load) and not _moved(load) and not any(map(_received, steps))
+
+    @property
+    def is_mute_over_tcp(self) -> bool:
+        """Whether names are answered over UDP, and no connection ever brought a byte, where the two ways differ."""
+        datagrams = all(isinstance(one.details, DnsAnswer) and one.details.engine == "udp" for one in self.seen.carried)
+        mute = all(map(self._is_mute_try, self.seen.small)) and not any(any(row.answered) for _, row in self.crowds)
+        return self.facts.kind == Kind.SHADOWSOCKS and datagrams and len(self.seen.small) >= 2 and mute
+
+    @property
+    def short_ones_pass(self) -> bool:
+        """Whether the load that falls silent passes in short segments."""
+        directions = {one.details.direction for one in self.stuck if isinstance(one.details, Transfer)}
+        return any(_passed(one) for way in directions or ("down", "up") for one in self._transfers(way, segmented=True))
+
+    def ended_with(self, *failures: str) -> bool:
+        """Whether the load that was never passed ended each time in one of these ways, more than once."""
+        return len(self.stuck) >= 2 and all(one.failure in failures for one in self.stuck)
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether a server that hides among web sites takes us for a visitor: it answers, and not in our protocol."""
+        proven = self.climbed != NOTHING and RUNGS.index(Rung(self.climbed)) >= RUNGS.index(Rung.HANDSHAKE)
+        hides = self.facts.kind in (Kind.TROJAN, Kind.VLESS) and proven and not self.facts.tls_unverified
+        return hides and self.ended_with(Failure.SSL_FAILED_HANDSHAKE)
 
     def is_cut(self, stage: tuple[Observation, ...]) -> bool:
         """Whether a load test ended in silence, more than once, and never otherwise."""
@@ -86,14 +205,15 @@ class TunnelEvidence:
         """Whether a load test ended because nothing came any more; not so where it moved until its time was over."""
         if load.failure in (Failure.STALLED, Failure.TIMED_OUT):
             return True
-        steps = (load, *(step for step in self.seen.carry if step.transaction == load.transaction))
+        steps = (load, *(step for step in self.loads if step.transaction == load.transaction))
         since = next((step.tcp.since_last_data_ms for step in steps if step.tcp), None)
         return load.failure == Failure.TIMEOUT and (not _moved(load) if since is None else since >= STALL * 1000)
 
     @property
     def came_back(self) -> bool:
         """Whether a byte or a packet came back while the tunnel was loaded."""
-        return any(one.probe == "carry" for one in self.seen.carried) or any(map(_heard, self.seen.small))
+        crowd = any(any(row.answered) for _, row in self.crowds)
+        return crowd or any(one.probe == "carry" for one in self.seen.carried) or any(map(_heard, self.seen.small))
 
     @property
     def is_slow(self) -> bool:
@@ -114,7 +234,7 @@ class TunnelEvidence:
     @property
     def stuck(self) -> tuple[Observation, ...]:
         """The first load test that was never passed, in the order of making."""
-        stages = (self.seen.small, self.seen.down, self.seen.up)
+        stages = (self.seen.small, self.down, self.up)
         return next((stage for stage in stages if stage and not any(map(_passed, stage))), ())
 
     @property
@@ -142,7 +262,9 @@ class TunnelEvidence:
     @property
     def load_fell_with_line(self) -> tuple[Observation, ...]:
         """The same for the loads."""
-        tried = self.stuck if self.seen.carried else (*self.seen.carry, *self.stuck)
+        crowds = tuple(one for one, _ in self.crowds) if self.crowd_failed else ()
+        bulk = self.bulk if not any(map(_passed, self.bulk)) else ()
+        tried = (*crowds, *self.stuck, *bulk) if self.came else (*self.loads, *self.stuck)
         return self._with_line(tuple(one for one in tried if one.failure in (*TIMEOUT, *UNREACHABLE)))
 
     def _with_line(self, fallen: tuple[Observation, ...]) -> tuple[Observation, ...]:
@@ -201,10 +323,56 @@ def _moved(one: Observation) -> int:
     return one.details.bytes if isinstance(one.details, SmallExchanges | Transfer) else 0
 
 
+def _received(one: Observation) -> int:
+    return one.tcp.bytes_received if one.tcp else 0
+
+
 def _heard(one: Observation) -> bool:
     """Whether anything came from the far side, of whatever layer."""
     packets = one.details.packets_received if isinstance(one.details, SmallExchanges | Transfer) else None
     return bool(packets) or (one.tcp.bytes_received > 0 if one.tcp else _moved(one) > 0)
+
+
+def _bytes(count: int) -> str:
+    return f"{count} B" if count < 1000 else f"{count / 1000:.1f} KB" if count < 10**6 else f"{count / 10**6:.1f} MB"
+
+
+def _passing(e: TunnelEvidence) -> str | None:
+    """The most that passed before it fell silent."""
+    rows = []
+    for one in e.bulk if not e.stuck else e.stuck:
+        if not isinstance(one.details, SmallExchanges | Transfer):
+            continue
+        received, sent = one.details.packets_received, one.details.packets_sent
+        # A proxy's device counts what the carrier's own stack says on this box.
+        packets = None if e.facts.answers_locally or received is None or sent is None else received + sent
+        rows.append((max(one.details.bytes, _received(one)), packets))
+    if not rows:
+        return None
+    count, packets = max(rows, key=lambda row: (row[0], row[1] or 0))
+    return f"{_bytes(count)} passed" if packets is None else f"{packets} packets, {_bytes(count)} passed"
+
+
+def _connections(e: TunnelEvidence) -> str | None:
+    rows = [row for _, row in e.crowds]
+    best = max(rows, key=lambda row: sum(row.answered))
+    went = {True: ", which go on", False: ", and then these too fell silent"}.get(best.standing, "")  # type: ignore[arg-type]
+    return f"{sum(best.answered)} of {len(best.answered)} fresh connections answered{went}"
+
+
+def _quality(e: TunnelEvidence) -> str | None:
+    """Loss, round-trip time, path MTU: told, and never a reason by themselves."""
+    said = []
+    sent = sum(one.sent for one in e.echoes)
+    if sent:
+        said.append(f"loss {100 * (1 - sum(one.received for one in e.echoes) / sent):.0f} %")
+    if times := [time for one in e.echoes for time in one.rtt_ms]:
+        said.append(f"round trip {median(times):.0f} ms")
+    # A proxy's connections end on this box.
+    sizes = [one.tcp.path_mtu for one in e.loads if one.tcp and one.tcp.path_mtu and not e.facts.answers_locally]
+    if sizes:
+        said.append(f"path MTU {min(sizes)}")
+    return ", ".join(said) or None
 
 
 Stage = Callable[[TunnelEvidence], str]
@@ -218,6 +386,7 @@ class TunnelFinding:
     mechanism: str | None
     stage: Stage
     witnesses: Witnesses
+    detail: Callable[[TunnelEvidence], str | None] = lambda _: None
 
 
 def _at(stage: Rung) -> Stage:
@@ -234,7 +403,9 @@ def _leak(mechanism: str) -> Callable[[TunnelEvidence], bool]:
 
 
 _LADDER = "the ladder of rungs; a carrier's own word, read from its device or its management socket"
+_GFW = "Wu et al., USENIX Security 2023: a hit by chance (26.3 %), then 180 s for client, server and port"
 _LINE = "Censored Planet, Hyperquack: a failing control voids what it surrounds"
+_SILENT = "WireGuard paper, 5.3: a responder is silent to all it cannot authenticate; so are tls-crypt and Salamander"
 _VPN23 = "net4people/bbs#274: OpenVPN cut after 15 data packets, WireGuard after 2, the handshakes of both succeed"
 
 TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
@@ -332,6 +503,21 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         _LADDER,
     ),
     Rule(
+        "tunnel.auth.silent",
+        lambda e: e.fell_at(Rung.HANDSHAKE, *TIMEOUT) and bool(e.siblings) and e.facts.kind != Kind.AMNEZIAWG,
+        TunnelFinding("auth.rejected", lambda e: e.climbed, lambda e: (*((e.fell,) if e.fell else ()), *e.siblings)),
+        "its server answers another tunnel of the same protocol and is silent to this one: it does not know these keys",
+        _SILENT,
+    ),
+    Rule(
+        "tunnel.auth.silent.parameters",
+        lambda e: e.fell_at(Rung.HANDSHAKE, *TIMEOUT) and bool(e.siblings),
+        TunnelFinding("auth.rejected", lambda e: e.climbed, lambda e: (*((e.fell,) if e.fell else ()), *e.siblings)),
+        "its server answers another tunnel of the same protocol and is silent to this one: "
+        "it does not know these keys, or not these parameters of obfuscation",
+        _SILENT,
+    ),
+    Rule(
         "tunnel.handshake.timeout",
         lambda e: e.fell_at(Rung.HANDSHAKE, *TIMEOUT),
         _fall("handshake.timeout"),
@@ -343,6 +529,14 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         lambda e: e.fell_at(Rung.HANDSHAKE, *RESET),
         _fall("handshake.reset"),
         "the connection was reset during the tunnel's handshake",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.handshake.certificate",
+        lambda e: e.fell_at(Rung.HANDSHAKE, *CERTIFICATE),
+        _fall("handshake.certificate"),
+        "whoever answers shows a certificate that does not prove the server: an interceptor's, "
+        "or one that is out of date, or for another name than the config's",
         _LADDER,
     ),
     Rule(
@@ -375,7 +569,7 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
     ),
     Rule(
         "tunnel.unmeasured.data",
-        lambda e: not e.seen.carried and not e.seen.carry and not e.stuck,
+        lambda e: not e.came and not e.loads and not e.stuck,
         TunnelFinding("unmeasured", lambda e: e.climbed, lambda e: e.seen.rungs),
         "the run ended before anything was sent through the tunnel",
         "unknown is never success",
@@ -388,30 +582,79 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         _LINE,
     ),
     Rule(
+        "tunnel.auth.stranger",
+        lambda e: not e.came and e.is_stranger,
+        TunnelFinding("auth.rejected", lambda e: e.climbed, lambda e: e.stuck),
+        "its server answers as the web site that it hides behind, "
+        "which it shows to all whose credentials it does not know",
+        "trojan-gfw, protocol: a request without a valid password goes on to the web server behind",
+    ),
+    Rule(
+        "tunnel.data.none.closed",
+        lambda e: not e.came and e.ended_with(Failure.EOF),
+        TunnelFinding("data.none.closed", lambda e: e.climbed, lambda e: e.loads),
+        "its server takes each connection and closes it without a word: not for these credentials, or it cannot reach "
+        "anything itself",
+        "sing-box 1.14.1: Shadowsocks, Trojan and VLESS servers close so, on either ground",
+    ),
+    Rule(
+        "tunnel.data.none.reset",
+        lambda e: not e.came and e.ended_with(*RESET),
+        TunnelFinding("data.none.reset", lambda e: e.climbed, lambda e: e.loads),
+        "the tunnel stands, but each connection through it is reset before anything comes back",
+        "shadowsocks-libev: resets those that it cannot authenticate; so may a censor",
+    ),
+    Rule(
         "tunnel.data.none",
-        lambda e: not e.seen.carried,
-        TunnelFinding("data.none", lambda e: e.climbed, lambda e: e.seen.carry + e.stuck),
+        lambda e: not e.came,
+        TunnelFinding("data.none", lambda e: e.climbed, lambda e: e.loads),
         "the tunnel stands, but nothing ever came back through it: cut off, or not for these credentials",
         _VPN23,
     ),
     Rule(
+        "tunnel.data.none.tcp",
+        lambda e: e.is_mute_over_tcp,
+        TunnelFinding("data.none", lambda e: e.climbed, lambda e: e.loads),
+        "names are answered over UDP, but no connection through it ever brought a byte",
+        _GFW,
+    ),
+    Rule(
+        "tunnel.data.mtu",
+        lambda e: e.is_cut(e.stuck) and e.short_ones_pass,
+        TunnelFinding("data.mtu", _at(Rung.DATA), lambda e: (*e.stuck, *e.segmented), _quality),
+        "it falls silent, and the same passes in short packets: long ones are lost on the way, without a word",
+        "RFC 2923, 2.1: a path MTU black hole",
+    ),
+    Rule(
+        "tunnel.data.stall.connections",
+        lambda e: e.is_crowded_out,
+        TunnelFinding(
+            "data.stall.connections",
+            _at(Rung.DATA),
+            lambda e: (*(one for one, _ in e.crowds), *e.seen.small),
+            _connections,
+        ),
+        "the first connections through it work, and from one on no new one does",
+        f"net4people/bbs#546: about twelve connections, then silence for a minute or two; {_GFW}",
+    ),
+    Rule(
         "tunnel.data.stall.packets",
         lambda e: e.stuck == e.seen.small and e.is_cut(e.stuck) and e.came_back and e.small_bytes < PACKET_BUDGET_BYTES,
-        TunnelFinding("data.stall.packets", _at(Rung.DATA), lambda e: e.seen.small),
+        TunnelFinding("data.stall.packets", _at(Rung.DATA), lambda e: e.seen.small, _passing),
         "first data came, then it falls silent after a few packets",
         _VPN23,
     ),
     Rule(
         "tunnel.data.stall.bytes",
         lambda e: e.small_passed and e.is_cut(e.stuck),
-        TunnelFinding("data.stall.bytes", _at(Rung.DATA), lambda e: e.stuck),
+        TunnelFinding("data.stall.bytes", _at(Rung.DATA), lambda e: e.stuck, _passing),
         "small messages pass, but a transfer of 64 KiB stops on the way",
         "net4people/bbs#490: silence after 14 to 34 KB",
     ),
     Rule(
         "tunnel.data.stall",
         lambda e: e.is_cut(e.stuck),
-        TunnelFinding("data.stall", _at(Rung.DATA), lambda e: e.stuck),
+        TunnelFinding("data.stall", _at(Rung.DATA), lambda e: e.stuck, _passing),
         "first data came, but a load test was never passed, and each time it ended in silence",
         _VPN23,
     ),
@@ -437,11 +680,27 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         "unknown is never success",
     ),
     Rule(
+        "tunnel.unmeasured.crowd",
+        lambda e: (
+            not e.has_load and not e.stuck and bool(e.crowds) and not any(all(row.answered) for _, row in e.crowds)
+        ),
+        TunnelFinding("unmeasured", _at(Rung.DATA), lambda e: tuple(one for one, _ in e.crowds), _connections),
+        "of many fresh connections some were never answered, in no order that tells a budget from loss or a slow line",
+        "net4people/bbs#546: a budget lets the first ones through, and none after",
+    ),
+    Rule(
         "tunnel.unmeasured.load",
         lambda e: bool(e.stuck) or not e.has_load,
         TunnelFinding("unmeasured", _at(Rung.DATA), lambda e: e.seen.carry),
         "the run ended before the tunnel was loaded",
         "unknown is never success",
+    ),
+    Rule(
+        "tunnel.data.stall.bulk",
+        lambda e: e.is_cut(e.bulk),
+        TunnelFinding("data.stall.bytes", _at(Rung.DATA), lambda e: e.bulk, _passing),
+        "64 KiB pass each way, but a longer transfer falls silent on the way",
+        "net4people/bbs#490: budgets of bytes; this one is larger than those published",
     ),
     Rule(
         "tunnel.dns.timeout",
@@ -488,28 +747,37 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
     Rule(
         "tunnel.throttled",
         lambda e: e.is_throttled,
-        TunnelFinding("throttled", _at(Rung.SUSTAINED), lambda e: tuple(one.observation for one in e.own + e.line)),
+        TunnelFinding(
+            "throttled", _at(Rung.SUSTAINED), lambda e: tuple(one.observation for one in e.own + e.line), _quality
+        ),
         "the tunnel crawls where the line does not",
         "OONI dd-007: ten times slower",
     ),
     Rule(
+        "tunnel.unmeasured.bulk",
+        lambda e: bool(e.bulk) and all(map(e.is_silent, e.bulk)),
+        TunnelFinding("unmeasured", _at(Rung.SUSTAINED), lambda e: e.bulk, _passing),
+        "a sustained transfer fell silent, and was not tried again",
+        "nothing is judged from one sample",
+    ),
+    Rule(
         "tunnel.unmeasured.alive",
         lambda e: not e.was_seen_alive,
-        TunnelFinding("unmeasured", _at(Rung.SUSTAINED), lambda e: e.seen.down + e.seen.up),
+        TunnelFinding("unmeasured", _at(Rung.SUSTAINED), lambda e: e.down + e.up),
         "the run ended before it was seen whether the tunnel lives on",
         "unknown is never success",
     ),
     Rule(
         "tunnel.up.exit-unknown",
         lambda e: not e.exit_known,
-        TunnelFinding(None, _at(Rung.UP), lambda e: e.seen.down + e.seen.up + e.seen.alive),
+        TunnelFinding(None, _at(Rung.UP), lambda e: e.down + e.up + e.seen.alive, _quality),
         "it carries; its exit address could not be learned",
         "a leak is excluded by construction; the exit is a second proof",
     ),
     Rule(
         "tunnel.up",
         always,
-        TunnelFinding(None, _at(Rung.UP), lambda e: e.seen.down + e.seen.up + e.seen.alive),
+        TunnelFinding(None, _at(Rung.UP), lambda e: e.down + e.up + e.seen.alive, _quality),
         "it carries, lives on, and leaks nothing",
         _LADDER,
     ),
@@ -539,12 +807,38 @@ def _leaks(reading: Reading, tunnel: str) -> tuple[tuple[str, tuple[str, ...]], 
     return tuple(found)
 
 
+def _siblings(reading: Reading, facts: TunnelFacts) -> tuple[Observation, ...]:
+    """Of tunnels of the same kind at the same servers: what shows them answered while this one was not.
+
+    Only of the same kind, for another one's handshake may pass where a censor drops this one's.
+    """
+    fell = next((step for step in _seen(reading, facts).rungs if step.failure is not None), None)
+    found: list[Observation] = []
+    for other in reading.record.tunnels:
+        same = other.kind == facts.kind and set(other.servers) == set(facts.servers) and bool(facts.servers)
+        if fell is None or other.name == facts.name or not same:
+            continue
+        seen = _seen(reading, other)
+        answers = [step for step in seen.rungs if _rung(step) == Rung.HANDSHAKE and step.failure is None]
+        # One that was answered before may have been the last that was.
+        late = [one for one in answers if one.t >= fell.t0] or [one for one in seen.carried if one.t >= fell.t]
+        if answers and late:
+            found.append(late[0])
+    return tuple(found[:1])
+
+
+def _seen(reading: Reading, facts: TunnelFacts) -> TunnelSeen:
+    return reading.tunnels.get(facts.name, TunnelSeen())
+
+
 def evidence_of(reading: Reading, facts: TunnelFacts) -> TunnelEvidence:
     """All that a reading holds about one tunnel."""
     return TunnelEvidence(
         facts=facts,
-        seen=reading.tunnels.get(facts.name, TunnelSeen()),
+        seen=_seen(reading, facts),
         controls=reading.controls.get(facts.name, Controls()),
+        loads=tuple(one for one in reading.record.observations if (one.vantage, one.probe) == (facts.name, "carry")),
+        siblings=_siblings(reading, facts),
         line=reading.yardstick.get(OUTSIDE, ()),
         own=reading.yardstick.get(facts.name, ()),
         line_controls=reading.controls.get(OUTSIDE, Controls()),
@@ -560,4 +854,5 @@ def judge_tunnel(reading: Reading, facts: TunnelFacts) -> TunnelVerdict:
     rule = first(TUNNEL, evidence)
     leaked = dict(evidence.leaks).get(rule.then.mechanism or "", ())
     witnesses = tuple(dict.fromkeys(one.id for one in rule.then.witnesses(evidence))) + leaked
-    return TunnelVerdict(facts.name, rule.then.stage(evidence), rule.then.mechanism, rule.id, witnesses)
+    detail = rule.then.detail(evidence)
+    return TunnelVerdict(facts.name, rule.then.stage(evidence), rule.then.mechanism, rule.id, witnesses, detail)

@@ -79,6 +79,8 @@ class TunnelVerdict(Struct, frozen=True):
     """Why not further; None exactly when `stage` is `up`."""
     rule: str
     witnesses: tuple[str, ...]
+    detail: str | None = None
+    """What the mechanism does not say, in words: how much passed; of a tunnel that carries, loss and round-trip time."""
 
     @property
     def usable(self) -> bool:

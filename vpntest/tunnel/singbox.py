@@ -81,7 +81,8 @@ async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | 
     with step(Rung.ENDPOINT):
         addresses = site.reachable(addresses, server.port)
         address = addresses[0] if server.transport == "udp" else await site.connects(addresses, server.port)
-        outbound |= {"server": address, "server_port": server.port, "tag": "proxy"}
+        # Longer than any probe waits: where the server is silent, a probe shall see silence, not the stack's refusal.
+        outbound |= {"server": address, "server_port": server.port, "tag": "proxy", "connect_timeout": "20s"}
         said: list[str] = []
         process = await _started(site, carrier.program, _document(site, outbound, roots), said)
     if _shows_its_handshake(outbound):
