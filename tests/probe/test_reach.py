@@ -450,6 +450,51 @@ def test_ipv6_alone_is_asked_for_and_needs_a_route() -> None:
     run(scenario)
 
 
+def test_what_an_ended_attempt_has_seen_is_kept() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, {NAME: [Reply((ADDRESS,)), Reply((OTHER,))]})
+        await far.resolver(PUBLIC, HONEST)
+        heard = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(65536)
+            heard.set()
+            await reader.read()
+
+        await far.serve(ADDRESS, 443, silent)
+        bench = far.bench(limits=replace(PATIENT, late=60))
+        under_way = asyncio.create_task(reach(bench, far.vantage(), task(), bench.trust.public))
+        await heard.wait()
+        for _ in range(50):
+            await asyncio.sleep(0.002)
+        under_way.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await under_way
+        assert far.chain() == [*RESOLVED, ("connect", None)]
+        (ours,) = [one for one in far.seen if isinstance(one.details, DnsAnswer) and one.details.resolver == "vantage"]
+        assert ours.details.late == ((OTHER,),)
+
+    run(scenario)
+
+
+def test_word_that_only_listening_is_left() -> None:
+    async def scenario(far: FarSide) -> None:
+        await honest(far)
+        await far.serve(ADDRESS, 443, Site(), server_context(NAME))
+        bench = far.bench(limits=replace(PATIENT, late=0.5))
+        at: list[list[tuple[str, str | None]]] = []
+        await reach(bench, far.vantage(), task(), bench.trust.public, lambda: at.append(far.chain()))
+        assert at == [[*THROUGH, *SHAKEN]], "all but what the resolvers said"
+        assert far.chain() == [*RESOLVED, *THROUGH, *SHAKEN]
+        far.seen.clear()
+        far.refuse(ADDRESS, 443)
+        at.clear()
+        await reach(bench, far.vantage(), task(), bench.trust.public, lambda: at.append(far.chain()))
+        assert at == []
+
+    run(scenario)
+
+
 # ── shapes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

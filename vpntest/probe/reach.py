@@ -27,8 +27,14 @@ from vpntest.tunnel.dns import Resolution
 from vpntest.tunnel.vantage import Vantage
 
 
-async def reach(bench: Bench, vantage: Vantage, task: Task, context: ssl.SSLContext) -> bool:
-    """One attempt at one endpoint. True where an HTTP answer came to the target transaction."""
+async def reach(
+    bench: Bench, vantage: Vantage, task: Task, context: ssl.SSLContext, chained: Callable[[], None] = lambda: None
+) -> bool:
+    """One attempt at one endpoint. True where an HTTP answer came to the target transaction.
+
+    `chained` is called, at most once, when all that goes on is to listen for late DNS answers: some seconds more, and
+    two sockets. Where nothing has answered, one of those is still to be tried, and it is not called.
+    """
     target = Target.of(task.endpoint.url, bench.settings.addresses)
 
     def begin(role: Role) -> Transaction:
@@ -84,7 +90,9 @@ async def reach(bench: Bench, vantage: Vantage, task: Task, context: ssl.SSLCont
                 through = await begin("browser").browse(address, target.port, target.host)
                 if through is not None:
                     bench.shapes[key] = through is not shaken
-        if not answered:
+        if answered:
+            chained()
+        else:
             late = _late(await first.overheard(), {address, other}, bench.connectable)
             if late is not None:
                 await tried(begin("alternate"), late)
