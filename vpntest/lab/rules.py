@@ -17,7 +17,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Percent = Annotated[float, Meta(gt=0, le=100)]
 Name = Annotated[str, Meta(pattern=r"^\.?[a-z0-9]([a-z0-9.-]{0,240}[a-z0-9])$")]
-"""Stands for itself and for all beneath it. With a leading dot left out of the match, see :class:`Police`."""
+"""Stands for itself and for all beneath it; with a leading dot only for what is beneath."""
 
 
 class Police(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="police"):
@@ -63,8 +63,9 @@ class InjectReset(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do
     to_server: bool = False
     """The server gets one as well."""
     residual_seconds: Count = 0
-    """For so long after, everything from this client to this address and port is answered with a reset, whatever name
-    it shows and from whatever source port."""
+    """For so long after, everything from this client to this address and port but a SYN is answered with a reset,
+    whatever name it shows and from whatever source port: TCP connects, and is reset at once. Not prolonged by what is
+    sent meanwhile."""
 
 
 class Cut(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="cut"):
@@ -108,7 +109,7 @@ class InjectDns(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do",
     """IPv4 addresses; each forged answer holds the next one in turn."""
     source: str
     count: Positive = 1
-    """Forged answers to one question."""
+    """Forged answers to one question. One for AAAA is empty; other types than these two get none."""
     drop_truth: bool = False
     """The question goes no further, so that no true answer follows."""
 
