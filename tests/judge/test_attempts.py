@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from records import BOGON, FORGED, REFUSED, RESET, TIMEOUT, TRUE, World
-from tables import HTTP, HTTPS, TCP, attempt, bird
+from tables import HTTP, HTTPS, QUIC, STUN, TCP, attempt, bird
 
-from vpntest.judge.attempts import Layer, Seen
+from vpntest.judge.attempts import Layer, Seen, proven_addresses
 from vpntest.judge.controls import Proof
 from vpntest.judge.reading import read
-from vpntest.plan.model import Platform
+from vpntest.plan.model import Endpoint, Platform, Service
 from vpntest.probe.observation import TcpConnect, TcpInfo
 
 
@@ -169,3 +169,93 @@ def test_a_failure_is_void_unless_the_line_was_alive_about_it() -> None:
     [attempts] = read(world.record()).attempts["bird", "web", "https://bird.example/"].values()
     assert [one.seen for one in attempts] == [Seen.VOID, Seen.REACHED, Seen.FAILED]
     assert attempts[0].doubt == Proof(False, tuple(one for one in world.observations if one.phase == "during")[1:2])
+
+
+# ── QUIC, STUN, late answers, bare connects ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("of", "reach", "seen", "layer"),
+    [
+        (bird(QUIC), {}, Seen.REACHED, None),
+        (bird(QUIC), {"code": 403}, Seen.REFUSED, None),
+        (bird(QUIC), {"fails": "http_round_trip:http_request_failed"}, Seen.FAULT, None),
+        (bird(QUIC), {"fails": f"quic_handshake:{TIMEOUT}"}, Seen.FAILED, Layer.QUIC),
+        (bird(QUIC), {"fails": f"http_round_trip:{TIMEOUT}"}, Seen.FAILED, Layer.HTTP),
+        (bird(QUIC), {"fails": "resolve:dns_nxdomain_error"}, Seen.FAILED, Layer.DNS),
+        (bird(QUIC), {"fails": "quic_handshake:network_unreachable", "answers": ["fd00::1"]}, Seen.VOID, None),
+        (bird(STUN), {}, Seen.REACHED, None),
+        (bird(STUN), {"answers": [FORGED]}, Seen.UNPROVEN, None),
+        (bird(STUN), {"answers": [BOGON]}, Seen.FAILED, Layer.DNS),
+        (bird(STUN), {"fails": f"stun_binding:{TIMEOUT}"}, Seen.FAILED, Layer.STUN),
+    ],
+)
+def test_what_a_try_over_udp_comes_to(of: Platform, reach: dict[str, Any], seen: Seen, layer: Layer | None) -> None:
+    read_so = attempt(of, **reach)
+    assert (read_so.seen, read_so.layer) == (seen, layer)
+
+
+def test_a_stun_answer_through_a_proxy_is_the_far_sides() -> None:
+    assert attempt(bird(STUN), proxy=True).seen is Seen.REACHED
+
+
+@pytest.mark.parametrize("neutral", [True, False])
+def test_quic_is_compared_by_name(neutral: bool) -> None:
+    read_so = attempt(bird(QUIC), fails=f"quic_handshake:{TIMEOUT}", neutral=neutral)
+    assert (read_so.neutral_through, read_so.works_here) == (neutral, neutral)
+
+
+def test_a_second_answer_makes_an_address_doubtful() -> None:
+    assert attempt(late=((TRUE,),)).is_misled
+    assert not attempt().is_misled
+
+
+@pytest.mark.parametrize(
+    ("browser", "through", "cut"),
+    [("ok", True, None), (TIMEOUT, False, TIMEOUT), (RESET, False, RESET), ("ssl_failed_handshake", False, None)],
+)
+def test_what_a_browsers_handshake_comes_to(browser: str, through: bool, cut: str | None) -> None:
+    read_so = attempt(browser=browser)
+    assert (read_so.browser_through, read_so.browser_cut) == (through, cut)
+    assert attempt(browser=browser, controls=None).browser_cut is None
+
+
+CHAT = Platform("bird", "Bird", (Service("chat", (Endpoint(TCP),)), Service("web", (Endpoint(HTTPS), Endpoint(QUIC)))))
+
+
+@pytest.mark.parametrize(
+    ("web", "seen"),
+    [
+        ({"fails": f"tls_handshake:{TIMEOUT}", "neutral": False}, Seen.UNPROVEN),
+        ({"fails": f"tls_handshake:{TIMEOUT}"}, Seen.UNPROVEN),
+        # Data passes under another name, or came before the silence, or somebody answers with a reset.
+        ({"fails": f"tls_handshake:{TIMEOUT}", "neutral": True}, Seen.REACHED),
+        ({"fails": f"tls_handshake:{TIMEOUT}", "passed": (5000, 26)}, Seen.REACHED),
+        ({"fails": f"tls_handshake:{RESET}"}, Seen.REACHED),
+        ({"fails": f"connect:{TIMEOUT}"}, Seen.REACHED),
+        ({}, Seen.REACHED),
+    ],
+)
+def test_a_connect_proves_nothing_where_no_data_passes_to_the_platform(web: dict[str, Any], seen: Seen) -> None:
+    world = World(CHAT, attempts=1)
+    world.line()
+    world.reach("outside", "bird", endpoint=TCP, service="chat")
+    world.reach("outside", "bird", endpoint=HTTPS, service="web", **web)
+    [[only]] = read(world.record()).attempts["bird", "chat", TCP].values()
+    assert only.seen is seen
+
+
+def test_what_answers_once_shows_that_data_passes() -> None:
+    world = World(CHAT, attempts=1)
+    world.line()
+    world.reach("outside", "bird", endpoint=TCP, service="chat")
+    world.reach("outside", "bird", endpoint=HTTPS, service="web", fails=f"tls_handshake:{TIMEOUT}")
+    world.reach("outside", "bird", endpoint=QUIC, service="web")
+    [[only]] = read(world.record()).attempts["bird", "chat", TCP].values()
+    assert only.seen is Seen.REACHED
+
+
+def test_addresses_with_a_valid_certificate_are_proven() -> None:
+    world = World()
+    world.reach("outside", "bird", fails=f"http_round_trip:{TIMEOUT}", neutral=True, browser="ok")
+    assert proven_addresses(world.observations) == {"bird.example": {TRUE}}

@@ -102,3 +102,11 @@ def test_a_controls_refusal_under_its_own_certificate_shows_that_the_line_works(
     world.control("outside", "before", code=511)
     world.observations = [one for one in world.observations if one.operation != "tls_handshake"]
     assert read(world.record()).controls["outside"].dead_before == (world.observations[-1].id,)
+
+
+@pytest.mark.parametrize(("code", "worked"), [(200, True), (204, True), (302, False), (404, False)])
+def test_an_answer_without_a_certificate_counts_only_as_the_page_itself(code: int, worked: bool) -> None:
+    world = World()
+    world.control("outside", "before", code=code, url="http://control.example/")
+    world.observations = [one for one in world.observations if one.operation != "tls_handshake"]
+    assert (read(world.record()).controls["outside"].dead_before == ()) is worked

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,13 +16,32 @@ from msgspec import structs
 from records import BOGON, FORGED, KIB, LINE_EXIT, REFUSED, RESET, TIMEOUT, TRUE, World, platform, without
 from records import seen as info
 
+from vpntest.failures import Failure
 from vpntest.judge.controls import Controls
 from vpntest.judge.judging import LINE, TABLES, LineSeen, judge, reason_of
 from vpntest.judge.reading import read
 from vpntest.judge.rule import first
 from vpntest.judge.verdict import Cell, Judgement, Outcome, PlatformVerdict, State
 from vpntest.plan.model import Endpoint, Platform, Service
-from vpntest.probe.observation import Record
+from vpntest.probe.observation import (
+    Address,
+    Alive,
+    Crowd,
+    DnsAnswer,
+    Echo,
+    HttpExchange,
+    Observation,
+    QuicHandshake,
+    Record,
+    RungStep,
+    SmallExchanges,
+    StunBinding,
+    TcpConnect,
+    TcpInfo,
+    TlsHandshake,
+    Transfer,
+    Trickle,
+)
 
 # ── the tables ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -1033,15 +1053,171 @@ def test_less_known_of_a_tunnel_itself_never_makes_it_usable(record: Record, ran
     assert {one.tunnel for one in judgement.tunnels if one.usable} <= usable
 
 
-@FEW
-@given(st.sampled_from(RECORDS), st.randoms(use_true_random=False))
-def test_the_order_of_ending_is_no_evidence(record: Record, random: Any) -> None:
-    """Probes run side by side, so that observations come in any order; but the addresses first seen are kept."""
-    shuffled = list(record.observations)
-    random.shuffle(shuffled)
-    again = judge(structs.replace(record, observations=tuple(shuffled)))
-    assert [outcome(cell) for cell in again.cells] == [outcome(cell) for cell in judge(record).cells]
-
-
 def outcome(cell: Cell) -> tuple[str, str, Outcome, str | None]:
     return cell.tunnel, cell.platform, cell.outcome, cell.outside.mechanism
+
+
+def test_ports_that_open_where_no_data_passes_make_no_service_ok() -> None:
+    [seen] = judge(whitelist().record()).outside
+    assert [(one.service, one.state, one.rule) for one in seen.services] == [
+        ("chat", State.INSUFFICIENT, "service.insufficient.unproven"),
+        ("web", State.BLOCKED, "endpoint.blocked.works-elsewhere"),
+    ]
+    assert not seen.partial
+
+
+def test_optional_services_are_judged_and_told() -> None:
+    judgement = judge(quic_by_name().record())
+    assert [(one.service, one.state, one.mechanism) for one in judgement.outside[0].services] == [
+        ("web", State.OK, None),
+        ("quic", State.BLOCKED, "quic.timeout.sni"),
+        ("calls", State.OK, None),
+    ]
+    inside = {cell.tunnel: cell.inside for cell in judgement.cells}
+    assert inside["a"]
+    assert inside["b"]
+    assert [one.mechanism for one in inside["a"].services] == [None, None, "stun.timeout"]
+    assert [one.state for one in inside["b"].services] == [State.OK] * 3
+
+
+@FEW
+@given(st.sampled_from(["ok", "quic_handshake", "http_round_trip"]), st.sampled_from([TIMEOUT, RESET, REFUSED]))
+def test_optional_services_decide_nothing(at: str, failure: str) -> None:
+    world = two_exits(World(WITH_QUIC))
+    everywhere(world)
+    before = [outcome(cell) for cell in judge(world.record()).cells]
+    fails = None if at == "ok" else f"{at}:{failure}"
+    for vantage in ("outside", "a"):
+        world.reach(vantage, "bird", service="quic", endpoint="quic://bird.example/", fails=fails, neutral=True)
+    assert [outcome(cell) for cell in judge(world.record()).cells] == before
+
+
+@pytest.mark.parametrize("build", [one[1] for one in SCENARIOS], ids=NAMES)
+def test_the_records_own_order_changes_not_a_byte(build: Callable[[], World]) -> None:
+    record = build().record()
+    reverse = structs.replace(record, observations=record.observations[::-1])
+    assert msgspec.json.encode(judge(reverse)) == msgspec.json.encode(judge(record))
+
+
+# ── whatever anybody may have written ────────────────────────────────────────────────────────────────────────────────
+
+URLS = [
+    "https://bird.example/",
+    "http://bird.example/",
+    "tcp://bird.example:443",
+    "quic://b.example/",
+    "stun://s:1",
+    "x",
+]
+ANY_PLATFORM = Platform(
+    "bird",
+    "Bird",
+    (
+        Service("web", tuple(map(Endpoint, URLS[:3])), rule="any_of"),
+        Service("more", tuple(map(Endpoint, URLS[3:]))),
+        Service("none", ()),
+    ),
+    speed="https://bird.example/64k",
+)
+ADDRESSES = st.sampled_from([TRUE, FORGED, BOGON, "fd00::1", "nonsense", ""])
+COUNT = st.integers(0, 70_000)
+SMALL = st.integers(0, 70)
+WORDS = st.sampled_from([*Failure, "unknown_failure: odd"])
+NAMED = st.sampled_from(["bird.example", "b.example", "other.example", ""])
+HOSTED = ADDRESSES.map(lambda one: f"{one}:443")
+STEPS = st.lists(st.tuples(st.floats(0, 9), COUNT), max_size=4).map(tuple)
+DETAILS = st.one_of(
+    st.builds(
+        DnsAnswer,
+        hostname=NAMED,
+        query_type=st.just("A"),
+        resolver_address=HOSTED,
+        resolver=st.sampled_from(["vantage", "public", "nobody"]),
+        rcode=st.sampled_from(["NOERROR", "NXDOMAIN", None]),
+        answers=st.lists(ADDRESSES, max_size=2).map(tuple),
+        late=st.sampled_from([(), ((TRUE,),)]),
+    ),
+    st.builds(TcpConnect, ip=ADDRESSES, port=st.just(443)),
+    st.builds(TlsHandshake, address=HOSTED, server_name=NAMED, no_tls_verify=st.booleans()),
+    st.builds(QuicHandshake, address=HOSTED, server_name=NAMED, no_tls_verify=st.booleans()),
+    st.builds(StunBinding, address=HOSTED, mapped=st.sampled_from([None, "198.18.0.2:1"])),
+    st.builds(
+        HttpExchange,
+        method=st.just("GET"),
+        url=st.just("u"),
+        alpn=st.just("h2"),
+        code=st.sampled_from([None, 200, 302, 403, 503]),
+        challenge=st.booleans(),
+    ),
+    st.builds(
+        Transfer,
+        url=st.just("u"),
+        server_name=NAMED,
+        direction=st.sampled_from(["down", "up"]),
+        bytes=COUNT,
+        expected=st.sampled_from([None, 0, 150, 64 * KIB, 1024 * KIB]),
+        samples=STEPS,
+        segment=st.sampled_from([None, 536]),
+    ),
+    st.builds(Trickle, url=st.just("u"), server_name=NAMED, chunks=SMALL, bytes_acked=SMALL, answered=st.booleans()),
+    st.builds(Crowd, url=st.just("u"), wanted=st.just(16), answered=st.lists(st.booleans(), max_size=16).map(tuple)),
+    st.builds(Echo, resolver_address=HOSTED, sent=SMALL, received=SMALL, rtt_ms=st.sampled_from([(), (1.0, 2.0)])),
+    st.builds(SmallExchanges, url=st.just("u"), done=SMALL, wanted=SMALL, bytes=COUNT),
+    st.builds(RungStep, rung=st.sampled_from(["config", "endpoint", "auth", "data", "odd"])),
+    st.builds(
+        Address,
+        of=st.sampled_from(["exit", "resolver"]),
+        family=st.sampled_from([4, 6]),
+        address=st.sampled_from([None, LINE_EXIT, "198.18.200.1", "198.18.200.2"]),
+    ),
+    st.builds(Alive, carrier_runs=st.booleans()),
+)
+PROBES = ["rung", "control", "names", "reach", "freeze", "speed", "carry", "exit", "resolver", "alive"]
+OBSERVATIONS = st.builds(
+    Observation,
+    id=st.uuids().map(str),
+    vantage=st.sampled_from(["outside", "a", "p", "nobody"]),
+    probe=st.sampled_from([*PROBES, "reach", "reach", "control", "speed"]),
+    operation=st.sampled_from(
+        ["resolve", "connect", "tls_handshake", "quic_handshake", "stun_binding", "http_round_trip", "transfer"]
+    ),
+    target=st.just("x"),
+    t0=st.floats(0, 60),
+    t=st.floats(0, 60),
+    failure=st.one_of(st.none(), WORDS),
+    role=st.sampled_from(["target", "neutral", "alternate", "browser", "control"]),
+    platform=st.sampled_from(["bird", "bird", None, "other"]),
+    service=st.sampled_from(["web", "web", "more", None]),
+    endpoint=st.sampled_from([*URLS, None]),
+    attempt=st.integers(0, 4),
+    phase=st.sampled_from(["before", "during", "after", "confirm"]),
+    transaction=st.integers(0, 9),
+    details=DETAILS,
+    tcp=st.one_of(
+        st.none(),
+        st.builds(
+            TcpInfo,
+            bytes_received=COUNT,
+            bytes_acked=COUNT,
+            retransmits=SMALL,
+            unacked=SMALL,
+            rtt_ms=st.just(1.0),
+            since_last_data_ms=st.one_of(st.none(), COUNT),
+            segments_received=st.one_of(st.none(), SMALL),
+            segments_sent=st.one_of(st.none(), SMALL),
+        ),
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(OBSERVATIONS, max_size=40, unique_by=lambda one: one.id), st.randoms(use_true_random=False))
+def test_no_record_whatsoever_raises_and_its_order_is_no_evidence(observations: list[Observation], random: Any) -> None:
+    world = World(ANY_PLATFORM)
+    world.tunnel("a", carry=False, until="config")
+    world.tunnel("p", carry=False, until="config", proxy=True)
+    record = structs.replace(world.record(), observations=tuple(observations))
+    judgement = judge(record)
+    random.shuffle(observations)
+    again = judge(structs.replace(record, observations=tuple(observations)))
+    assert msgspec.json.encode(again) == msgspec.json.encode(judgement)

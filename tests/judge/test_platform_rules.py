@@ -200,6 +200,24 @@ def test_what_stops_too_early_or_too_seldom_is_no_freeze(sizes: tuple[int, ...])
     assert (seen.speed, seen.mechanism, seen.rule) == (Speed.UNKNOWN, None, "speed.silent")
 
 
+def given_up(neutral: int, whole: int = 2) -> SpeedSeen:
+    """Two transfers without a byte for the application, then no more are tried; and as many under another name."""
+    world = World()
+    for role, size in (("target", 15 * KIB), ("neutral", neutral)):
+        for _ in range(2):
+            silent(world, size, role)
+    for _ in range(whole):
+        world.transfer("outside", "speed", 64 * KIB, 0.1, role="control")
+    return SpeedSeen(read(world.record()).speed["outside", "bird"])
+
+
+def test_two_pairs_that_stop_alike_are_a_freeze() -> None:
+    assert judge_speed(given_up(14 * KIB).samples).mechanism == "freeze"
+    assert judge_speed(given_up(14 * KIB, whole=1).samples).speed is Speed.UNKNOWN
+    assert judge_speed(given_up(30 * KIB).samples).speed is Speed.UNKNOWN
+    assert judge_speed(given_up(0).samples).speed is Speed.UNKNOWN
+
+
 def test_a_freeze_names_all_that_it_stands_on() -> None:
     seen = judge_speed(stopped(15 * KIB, 15 * KIB, 15 * KIB).samples)
     assert (seen.speed, seen.mechanism, seen.rule) == (Speed.FROZEN, "freeze", "speed.freeze")

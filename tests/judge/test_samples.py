@@ -66,3 +66,11 @@ def test_slow_is_not_silent() -> None:
     stopped = sample(20 * KIB, 3.0)
     details = msgspec.structs.replace(stopped.details, samples=((0.0, 1400), (0.4, 20 * KIB), (3.0, 20 * KIB)))
     assert Sample(stopped.observation, details).is_silent
+
+
+def test_late_rates_are_those_of_the_second_half() -> None:
+    one = sample(32 * KIB, 2.0)
+    steps = ((0.0, 1000), (0.4, 9000), (1.0, 20_000), (1.1, 20_500), (1.5, 30_000), (2.0, 32_768))
+    rates = Sample(one.observation, msgspec.structs.replace(one.details, samples=steps)).late_rates
+    assert rates == pytest.approx((10_000 * 8 / 0.5, 2_768 * 8 / 0.5))
+    assert Sample(one.observation, msgspec.structs.replace(one.details, samples=())).late_rates == ()

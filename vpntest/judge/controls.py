@@ -151,7 +151,10 @@ def controls_of(observations: Iterable[Observation]) -> Controls:
         signed = any(map(is_verified, steps))
         worked = any(step.failure is None and (signed or _is_page(step)) for step in answered)
         last = (answered if worked else failed or answered)[-1]
-        phases[phase].append(Moment(last, min(step.t0 for step in steps), last.t, worked))
+        # Those of a confirming round are between the others too.
+        phases[phase if phase in phases else "during"].append(
+            Moment(last, min(step.t0 for step in steps), last.t, worked)
+        )
     return Controls(*(tuple(sorted(those, key=lambda one: (one.t, one.last.id))) for those in phases.values()))
 
 

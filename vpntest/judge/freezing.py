@@ -97,11 +97,8 @@ def _dies_of_packets(trickle: Observation) -> bool:
     details = trickle.details
     if not isinstance(details, Trickle) or details.answered or trickle.failure not in TIMEOUT:
         return False
-    info = trickle.tcp
-    if info is None:
-        return 0 < details.bytes_acked < 2 * details.chunks
-    seen = silence_of((trickle,), in_handshake=details.chunks == 0)
-    if seen is None or seen.received >= BYTES or (seen.segments is not None and not seen.is_of_budget):
+    info, seen = trickle.tcp, silence_of((trickle,), in_handshake=details.chunks == 0)
+    if info is None or seen is None or seen.received >= BYTES or (seen.segments is not None and not seen.is_of_budget):
         return False
     # A server that has confirmed all of it and does not answer is slow to answer, and nothing was dropped.
     return details.chunks == 0 or info.unacked > 0

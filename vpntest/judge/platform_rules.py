@@ -109,12 +109,16 @@ class SpeedSeen:
 
     @property
     def freeze(self) -> str | None:
-        """The mechanism of a freeze: these silences show one, and others at this vantage came whole."""
-        asked = self.samples.asked
+        """The mechanism of a freeze: these silences show one, and others at this vantage came whole, as one before and
+        one after them.
+
+        Where the probes gave up after two, those under another name at the same address stand beside them.
+        """
         whole = [one for one in (*self.samples.neutral, *self.samples.control) if one.is_complete]
-        if self.samples.borrowed or not self.is_silent or min(len(asked), len(whole)) < LEAST_SAMPLES:
+        silent = [*self.samples.asked, *(one for one in self.samples.neutral if one.is_silent)]
+        if self.samples.borrowed or not self.is_silent or len(silent) < LEAST_SAMPLES or len(whole) < 2:
             return None
-        return freeze_of([one.silence for one in asked], self.samples.trickles)
+        return freeze_of([one.silence for one in silent], self.samples.trickles)
 
     @property
     def is_named(self) -> bool:

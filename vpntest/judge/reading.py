@@ -13,12 +13,13 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from vpntest.judge.attempts import Attempt, attempt_of, proven_addresses
+from vpntest.judge.attempts import Attempt, Seen, attempt_of, proven_addresses
 from vpntest.judge.controls import Controls, controls_of
 from vpntest.judge.kinds import host_of
 from vpntest.judge.names import Names, names_of
 from vpntest.judge.samples import Sample, SpeedSamples, telling
 from vpntest.judge.tunnels import TunnelSeen, came_through, kind_of
+from vpntest.plan.model import Platform
 from vpntest.probe.observation import Address, DnsAnswer, Observation, Record, Transfer, Trickle
 from vpntest.tunnel.vantage import OUTSIDE
 
@@ -174,4 +175,26 @@ def _attempts(
                     for vantage in (OUTSIDE, *(tunnel.name for tunnel in record.tunnels))
                     if (by_number := sorted_out.get((key, vantage)))
                 }
+        for vantage in (OUTSIDE, *(tunnel.name for tunnel in record.tunnels)):
+            _doubt_bare_connects([attempts[key] for key in _keys(platform)], vantage)
     return attempts
+
+
+def _keys(platform: Platform) -> list[Key]:
+    return [(platform.id, service.id, endpoint.url) for service in platform.service for endpoint in service.endpoint]
+
+
+def _doubt_bare_connects(endpoints: list[dict[str, tuple[Attempt, ...]]], vantage: str) -> None:
+    """A connect proves nothing where connections to the platform stand and then not a byte comes under any name.
+
+    So it is where SYNs pass and data does not (whitelists on mobile lines; net4people/bbs#516, #579).
+    """
+    tries = [attempt for by_vantage in endpoints for attempt in by_vantage.get(vantage, ())]
+    if any(attempt.has_heard for attempt in tries) or not any(attempt.is_mute for attempt in tries):
+        return
+    for by_vantage in endpoints:
+        if vantage in by_vantage:
+            by_vantage[vantage] = tuple(
+                replace(attempt, seen=Seen.UNPROVEN) if attempt.is_bare_connect else attempt
+                for attempt in by_vantage[vantage]
+            )
