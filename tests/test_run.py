@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from machine import state_of
-from own_network import OwnNetwork, own_network
+from own_network import SHADOWSOCKS_PORT, OwnNetwork, own_network
 
 from vpntest.plan.keys import generate
 from vpntest.tunnel.cage import Cage
@@ -105,6 +105,18 @@ def test_a_dead_line_is_said_and_nothing_is_judged(network: OwnNetwork) -> None:
     assert json.loads(out)["cells"] == []
 
 
+def scripted(network: OwnNetwork, script: str) -> subprocess.Popen[str]:
+    """A run of the good tunnel by a script that has vpntest's arguments."""
+    with network.client.entered():
+        return subprocess.Popen(
+            [sys.executable, "-c", script, "run", str(network.plan(network.tunnel)), "--format", "json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=network.directory,
+        )
+
+
 FAULTY = """
 import sys
 from vpntest.cli import main
@@ -123,20 +135,63 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_fault_of_ours_costs_its_own_part_only(network: OwnNetwork) -> None:
-    with network.client.entered():
-        process = subprocess.Popen(
-            [sys.executable, "-c", FAULTY, "run", str(network.plan(network.tunnel)), "--format", "json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=network.directory,
-        )
-    status, out, err = finished(process)
+    status, out, err = finished(scripted(network, FAULTY))
     assert status == 3
     assert "planted" in err
     document = json.loads(out)
     assert document["cells"]
     assert [seen for seen in document["observations"] if seen["probe"] == "reach" and seen["vantage"] == "good"]
+
+
+EVIDENCE = """
+import sys
+import vpntest.run
+from vpntest.cli import main
+
+class Evidence:
+    async def begin(self, vantage, servers):
+        say("begin", vantage.id, *servers)
+        if vantage.id == %r:
+            raise RuntimeError("planted")
+
+    async def end(self):
+        say("end")
+
+def say(*words):
+    print("evidence:", *words, file=sys.stderr, flush=True)
+
+real = vpntest.run.Run
+vpntest.run.Run = lambda *given, **named: real(*given, **{**named, "evidence": Evidence()})
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("fails", ["", "good"])
+def test_evidence_is_kept_from_the_first_vantage_to_the_end(network: OwnNetwork, fails: str) -> None:
+    status, out, err = finished(scripted(network, EVIDENCE % fails))
+    assert [line.removeprefix("evidence: ") for line in err.splitlines() if line.startswith("evidence: ")] == [
+        "begin outside",
+        f"begin good 198.18.7.99:{SHADOWSOCKS_PORT}/tcp",
+        "end",
+    ]
+    # What cannot be kept costs the run nothing but its status.
+    assert status == (3 if fails else 0), err
+    document = json.loads(out)
+    assert cells(document) == {("good", "example"): "open"}
+    names = [phase["name"] for phase in document["run"]["phases"]]
+    assert names[-6:] == ["raise and reach", "speed", "freeze", "confirm", "controls again", "lower"]
+
+
+def test_the_loads_of_a_good_tunnel(network: OwnNetwork) -> None:
+    status, out, err = finished(network.vpntest("run", str(network.plan(network.tunnel)), "--format", "json"))
+    assert status == 0, err
+    seen = [one for one in json.loads(out)["observations"] if one["vantage"] == "good" and one["probe"] == "carry"]
+    loads = [one["details"] for one in seen if one["details"]["type"] in ("crowd", "small", "transfer", "echo")]
+    assert [one["type"] for one in loads] == ["crowd", "small", "transfer", "transfer", "transfer", "echo"]
+    assert all(one["failure"] is None for one in seen)
+    crowd, *_, echo = loads
+    assert crowd["answered"] == [True] * crowd["wanted"]
+    assert echo["received"] == echo["sent"] == len(echo["rtt_ms"])
 
 
 def test_what_a_config_wants_done_on_this_machine_is_not_done(network: OwnNetwork) -> None:

@@ -28,8 +28,8 @@ from msgspec.structs import replace
 from vpntest.errors import CannotMeasure
 from vpntest.failures import Failure
 from vpntest.plan.model import Platform
-from vpntest.probe.campaign import CONTROL_TRIES, Campaign
-from vpntest.probe.observation import Address, RungStep
+from vpntest.probe.campaign import CONTROL_TRIES, MOST_ATTEMPTS, Campaign
+from vpntest.probe.observation import Address, RungStep, Transfer, Trickle
 from vpntest.tunnel.ladder import Rung, Step
 from vpntest.tunnel.vantage import Vantage
 
@@ -74,9 +74,15 @@ def campaign(far: FarSide, **settings: Any) -> Campaign:
     return far.campaign(*PLATFORMS, **{**defaults, **settings})
 
 
-def test_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts shortly after one another."""
     for module in ("schedule", "campaign"):
         monkeypatch.setattr(f"vpntest.probe.{module}.SPACING", 0.2)
+
+
+@pytest.mark.usefixtures("close")
+def test_a_whole_run() -> None:
 
     async def scenario(far: FarSide) -> None:
         await world(far)
@@ -188,11 +194,10 @@ def test_a_fault_of_this_box_ends_the_probe() -> None:
     run(scenario)
 
 
+@pytest.mark.usefixtures("close")
 def test_controls_all_the_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vpntest.probe.campaign.CONTROL_EVERY", 0.2)
     monkeypatch.setattr("vpntest.probe.campaign.AT_ONCE_PER_VANTAGE", 1)
-    for module in ("schedule", "campaign"):
-        monkeypatch.setattr(f"vpntest.probe.{module}.SPACING", 0.2)
 
     async def scenario(far: FarSide) -> None:
         await world(far)
@@ -239,5 +244,169 @@ def test_no_more_at_once_than_a_vantage_may_have(monkeypatch: pytest.MonkeyPatch
         # A closed connection ends at the server a moment later.
         assert 2 <= most <= 4
         assert len(far.select(role="target", operation="http_round_trip")) == len(urls)
+
+    run(scenario)
+
+
+# ── endpoints whose attempts disagree ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("close")
+def test_an_endpoint_that_flips_is_tried_more_often() -> None:
+    async def scenario(far: FarSide) -> None:
+        for resolver in (RESOLVER, PUBLIC):
+            await far.resolver(resolver, ZONE)
+        site, met = Site(), 0
+
+        async def every_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal met
+            met += 1
+            await (site if met % 2 else resets_after_hello)(reader, writer)
+
+        await far.serve(ADDRESSES[GOOD], 80, every_second)
+        await far.serve(ADDRESSES[CUT], 80, resets_after_hello)
+        await far.serve(ADDRESSES[CONTROL], 80, site)
+        platforms = (named("good", f"http://{GOOD}/"), named("cut", f"http://{CUT}/"))
+        await far.campaign(*platforms, control=(f"http://{CONTROL}/",)).reach(far.vantage())
+        good = [one.attempt for one in far.select(platform="good", role="target", operation="http_round_trip")]
+        assert sorted(good) == list(range(1, MOST_ATTEMPTS + 1))
+        assert len({one.failure for one in far.select(platform="good", operation="http_round_trip")}) == 2
+        starts = sorted(one.t0 for one in far.select(platform="good", role="target", operation="connect"))
+        assert all(later - earlier > 0.1 for earlier, later in pairwise(starts)), "as far apart as the others"
+        cut = {one.attempt for one in far.select(platform="cut", role="target")}
+        assert cut == {1, 2}, "it fails each time alike"
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("close")
+def test_a_port_that_flips_is_tried_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpntest.probe.campaign.MOST_ATTEMPTS", 4)
+
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        await far.serve(ADDRESSES[CONTROL], 80, Site())
+        real = await far.serve("198.18.1.9", 5222, stays_silent)
+        met = 0
+
+        class Sometimes(dict):  # type: ignore[type-arg]
+            def __getitem__(self, key: tuple[str, int]) -> tuple[str, int]:
+                nonlocal met
+                if key == ("198.18.1.9", 5222):
+                    met += 1
+                    if met == 2:
+                        raise KeyError(key)
+                    return real
+                return super().__getitem__(key)
+
+        far.table = Sometimes(far.table)
+        await far.campaign(platform("tcp://198.18.1.9:5222"), control=(f"http://{CONTROL}/",)).reach(far.vantage())
+        ends = far.select(probe="reach", operation="connect")
+        assert sorted((one.attempt, one.failure) for one in ends if one.failure is None) == [
+            (1, None),
+            (3, None),
+            (4, None),
+        ]
+        assert [one.attempt for one in ends if one.failure] == [2]
+
+    run(scenario)
+
+
+# ── names, freezes, throttling ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nobody_is_asked_from_outside_only() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        far.refuse(ADDRESSES[CONTROL], 53)
+        probes = campaign(far, limits=replace(PATIENT, dns=0.3))
+        await probes.names(far.vantage())
+        await probes.names(far.vantage("tunnel"))
+        asked = {(one.vantage, one.details.resolver, one.platform) for one in far.seen}
+        assert asked == {
+            ("outside", "vantage", None),
+            ("outside", "nobody", None),
+            ("outside", "nobody", "good"),
+            ("outside", "nobody", "cut"),
+            ("tunnel", "vantage", None),
+        }
+
+    run(scenario)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, close: None) -> None:
+    for name, value in {"freeze.APART": 0.01, "freeze.PAUSE": 0.001, "speed.SILENCE": 0.3}.items():
+        monkeypatch.setattr(f"vpntest.probe.{name}", value)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_fell_silent_gets_trickles_once() -> None:
+    async def scenario(far: FarSide) -> None:
+        for resolver in (RESOLVER, PUBLIC):
+            await far.resolver(resolver, ZONE)
+        site = Site()
+        real = await far.serve("198.18.9.9", 443, site, server_context(GOOD, CUT, CONTROL))
+        await far.serve(ADDRESSES[GOOD], 443, Middle(real, GOOD, stays_silent))
+        await far.serve(ADDRESSES[CUT], 443, Middle(real, CUT, resets_after_hello))
+        await far.serve(ADDRESSES[CONTROL], 443, site, server_context(CONTROL))
+        probes = campaign(far, limits=replace(PATIENT, tls=0.4, stall=0.4))
+        vantage = far.vantage("tunnel")
+        await probes.reach(vantage)
+        for _ in range(2):
+            await probes.freeze(vantage)
+        trickles = [one for one in far.select(probe="freeze") if isinstance(one.details, Trickle)]
+        assert {(one.platform, one.details.server_name) for one in trickles} == {("good", GOOD)}
+        assert sorted(one.attempt for one in trickles) == [1, 2, 3]
+        assert {one.failure for one in trickles} == {Failure.STALLED}
+        assert {one.details.address for one in trickles} == {f"{ADDRESSES[GOOD]}:443"}
+        far.seen.clear()
+        await probes.freeze(far.vantage())
+        assert far.seen == [], "another vantage saw nothing fall silent"
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("quick")
+def test_transfers_that_froze_get_trickles() -> None:
+    async def scenario(far: FarSide) -> None:
+        await world(far)
+        frozen = Page(body=b"b" * 65536, chunk=4096, stops_after=16384)
+        await far.serve(
+            ADDRESSES[GOOD], 443, Site({"/": Page(), "/second": Page(), "/big": frozen}), server_context(GOOD)
+        )
+        probes = campaign(far, limits=replace(PATIENT, window=0.6))
+        vantage = far.vantage()
+        await probes.reach(vantage)
+        await probes.freeze(vantage)
+        assert far.select(probe="freeze") == []
+        await probes.speed([vantage])
+        await probes.freeze(vantage)
+        trickles = [one for one in far.select(probe="freeze") if isinstance(one.details, Trickle)]
+        assert [(one.platform, one.details.answered, one.failure) for one in trickles] == [("good", True, None)] * 3
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_what_was_slow_is_confirmed() -> None:
+    async def scenario(far: FarSide) -> None:
+        await world(far)
+        slow = Site({"/": Page(), "/big": Page(body=b"b" * 65536, chunk=2048)})
+        real = await far.serve("198.18.9.8", 443, slow, server_context(CUT))
+        await far.serve(ADDRESSES[CUT], 443, Middle(real, CUT, rate=16_000))
+        probes = campaign(far, limits=replace(PATIENT, window=0.4))
+        vantage = far.vantage()
+        await probes.reach(vantage)
+        await probes.speed([vantage])
+        await probes.confirm([vantage, far.vantage("tunnel")])
+        rounds = Counter(
+            (one.platform, one.phase, one.vantage)
+            for one in far.select(probe="speed", role="target", operation="transfer")
+        )
+        assert rounds == Counter(
+            {("good", "during", "outside"): 5, ("cut", "during", "outside"): 5, ("cut", "confirm", "outside"): 5}
+        )
+        assert all(isinstance(one.details, Transfer) for one in far.select(phase="confirm", operation="transfer"))
 
     run(scenario)
