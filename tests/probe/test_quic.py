@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+from aioquic.quic.crypto import CryptoPair
 from far_side import PATIENT, FarSide, Mute, Page, Site, platform, run, stranger
 from msgspec.structs import replace
 
@@ -178,5 +179,51 @@ def test_no_way_there() -> None:
             Quic(far.vantage(), ADDRESS, 443, NAME, verified=False)
         await asked(far, far.bench())
         assert far.chain() == [("quic_handshake", Failure.NETWORK_UNREACHABLE)]
+
+    run(scenario)
+
+
+class _Forger(Mute):
+    """On the way, it makes a first packet that decrypts: its keys come of the connection id that it has seen."""
+
+    def __init__(self, frames: bytes) -> None:
+        super().__init__()
+        self.frames = frames
+
+    def datagram_received(self, data: bytes, address: object) -> None:
+        destination, rest = data[6 : 6 + data[5]], data[6 + data[5] :]
+        source = rest[1 : 1 + rest[0]]
+        pair = CryptoPair()
+        pair.setup_initial(destination, is_client=False, version=1)
+        payload = self.frames.ljust(1150, b"\0")
+        header = b"\xc1\0\0\0\x01" + bytes((len(source),)) + source + b"\x08forgeded" + b"\0"
+        header += (0x4000 | (2 + len(payload) + 16)).to_bytes(2) + b"\0\0"
+        self._transport.sendto(pair.encrypt_packet(header, payload, 0), address)
+
+
+def _crypto(message: bytes) -> bytes:
+    return b"\x06\0" + (0x4000 | len(message)).to_bytes(2) + message
+
+
+@pytest.mark.parametrize(
+    ("frames", "failure"),
+    [
+        # CONNECTION_CLOSE: refused; the alert unrecognized_name; the alert bad_certificate, which no server can mean.
+        (b"\x1c\x02\0\0", Failure.CONNECTION_REFUSED),
+        (b"\x1c\x41\x70\0\0", Failure.SSL_INVALID_HOSTNAME),
+        (b"\x1c\x41\x2a\0\x0ahostname x", Failure.SSL_FAILED_HANDSHAKE),
+        # A ServerHello that is none, and one that says that it is longer than it is.
+        (_crypto(b"\x02\0\0\x04abcd"), Failure.SSL_FAILED_HANDSHAKE),
+        (_crypto(b"\x02\0\0\x50" + b"\x03\x03" + b"r" * 32 + b"\x20" + b"x" * 45), Failure.SSL_FAILED_HANDSHAKE),
+        # A frame of no known kind.
+        (b"\x3f", Failure.SSL_FAILED_HANDSHAKE),
+    ],
+    ids=["refused", "alert-name", "alert-certificate", "broken", "cut", "unknown"],
+)
+def test_what_a_forger_says(frames: bytes, failure: str) -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.datagrams(ADDRESS, 443, _Forger(frames))
+        await asked(far, far.bench())
+        assert far.chain() == [("quic_handshake", failure)]
 
     run(scenario)

@@ -3,10 +3,13 @@ from __future__ import annotations
 import pytest
 from aioice import stun
 from far_side import PATIENT, FarSide, Mute, run
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from vpntest.failures import Failure
 from vpntest.probe.observation import StunBinding
+from vpntest.probe.stun import _read
 from vpntest.probe.transaction import Transaction
 
 ADDRESS = "198.18.1.1"
@@ -63,6 +66,30 @@ def test_no_answer_to_our_request(says: bytes) -> None:
         assert len(mute.heard) == 3
 
     run(scenario)
+
+
+_TRANSACTION = b"t" * 12
+
+
+@given(st.binary(max_size=80))
+def test_any_attributes(attributes: bytes) -> None:
+    datagram = b"\x01\x01" + len(attributes).to_bytes(2) + b"\x21\x12\xa4\x42" + _TRANSACTION + attributes
+    answered, mapped = _read(datagram, _TRANSACTION)
+    assert answered or mapped is None
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes(datagram: bytes) -> None:
+    assert _read(datagram, _TRANSACTION) == (False, None)
+
+
+@given(st.sampled_from([kind for kind, *_ in stun.ATTRIBUTES]), st.binary(max_size=30))
+def test_any_value_of_a_known_attribute(kind: int, value: bytes) -> None:
+    padded = value + b"\0" * (-len(value) % 4)
+    attribute = kind.to_bytes(2) + len(value).to_bytes(2) + padded
+    datagram = b"\x01\x01" + len(attribute).to_bytes(2) + b"\x21\x12\xa4\x42" + _TRANSACTION + attribute
+    answered, mapped = _read(datagram, _TRANSACTION)
+    assert answered or mapped is None
 
 
 def test_an_error_is_an_answer() -> None:

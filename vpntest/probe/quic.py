@@ -216,7 +216,12 @@ class Quic:
                 self._collect(came=False)
             else:
                 self.datagrams += 1
-                self._quic.receive_datagram(datagram, (self.address, self.port), self._loop.time())
+                try:
+                    self._quic.receive_datagram(datagram, (self.address, self.port), self._loop.time())
+                except Exception as exc:
+                    # Anybody on the way can make a first packet that decrypts. Where the library trips over what is
+                    # in it, that is the network's doing and no reason to end a run.
+                    raise Broken(Failure.HTTP_REQUEST_FAILED if self._stands else Failure.SSL_FAILED_HANDSHAKE) from exc
                 self._collect(came=True)
 
     async def _send(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import struct
 
 from vpntest.probe.connection import at
 from vpntest.probe.patience import within
@@ -66,7 +67,7 @@ def _read(datagram: bytes, transaction: bytes) -> tuple[bool, str | None]:
 
     try:
         message = stun.parse_message(datagram)
-    except (ValueError, IndexError, UnicodeDecodeError):
+    except (ValueError, struct.error):
         return False, None
     if message.transaction_id != transaction or message.message_class not in (stun.Class.RESPONSE, stun.Class.ERROR):
         return False, None
