@@ -573,6 +573,18 @@ def silent_by_name(**inside: Any) -> Callable[[], World]:
     return build
 
 
+def certificates(here: str, there: str) -> Callable[[], World]:
+    """A certificate that is not valid, at every vantage."""
+
+    def build() -> World:
+        world = two_exits(World())
+        for vantage in ("outside", "a", "b"):
+            world.reach(vantage, "bird", fails=CERT, neutral=True, leaf=here if vantage == "outside" else there)
+        return world
+
+    return build
+
+
 def forged_everywhere() -> World:
     """Somebody on the way answers for the name, and the exits cannot reach the platform either."""
     world = two_exits(World())
@@ -765,6 +777,8 @@ SCENARIOS: list[tuple[str, Callable[[], World], str, str]] = [
     ("one of three fails inside", flips(3), BY_NAME, "? c"),
     ("one of nine fails inside", flips(9), BY_NAME, "? c"),
     ("one of ten fails inside", flips(10), BY_NAME, "c c"),
+    ("one certificate out of its time for all", certificates("aa", "aa"), "down tls.certificate", "pd pd"),
+    ("another certificate here than at the exits", certificates("aa", "bb"), "insufficient", "? ?"),
     ("names forged for all vantages", forged_everywhere, "blocked dns.injection", "? ?"),
     ("a resolver that gives an address for every name", nxdomain_hijack, "blocked dns.nxdomain", "c c"),
     ("a late answer tells the truth", late_truth, "blocked dns.injection", "c c"),
@@ -1064,6 +1078,15 @@ def test_ports_that_open_where_no_data_passes_make_no_service_ok() -> None:
         ("web", State.BLOCKED, "endpoint.blocked.works-elsewhere"),
     ]
     assert not seen.partial
+
+
+@pytest.mark.parametrize(("fails", "state"), [(f"tls_handshake:{TIMEOUT}", State.INSUFFICIENT), (None, State.OK)])
+def test_a_port_alone_is_no_platform_where_no_data_passes_at_all(fails: str | None, state: State) -> None:
+    world = two_exits(World(platform("bird", "tcp://198.18.5.1:443"), platform("wiki")))
+    for vantage in ("outside", "a", "b"):
+        world.reach(vantage, "bird")
+        world.reach(vantage, "wiki", fails=fails if vantage == "outside" else None)
+    assert judge(world.record()).outside[0].state is state
 
 
 def test_optional_services_are_judged_and_told() -> None:

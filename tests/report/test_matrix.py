@@ -197,3 +197,24 @@ def test_how_often_a_flaky_platform_answered_is_shown() -> None:
     record = world.record()
     [row] = arrange(record, judge(record)).rows
     assert row.entries == (Entry("insufficient", "flaky 7 of 10"),)
+
+
+def test_a_service_that_a_platform_can_do_without_is_told_where_it_is_blocked() -> None:
+    services = (
+        Service("web", (Endpoint("https://bird.example/"),)),
+        Service("quic", (Endpoint("quic://bird.example/"),), required=False),
+    )
+    world = world_of(Platform("bird", "Bird", services))
+    assert told(world) == ("Speed not judged, so that throttling would not show: bird (everywhere)",)
+    world = World(Platform("bird", "Bird", services))
+    world.line()
+    world.reach("outside", "bird")
+    world.reach(
+        "outside",
+        "bird",
+        service="quic",
+        endpoint="quic://bird.example/",
+        fails=f"quic_handshake:{TIMEOUT}",
+        neutral=True,
+    )
+    assert "bird outside: quic, which it can do without, is blocked (quic.timeout.sni)" in told(world)

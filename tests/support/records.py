@@ -98,6 +98,7 @@ class World:
         """Seconds that each failure takes from `now` on."""
         self._exits = 10
         self._transactions = 0
+        self._leaf: str | None = None
 
     def record(self) -> Record:
         """All of it."""
@@ -271,6 +272,7 @@ class World:
         browser: str | None = None,
         passed: tuple[int, int] | None = None,
         neutral_passed: tuple[int, int] | None = None,
+        leaf: str | None = None,
         answers: Sequence[str] = (TRUE,),
         public: Sequence[str] = (TRUE,),
         endpoint: str | None = None,
@@ -280,7 +282,7 @@ class World:
         """Tries of an endpoint. `fails`: `operation:failure`. `neutral`, `alternate`: whether got through.
 
         `browser`: `ok`, or the failure of a browser's TLS handshake. `passed`: (bytes, segments) on a connection that
-        falls silent, and on that of a neutral name.
+        falls silent, and on that of a neutral name. `leaf`: the certificate that is shown, also under another name.
         """
         url = endpoint or next(one for one in self.platforms if one.id == name).service[0].endpoint[0].url
         where = {"platform": name, "service": service, "endpoint": url}
@@ -291,6 +293,7 @@ class World:
             == (vantage, name, service, url, "reach")
         ]
         begin = max(before, default=0) + 1
+        self._leaf = leaf
         for attempt in range(begin, begin + (self.attempts if times is None else times)):
             self._chain(
                 vantage, url, where | {"attempt": attempt}, "target", fails, code, answers, public, passed, **http
@@ -346,7 +349,7 @@ class World:
             elif operation == "connect":
                 self.add(vantage, "reach", operation, TcpConnect(ip, 443), stop, **more)
             elif operation == "tls_handshake":
-                details = TlsHandshake(f"{ip}:443", name, no_tls_verify=role == "neutral")
+                details = TlsHandshake(f"{ip}:443", name, no_tls_verify=role == "neutral", peer_certificate=self._leaf)
                 self.add(vantage, "reach", operation, details, stop, **more)
             elif operation == "quic_handshake":
                 details = QuicHandshake(f"{ip}:443", name, no_tls_verify=role == "neutral")

@@ -312,6 +312,17 @@ class Attempt:
         return self.target.connect is not None and not heard and not self.neutral_through
 
     @property
+    def leaves(self) -> frozenset[str]:
+        """Certificates, by their SHA-256, that were shown at the address, whatever the name and whether they fit."""
+        handshakes = (chain.secure for chain in (self.target, self.neutral))
+        details = [one.details for one in handshakes if one is not None]
+        return frozenset(
+            one.peer_certificate
+            for one in details
+            if isinstance(one, TlsHandshake | QuicHandshake) and one.peer_certificate is not None
+        )
+
+    @property
     def is_bare_connect(self) -> bool:
         """Whether an open connection, over which nothing came, is all that it shows."""
         bare = self.target.connect is not None and not self.target.secure and not self.target.http

@@ -9,6 +9,7 @@ Pure: the same record gives the same judgement, today and from any kept run.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -270,6 +271,10 @@ class _Bench:
         exits = {self._reading.address(vantage, "exit", 4) for vantage in credible if vantage != OUTSIDE}
         if len(exits - {None, self._reading.address(OUTSIDE, "exit", 4)}) < INDEPENDENT_EXITS:
             return (), ()
+        here, there = _leaves([alone[OUTSIDE]]), _leaves(seen for key, seen in credible.items() if key != OUTSIDE)
+        if here and there and here.isdisjoint(there):
+            # Somebody else is at the line's address: what is down at the exits was not asked there.
+            return (), ()
         failures = tuple(one for seen in credible.values() for attempt in seen.attempts for one in attempt.witnesses)
         tries = [attempt for seen in alone.values() for attempt in seen.attempts]
         if not any(attempt.works_here for attempt in tries):
@@ -278,6 +283,10 @@ class _Bench:
             return (), ()
         ways = {_way(seen.attempts) for seen in credible.values()}
         return (), failures if len(ways) == 1 else ()
+
+
+def _leaves(those: Iterable[EndpointSeen]) -> frozenset[str]:
+    return frozenset(leaf for seen in those for attempt in seen.attempts for leaf in attempt.leaves)
 
 
 def _way(attempts: tuple[Attempt, ...]) -> object:

@@ -175,8 +175,11 @@ def _attempts(
                     for vantage in (OUTSIDE, *(tunnel.name for tunnel in record.tunnels))
                     if (by_number := sorted_out.get((key, vantage)))
                 }
-        for vantage in (OUTSIDE, *(tunnel.name for tunnel in record.tunnels)):
+    for vantage in (OUTSIDE, *(tunnel.name for tunnel in record.tunnels)):
+        for platform in record.platforms:
             _doubt_bare_connects([attempts[key] for key in _keys(platform)], vantage)
+        # Where no platform at all is heard, that goes for those too that nothing but a connect is asked of.
+        _doubt_bare_connects(list(attempts.values()), vantage)
     return attempts
 
 
@@ -185,7 +188,7 @@ def _keys(platform: Platform) -> list[Key]:
 
 
 def _doubt_bare_connects(endpoints: list[dict[str, tuple[Attempt, ...]]], vantage: str) -> None:
-    """A connect proves nothing where connections to the platform stand and then not a byte comes under any name.
+    """A connect proves nothing where connections to the same place stand and then not a byte comes under any name.
 
     So it is where SYNs pass and data does not (whitelists on mobile lines; net4people/bbs#516, #579).
     """

@@ -137,6 +137,14 @@ def attention(record: Record, judgement: Judgement) -> tuple[str, ...]:
     for verdict in judgement.outside:
         if verdict.state is State.INSUFFICIENT:
             lines.append(f"{plain(verdict.platform)} outside: {reason_of(verdict.rule)} [{verdict.rule}]")
+    optional = {(one.id, service.id) for one in record.platforms for service in one.service if not service.required}
+    for verdict in judgement.outside:
+        lines += [
+            f"{plain(verdict.platform)} outside: {plain(one.service)}, which it can do without, is "
+            f"{one.state} ({plain(one.mechanism)})"
+            for one in verdict.services
+            if (verdict.platform, one.service) in optional and one.mechanism is not None
+        ]
     inside = [cell.inside for cell in judgement.cells if cell.inside]
     lines += [
         f"{plain(verdict.platform)} {_where(verdict)}: {plain(verdict.detail)}"
