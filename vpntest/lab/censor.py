@@ -176,7 +176,7 @@ class _Draft:
                 self._watch(_FIRST_TCP, Watch(mark, rule))
                 if seconds:
                     self._set(bucket, _SERVICE, seconds)
-                    acts.append(f"{_TCP_SERVICE} @{bucket} tcp flags & syn == 0 counter reject with tcp reset")
+                    acts.append(f"{_TCP_SERVICE} @{bucket} {_DATA} counter reject with tcp reset")
                     acts.append(f"{_seen(mark)} add @{bucket} {{ {_TCP_SERVICE} }}")
             case InjectPage():
                 self._watch(_FIRST_TCP, Watch(mark, rule))

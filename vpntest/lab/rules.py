@@ -63,9 +63,8 @@ class InjectReset(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do
     to_server: bool = False
     """The server gets one as well."""
     residual_seconds: Count = 0
-    """For so long after, everything from this client to this address and port but a SYN is answered with a reset,
-    whatever name it shows and from whatever source port: TCP connects, and is reset at once. Not prolonged by what is
-    sent meanwhile."""
+    """For so long after, all data from this client to this address and port is answered with a reset, whatever name it
+    shows and from whatever source port: TCP connects, and is reset by its first data. Not prolonged by that."""
 
 
 class Cut(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="cut"):
