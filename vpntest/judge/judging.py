@@ -277,10 +277,10 @@ class _Bench:
             return (), ()
         failures = tuple(one for seen in credible.values() for attempt in seen.attempts for one in attempt.witnesses)
         tries = [attempt for seen in alone.values() for attempt in seen.attempts]
-        if not any(attempt.works_here for attempt in tries):
-            return failures, ()
         if any(attempt.is_cut_by_name for attempt in tries):
             return (), ()
+        if not any(attempt.works_here for attempt in tries):
+            return failures, ()
         ways = {_way(seen.attempts) for seen in credible.values()}
         return (), failures if len(ways) == 1 else ()
 
