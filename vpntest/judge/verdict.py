@@ -80,7 +80,7 @@ class TunnelVerdict(Struct, frozen=True):
     rule: str
     witnesses: tuple[str, ...]
     detail: str | None = None
-    """What the mechanism does not say, in words: how much passed; of a tunnel that carries, loss and round-trip time."""
+    """What the mechanism does not say, in words: how much passed; of one that carries, loss and round-trip time."""
 
     @property
     def usable(self) -> bool:
