@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +226,113 @@ def test_cancelled_while_raising_leaves_nothing(world: Any, links: Any, children
         assert children(world.cage).keys() == before
 
     asyncio.run(body())
+
+
+NARROW = 1280
+LOAD = 64 * 1024
+
+
+@pytest.fixture
+def narrow(world: Any) -> Iterator[Any]:
+    """The same world, with a router between that answers what is longer than 1280 bytes with ICMP, as it should."""
+    client, router, server = (Namespace.create() for _ in range(3))
+
+    async def plumb() -> None:
+        for namespace in (client, router, server):
+            await netlink.prepare(namespace)
+        for namespace, ours, theirs, address in ((client, "up", "c", "198.18.0.2"), (server, "down", "s", SERVER)):
+            await netlink.within(router, partial(_veth, name=theirs, peer=ours))
+            await netlink.move(ours, router, namespace)
+            await netlink.address(namespace, ours, addresses=[f"{address}/24"], routes=[])
+            await netlink.address(router, theirs, addresses=[], routes=[])
+            await netlink.within(router, partial(_narrow_route, name=theirs, to=address))
+        await netlink.address(router, "lo", addresses=["198.18.1.1/32"], routes=[])
+        await netlink.address(server, "lo", addresses=[f"{INTERNET}/32"], routes=[])
+
+    asyncio.run(plumb())
+    with router.entered():
+        for switch in ("ip_forward", "conf/c/proxy_arp", "conf/s/proxy_arp"):
+            Path("/proc/sys/net/ipv4", switch).write_text("1")
+    yield dataclasses.replace(world, client=client, server=server, asked=[], names={})
+    for namespace in (client, router, server):
+        namespace.close()
+
+
+def _veth(ip: Any, name: str, peer: str) -> None:
+    ip.link("add", ifname=name, kind="veth", peer={"ifname": peer})
+
+
+def _narrow_route(ip: Any, name: str, to: str) -> None:
+    # The route's MTU, not the device's: a veth drops what is too long for it, and says nothing.
+    [index] = ip.link_lookup(ifname=name)
+    ip.route("replace", dst=f"{to}/32", oif=index, metrics={"mtu": NARROW})
+
+
+async def _far_load(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    if await reader.readexactly(1) == b"D":
+        writer.write(bytes(LOAD))
+    else:
+        await reader.readexactly(LOAD)
+        writer.write(b"k")
+    await writer.drain()
+    writer.close()
+
+
+async def _loads(vantage: Any) -> tuple[int, int]:
+    """Bytes that came down, and of ours that went up."""
+    loop = asyncio.get_running_loop()
+    moved = []
+    for order in (b"D", b"U" + bytes(LOAD)):
+        with vantage.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            async with asyncio.timeout(60):
+                await loop.sock_connect(sock, (INTERNET, 8080))
+                await loop.sock_sendall(sock, order)
+                count = 0
+                while data := await loop.sock_recv(sock, 65536):
+                    count += len(data)
+        moved.append(count)
+    return moved[0], LOAD * moved[1]
+
+
+OBFUSCATION = (
+    *(("jc", "3"), ("jmin", "40"), ("jmax", "70"), ("s1", "15"), ("s2", "68"), ("s3", "20"), ("s4", "11")),
+    *(("h1", "1234567"), ("h2", "2345678"), ("h3", "3456789"), ("h4", "4567890")),
+)
+
+
+def test_all_carry_over_a_way_of_small_packets(narrow: Any, pki: Any, proxy: Any) -> None:
+    async def body() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(narrow.open())
+            sock = narrow.server.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.bind((INTERNET, 8080))
+            sock.setblocking(False)
+            server = await asyncio.start_server(_far_load, sock=sock)
+            stack.callback(server.close)
+            specs = [
+                await stack.enter_async_context(narrow.wireguard("wireguard-go", 51850, 51)),
+                await stack.enter_async_context(narrow.wireguard("amneziawg-go", 51851, 52, obfuscation=OBFUSCATION)),
+                await stack.enter_async_context(narrow.openvpn(1210, 53, "udp", pki)),
+                await stack.enter_async_context(narrow.openvpn(1211, 54, "tcp", pki)),
+                proxy("ss", Kind.SHADOWSOCKS, 8390, "tcp", _SS),
+            ]
+            await stack.enter_async_context(narrow.sing_box(_SS_SERVER))
+            tunnels = await narrow.raised(*specs)
+            for tunnel in tunnels:
+                stack.push_async_callback(tunnel.lower)
+                assert tunnel.vantage is not None, tunnel.steps
+                assert await _loads(tunnel.vantage) == (LOAD, LOAD), tunnel.spec.name
+            # WireGuard takes 60 bytes of each packet, and this AmneziaWG 11 more; both fill up to multiples of 16.
+            assert [await _ipv4_mtu(tunnel.vantage) for tunnel in tunnels[:2]] == [1216, 1200]
+
+    asyncio.run(body())
+
+
+async def _ipv4_mtu(vantage: Any) -> int:
+    """Of the default route."""
+    with vantage.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect((INTERNET, 9))
+        return sock.getsockopt(socket.IPPROTO_IP, 14)
 
 
 _VICTIM = """

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from vpntest.failures import Failure
 from vpntest.plan.model import Server
 from vpntest.plan.secret import Secret
+from vpntest.tunnel import netlink
 from vpntest.tunnel.ladder import Climb, Fall
 from vpntest.tunnel.site import Site
 
@@ -79,3 +81,21 @@ def test_devices_have_names_of_their_own_that_the_kernel_takes(world: Any) -> No
     names = {_site(world).device for _ in range(100)}
     assert len(names) == 100
     assert max(map(len, names)) <= 15
+
+
+def test_what_a_way_carries_is_what_the_kernel_knows(world: Any) -> None:
+    site = _site(world)
+    assert site.path_mtu("198.18.0.1") == site.path_mtu("fd00::1") == 1500
+    assert site.path_mtu("192.0.2.1") is None
+
+
+def test_a_ping_is_sent_whole_and_leaves_nothing_open(world: Any) -> None:
+    site = _site(world)
+    sent, descriptors = netlink.count(world.client, "up").sent, len(os.listdir("/proc/self/fd"))
+    for address in ("198.18.0.1", "fd00::1"):
+        with site.pinging(address):
+            pass
+    assert netlink.count(world.client, "up").sent >= sent + 2
+    with site.pinging("192.0.2.1"):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -114,11 +114,18 @@ async def move(name: str, source: Namespace, target: Namespace) -> None:
 
 
 async def address(
-    namespace: Namespace, name: str, *, addresses: Sequence[str], routes: Sequence[str], mtu: int | None = None
+    namespace: Namespace,
+    name: str,
+    *,
+    addresses: Sequence[str],
+    routes: Sequence[str],
+    mtu: int | None = None,
+    ipv4_mtu: int | None = None,
 ) -> None:
     """Gives a link its addresses (`198.18.0.2/32`), brings it up and sends the networks `routes` through it.
 
-    Routes of a family that has no address here are left out: no packet could take them. Raises NetlinkRefused.
+    Routes of a family that has no address here are left out: no packet could take them. `ipv4_mtu`: of the routes of
+    IPv4, which may be less than a link may have that carries IPv6. Raises NetlinkRefused.
     """
 
     def job(ip: IPRoute) -> None:
@@ -136,9 +143,9 @@ async def address(
         for text in dict.fromkeys(routes):
             network = ipaddress.ip_network(text)
             if network.version in families:
-                ip.route(
-                    "replace", dst=text, oif=index, family=socket.AF_INET if network.version == 4 else socket.AF_INET6
-                )
+                family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+                own = {"metrics": {"mtu": ipv4_mtu}} if ipv4_mtu and network.version == 4 else {}
+                ip.route("replace", dst=text, oif=index, family=family, **own)
 
     await within(namespace, job)
 

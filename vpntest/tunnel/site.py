@@ -10,7 +10,7 @@ import re
 import secrets
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from vpntest.plan.model import Server
@@ -30,6 +30,15 @@ CONNECT_TIMEOUT = 10.0
 ADDRESSES_TRIED = 3
 """Addresses of one server that are tried."""
 
+_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
+_IP_MTU, _IPV6_MTU = 14, 24
+_NEVER_IN_PIECES = 2
+"""`linux/in.h`, `linux/in6.h`: IP_MTU_DISCOVER, IP_MTU, and IP_PMTUDISC_DO."""
+_PING = bytes.fromhex("0800 f7fd 0001 0001")
+_PING6 = bytes.fromhex("8000 0000 0001 0001")
+"""Echo requests, number 1 of 1, with the checksum that zeros leave as it is; the kernel makes that of ICMPv6."""
+_HEADERS, _HEADERS6 = 28, 48
+"""Bytes of IP's header and ICMP's."""
 _KEY_MATERIAL = re.compile(r"[A-Za-z0-9+/_-]{32,}={0,2}")
 _TAIL_LINES = 4
 _DETAIL_LENGTH = 240
@@ -142,6 +151,38 @@ class Site:
                 except OSError as exc:
                     refused = exc
         raise refused or TimeoutError()
+
+    @contextlib.contextmanager
+    def pinging(self, address: str) -> Iterator[None]:
+        """While the body runs, one ping is on its way, as long as our own link carries, to pass whole or not at all.
+
+        A narrower link on the way answers that it is too long, and the kernel remembers, for :meth:`path_mtu`. Where no
+        such answer comes, nothing is learned. Raises nothing of its own: a box may forbid pings.
+        """
+        six = ":" in address
+        family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if six else (socket.AF_INET, socket.IPPROTO_ICMP)
+        headers = _HEADERS6 if six else _HEADERS
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                # It must stay open: the kernel hears only answers to sockets that are there.
+                sock = stack.enter_context(self.underlay.socket(family, socket.SOCK_RAW, protocol))
+                sock.setblocking(False)
+                level, option = (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER) if six else (socket.IPPROTO_IP, _MTU_DISCOVER)
+                sock.setsockopt(level, option, _NEVER_IN_PIECES)
+                padding = bytes(max(0, (self.path_mtu(address) or 0) - headers))
+                sock.sendto((_PING6 if six else _PING) + padding, (address, 0))
+            yield
+
+    def path_mtu(self, address: str) -> int | None:
+        """Bytes of the largest packet that goes to an address whole, as far as the kernel knows. None: no way there."""
+        six = ":" in address
+        try:
+            with self.outside.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.connect((address, 9))
+                level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if six else (socket.IPPROTO_IP, _IP_MTU)
+                return sock.getsockopt(level, option)
+        except OSError:
+            return None
 
     def count_packets(self) -> PacketCount | None:
         """The counters of the tunnel's device; None once it is gone."""

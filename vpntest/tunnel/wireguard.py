@@ -31,6 +31,13 @@ from vpntest.tunnel.site import HANDSHAKE_TIMEOUT, SHARE_TIMEOUT, Site
 
 DEFAULT_MTU = 1420
 """What wg-quick takes for an underlay of 1500 bytes."""
+_OVERHEAD = {4: 60, 6: 80}
+"""Bytes of the outer packet beside the inner one: IP 20 or 40, UDP 8, WireGuard 32."""
+_USUAL_MTU = 1500
+_BLOCK = 16
+"""WireGuard fills each packet up to a multiple of so many bytes (whitepaper, 5.4.6)."""
+_IPV6_LEAST = 1280
+"""Bytes below which a device carries no IPv6 (RFC 8200, 5): Linux takes the addresses away."""
 _STARTER_KEEPALIVE = 65535
 """Longest keepalive there is: sends one packet now, and the next one long after the run."""
 _NETWORKS_AT_ONCE = 1000
@@ -103,16 +110,42 @@ async def climb(site: Site, config: WireGuardConfig, carrier: Carrier) -> Proces
         for attempt, address in enumerate(candidates):
             first = _Peer(starter, (address, endpoint.port), keepalive, fresh=attempt == 0)
             await device.configure(None, [first, *others] if attempt == 0 else [first])
-            if await _answered(device, starter.public_key, share):
-                break
+            with site.pinging(address):
+                if await _answered(device, starter.public_key, share):
+                    break
         else:
             raise Fall(Failure.TIMEOUT, site.tail())
+        if config.mtu is None:
+            await _fit(site, config, address)
         if starter.persistent_keepalive == 0:
             await device.configure(None, [_Peer(starter, None, 0, fresh=False)])
     with step(Rung.AUTH):
         # WireGuard's handshake is its authentication: both sides have proved their keys, and the preshared one.
         pass
     return device.process
+
+
+async def _fit(site: Site, config: WireGuardConfig, address: str) -> None:
+    """Makes what goes through the device fit into the packets of the way to the server, where that is narrow.
+
+    The kernel would cut the outer packets in two, as long as it may: but programs that hand it many at once have them
+    all refused (UDP segmentation offload), and then the tunnel crawls from one lost packet to the next.
+    """
+    way = site.path_mtu(address)
+    padding = int(dict(config.amnezia.values).get("s4", "0")) if config.amnezia else 0
+    fit = (way or _USUAL_MTU) - _OVERHEAD[ipaddress.ip_address(address).version] - padding
+    if fit >= DEFAULT_MTU:
+        return
+    fit -= fit % _BLOCK
+    carries_six = any(ipaddress.ip_interface(text).version == 6 for text in config.addresses)
+    await netlink.address(
+        site.netns,
+        site.device,
+        addresses=config.addresses,
+        routes=[network for peer in config.peers for network in peer.allowed_ips],
+        mtu=max(fit, _IPV6_LEAST) if carries_six else fit,
+        ipv4_mtu=fit,
+    )
 
 
 def _main_peer(config: WireGuardConfig) -> tuple[WireGuardPeer, Server]:
