@@ -273,7 +273,7 @@ def _opened(lab: StandingLab, name: str, host: str = "public", address: str = WI
 def test_policed_by_a_part_of_the_name(names: StandingLab) -> None:
     """The mistake of March 2021: t.co was found within microsoft.com."""
     with _opened(names, "www.bright.com.example") as (far, near):
-        policed = flowing(near, far, 3.5)
+        policed = flowing(near, far, 2.5)
     with _opened(names, "bright.example") as (far, near):
         assert flowing(near, far) > 20 * policed
 
@@ -286,7 +286,7 @@ def test_policed_by_address_once_a_name_was_seen_there(names: StandingLab) -> No
     with _opened(names, "www.slow.example", "wg-a", WG_A):
         pass
     with _opened(names, NEUTRAL_NAME, "wg-a", WG_A) as (far, near):
-        assert flowing(near, far, 3.5) < before / 20
+        assert flowing(near, far, 2.5) < before / 20
     with _opened(names, NEUTRAL_NAME, "wg-b", WG_B) as (far, near):
         assert flowing(near, far) > before / 20
 
