@@ -137,12 +137,12 @@ def test_where_none_can_be_kept_it_is_said(tmp_path: Path, place: str) -> None:
 def test_files_are_for_their_owner_only_and_follow_no_link(tmp_path: Path) -> None:
     made = Evidence(tmp_path / "new", plan_of(SOME))
     made.of("se").said("hello")
-    made.keep(b"{}")
     (tmp_path / "mine").write_text("precious")
     (tmp_path / "new" / "evidence.json").symlink_to(tmp_path / "mine")
     with pytest.raises(FileExistsError):
         asyncio.run(made.end())
     assert (tmp_path / "mine").read_text() == "precious"
+    made.keep(b"{}")
     assert (tmp_path / "new" / "run.json").read_bytes() == b"{}"
     for name in ("run.json", "se/carrier.log"):
         assert (tmp_path / "new" / name).stat().st_mode & 0o777 == 0o600
@@ -656,8 +656,8 @@ def test_every_kind_leaves_evidence_and_no_secret_in_it(
                 for secret in secrets_in(spec.config):
                     for words in words_about(secret.reveal()):
                         made.of(spec.name).said(f"debug: using {words} now")
-            made.keep(b"{}")
             await made.end()
+            made.keep(b"{}")
             return specs
 
     specs = asyncio.run(body())

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vpntest.errors import UsageError
+from vpntest.errors import CannotMeasure, UsageError
 from vpntest.plan.model import OUTSIDE, OpenVpnConfig, Plan, ProxyConfig, Server, TunnelSpec, WireGuardConfig
 from vpntest.plan.secret import Redaction, secrets_in
 from vpntest.tunnel.namespace import Namespace, shortage
@@ -150,9 +150,7 @@ class _Tap:
         try:
             self.sock = netns.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ALL_PROTOCOLS))
         except OSError as exc:
-            if lack := shortage(exc):
-                raise lack from exc
-            raise
+            raise shortage(exc) or CannotMeasure(f"no packets can be kept on this box ({exc.strerror})") from exc
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BACKLOG)
         with contextlib.suppress(OSError):
@@ -309,15 +307,18 @@ class Journal:
 
     def inside(self, netns: Namespace) -> None:
         """The tunnel's namespace is there: from now on its packets are kept. Raises CannotMeasure."""
-        if self._tap is None:
+        if self._tap is None and not self._evidence.ended:
             self._tap = self._evidence._listen_inside(self._name, netns)
 
     def calls(self, server: Server, addresses: Sequence[str]) -> None:
         """A server of the tunnel has these addresses: packets between them and the line are the tunnel's."""
-        self._evidence._follow(self._name, server, addresses)
+        if not self._evidence.ended:
+            self._evidence._follow(self._name, server, addresses)
 
     def said(self, line: str) -> None:
         """The carrier said a line. Secrets are taken out of it before it is kept."""
+        if self._evidence.ended:
+            return
         shown = "".join(character if character.isprintable() else " " for character in line)
         now = time.time()
         at = f"{time.strftime('%H:%M:%S', time.gmtime(now))}.{int(now * 1000) % 1000:03d}"
@@ -347,6 +348,7 @@ class Evidence:
         self._lock = threading.RLock()
         self._poll = select.epoll()
         self._over = threading.Event()
+        self._ended = False
         self._thread: threading.Thread | None = None
 
     def of(self, tunnel: str) -> Journal:
@@ -355,29 +357,35 @@ class Evidence:
             self._journals[tunnel] = Journal(self, self._specs[tunnel])
         return self._journals[tunnel]
 
-    async def begin(self, vantage: Vantage, servers: Sequence[Server]) -> None:
+    async def begin(self, vantage: Vantage, servers: Sequence[Server] = ()) -> None:
         """Keeps what passes at a vantage from now on. Safe to call again.
 
         `outside` comes first: only from then on outer packets are seen. For a tunnel whose site has a journal all is
-        under way already. Raises CannotMeasure where this box gives no packet socket.
+        under way already. `servers` says nothing that the plan does not. Raises CannotMeasure where this box runs short
+        of something.
         """
         if vantage.id == OUTSIDE:
             self._listen_outside(vantage.netns)
-            return
-        self.of(vantage.id).inside(vantage.netns)
-        for server in servers:
-            self._follow(vantage.id, server, ())
+        else:
+            self.of(vantage.id).inside(vantage.netns)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is taken of packets and words."""
+        return self._ended
 
     def keep(self, document: bytes) -> None:
-        """Keeps the run's document, as it is: records hold no secret."""
-        fd = _create(RUN, self._fd)
-        with os.fdopen(fd, "wb") as file:
+        """Keeps the run's document, as it is, for records hold no secret; and lets go of the directory."""
+        with os.fdopen(_create(RUN, self._fd), "wb") as file:
             file.write(document)
+        os.close(self._fd)
+        self._fd = -1
 
     async def end(self) -> None:
-        """Takes what has come, closes every file and says what is in them. Safe to call again."""
-        if self._fd < 0:
+        """Takes what has come, closes every file of packets and words, and says what is in them. Safe to call again."""
+        if self._ended:
             return
+        self._ended = True
         self._over.set()
         if self._thread is not None:
             # A turn of it is short, and the loop has nothing more to do.
@@ -391,8 +399,6 @@ class Evidence:
             json.dump(
                 {"schema": SCHEMA, "files": [self._entry(file) for file in self._files.values()]}, contents, indent=1
             )
-        os.close(self._fd)
-        self._fd = -1
 
     def _entry(self, file: _File) -> dict[str, object]:
         return {
@@ -476,7 +482,10 @@ class Evidence:
         with self._lock:
             found = self._files.get(path)
             if not isinstance(found, _Pcap):
-                found = self._files[path] = _Pcap(self._fd, vantage, name, about)
+                try:
+                    found = self._files[path] = _Pcap(self._fd, vantage, name, about)
+                except OSError as exc:
+                    raise CannotMeasure(f"{self.directory / path}: no evidence can be kept ({exc.strerror})") from exc
             return found
 
     def _write_down(self, tunnel: str, line: str) -> None:
@@ -484,7 +493,11 @@ class Evidence:
         with self._lock:
             if path not in self._files:
                 about = "what the carrier said, without secrets; times are UTC"
-                self._files[path] = _File(self._fd, tunnel, LOG, about, MOST_SAID)
+                try:
+                    self._files[path] = _File(self._fd, tunnel, LOG, about, MOST_SAID)
+                except OSError:
+                    # The carrier's output must be read on, whatever becomes of the evidence.
+                    return
             if self._files[path].add(line.encode("utf-8", "replace")):
                 self._files[path].count += 1
 

@@ -1,0 +1,155 @@
+"""What would have changed a verdict: each change told is one that the judge itself comes to."""
+
+from __future__ import annotations
+
+import pytest
+from records import RESET, TIMEOUT, World, platform
+
+from vpntest.judge.judging import judge
+from vpntest.report.otherwise import changes_of
+
+SILENT = f"tls_handshake:{TIMEOUT}"
+
+
+def changes(world: World, tunnel: str, name: str | None = "bird") -> dict[str, str]:
+    record = world.record()
+    return {one.what: one.then for one in changes_of(record, judge(record), tunnel, name)}
+
+
+def censored(*, neutral: bool | None = True, elsewhere: bool = True) -> World:
+    """The line's TLS falls silent under the platform's name; a tunnel is up and gets there."""
+    world = World()
+    world.line()
+    world.tunnel("se")
+    world.tunnel("fi")
+    world.reach("outside", "bird", fails=SILENT, neutral=neutral)
+    if elsewhere:
+        world.reach("se", "bird")
+    return world
+
+
+def test_a_block_by_name_hangs_on_the_neutral_name() -> None:
+    told = changes(censored(), "outside")["had the neutral name fared outside as the platform's own did"]
+    assert told.startswith("outside blocked tls.timeout [endpoint.blocked.works-elsewhere:")
+
+
+def test_a_block_that_only_another_vantage_shows_hangs_on_it() -> None:
+    world = censored(neutral=False)
+    told = changes(world, "outside")
+    assert told["without what the other vantages saw of it"].startswith("outside insufficient")
+    assert told["had the neutral name got through outside"].startswith("outside blocked tls.timeout.sni")
+    # It does not hang on it where the neutral name shows the same.
+    assert "without what the other vantages saw of it" not in changes(censored(), "outside")
+
+
+def test_every_block_hangs_on_the_controls() -> None:
+    told = changes(censored(), "outside")
+    assert told["without the controls outside"].startswith("outside insufficient [endpoint.insufficient.no-control")
+    assert told["had the controls fallen silent outside"].startswith(
+        "outside insufficient [endpoint.insufficient.control"
+    )
+
+
+def test_one_try_alone_would_have_said_nothing() -> None:
+    told = changes(censored(), "se")
+    for where in ("outside", "inside se"):
+        assert told[f"had it been tried only once {where}"].startswith("insufficient; ")
+
+
+def test_the_fewest_tries_that_matter_are_told() -> None:
+    world = World(attempts=10)
+    world.line()
+    world.tunnel("se")
+    world.reach("outside", "bird", times=10)
+    world.reach("se", "bird", times=10)
+    told = changes(world, "outside")
+    (what,) = [what for what in told if "fallen silent outside" in what and "tries" in what]
+    tries = int(what.split()[1])
+    assert 1 <= tries < 10
+    # One less would have made no difference.
+    less = World(attempts=10)
+    less.line()
+    less.tunnel("se")
+    less.reach("se", "bird", times=10)
+    if tries > 1:
+        less.reach("outside", "bird", times=tries - 1, fails=f"http_round_trip:{TIMEOUT}")
+    less.reach("outside", "bird", times=11 - tries)
+    assert judge(less.record()).outside[0].state == "ok"
+
+
+def test_a_cell_that_went_as_the_other_side_did_would_be_open_or_blocked() -> None:
+    told = changes(censored(), "se")
+    assert told["had it gone outside as inside se"].startswith("open; ")
+    assert told["had it gone inside se as outside"].startswith("blocked; inside blocked")
+
+
+def test_of_speed_too() -> None:
+    world = World(platform("bird", speed="https://x/"))
+    world.line()
+    world.tunnel("se")
+    for vantage in ("outside", "se"):
+        world.reach(vantage, "bird")
+    world.twice("outside", "bird", target=[130] * 5, neutral=[8000] * 5, control=[9000] * 5)
+    world.speed("se", "bird", target=[8000] * 5, neutral=[8000] * 5, control=[9000] * 5)
+    told = changes(world, "se")
+    assert told["without its transfers outside"].startswith("open; ")
+    assert told["without the confirming round outside"].startswith("open; ")
+    assert "throttle.sni" not in told["had the neutral name's transfers been 100 times slower outside"]
+    assert "had it gone outside as inside se" in told
+    slow = told["had its transfers been 100 times slower inside se, twice"]
+    assert slow.startswith("throttled; inside throttled throttle.sni")
+
+
+def test_a_tunnel_that_fell_is_held_against_one_that_did_not() -> None:
+    world = censored()
+    world.tunnel("dead", until="handshake", failure=TIMEOUT)
+    told = changes(world, "dead", None)
+    assert told["had it got past the rung handshake"].startswith("the tunnel reaches handshake")
+    up = changes(world, "se", None)
+    assert up["without the look at its end"].startswith("the tunnel reaches sustained")
+    assert "without the other tunnels" not in up
+
+
+def test_a_cell_of_a_dead_tunnel_hangs_on_its_rung() -> None:
+    world = censored()
+    world.tunnel("dead", until="handshake", failure=TIMEOUT)
+    told = changes(world, "dead")
+    assert "the tunnel reaches handshake" in told["had it got past the rung handshake"]
+    assert not any("inside dead" in what for what in told)
+
+
+def test_a_line_that_would_count_as_dead_is_said() -> None:
+    world = World()
+    world.line()
+    world.tunnel("t", carry=False)
+    world.reach("outside", "bird", fails=SILENT, neutral=True)
+    told = changes(world, "t", None)
+    assert told["had the line's controls fallen silent"].startswith("nothing would be judged, for ")
+
+
+@pytest.mark.parametrize("tunnel", ["se", "fi", "outside"])
+@pytest.mark.parametrize("fails", [None, SILENT, f"connect:{RESET}", "resolve:dns_nxdomain_error"])
+@pytest.mark.parametrize("neutral", [True, False, None])
+def test_only_what_differs_is_told_and_the_record_stays_as_it_was(
+    tunnel: str, fails: str | None, neutral: bool | None
+) -> None:
+    world = World(attempts=2)
+    world.line()
+    world.tunnel("se")
+    world.tunnel("fi", proxy=True)
+    world.reach("outside", "bird", fails=fails, neutral=neutral)
+    world.reach("se", "bird", fails=fails, alternate=True)
+    world.reach("fi", "bird")
+    record = world.record()
+    before = judge(record)
+    found = changes_of(record, before, tunnel, "bird")
+    assert found
+    assert len({one.what for one in found}) == len(found)
+    assert all(one.then for one in found)
+    assert judge(record) == before
+
+
+def test_nothing_measured_is_nothing_to_change() -> None:
+    world = World()
+    world.tunnel("t", carry=False)
+    assert changes(world, "outside") == {}
