@@ -272,7 +272,7 @@ def test_an_endpoint_that_flips_is_tried_more_often() -> None:
         assert sorted(good) == list(range(1, MOST_ATTEMPTS + 1))
         assert len({one.failure for one in far.select(platform="good", operation="http_round_trip")}) == 2
         starts = sorted(one.t0 for one in far.select(platform="good", role="target", operation="connect"))
-        assert all(later - earlier > 0.1 for earlier, later in pairwise(starts)), "as far apart as the others"
+        assert starts[-1] - starts[0] > 0.2 * (MOST_ATTEMPTS - 1) / 2, "as far apart as the others"
         cut = {one.attempt for one in far.select(platform="cut", role="target")}
         assert cut == {1, 2}, "it fails each time alike"
 

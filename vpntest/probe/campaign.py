@@ -35,8 +35,9 @@ from vpntest.tunnel.vantage import Vantage
 
 AT_ONCE = 160
 """Attempts under way in the whole run: each holds at most two descriptors, and 1024 is a usual limit."""
-AT_ONCE_PER_VANTAGE = 32
-"""So that endpoints which time out at one vantage leave room for the others."""
+AT_ONCE_PER_VANTAGE = 64
+"""So that endpoints which time out at one vantage leave room for the others. Where a censor drops what it does not like
+an attempt takes up to 20 s, and three rounds of all built-in platforms are some 120."""
 CONTROL_TRIES = 2
 """A control that failed is asked once more: a line is not called dead by one lost packet."""
 MOST_ATTEMPTS = 10
@@ -100,10 +101,11 @@ class _Log:
         ends = self._furthest.get((vantage, task.platform, task.service, task.endpoint.url), {})
         return len({one.failure is None for one in ends.values()}) > 1
 
-    def silent(self, vantage: str, platform: str) -> _Place | None:
-        """Where a platform fell silent after the connect, in most attempts at an endpoint; None where it did not."""
+    def silent(self, vantage: str, platform: str, endpoint: str | None = None) -> _Place | None:
+        """Where a platform fell silent after the connect in most attempts, at any endpoint or this one; None where it
+        did not."""
         for (where, whose, service, url), ends in self._furthest.items():
-            if (where, whose) == (vantage, platform) and url.startswith("https:"):
+            if (where, whose) == (vantage, platform) and url.startswith("https:") and endpoint in (None, url):
                 hit = [one for one in ends.values() if _fell_silent(one)]
                 place = self._place(hit[-1], service, url) if 2 * len(hit) > len(ends) else None
                 if place is not None:
@@ -129,8 +131,9 @@ def _fell_silent(one: Observation) -> bool:
 
 
 class Campaign:
-    """The probes of one run. Its methods may run side by side, but for :meth:`speed` and :meth:`confirm`: those want the
-    uplink alone."""
+    """The probes of one run. Its methods may run side by side, but for :meth:`speed` and :meth:`confirm`: these need
+    the uplink to themselves.
+    """
 
     def __init__(
         self,
@@ -214,8 +217,13 @@ class Campaign:
                 self._note_answer(vantage, task)
             key = (task.platform, task.service, task.endpoint.url)
             done[key] += 1
-            if done[key] == attempts and self._log.flips(vantage.id, task):
+            if done[key] != attempts:
+                return
+            if self._log.flips(vantage.id, task):
                 group.create_task(more(task))
+            else:
+                # Beside the others that are still under way, as it takes its time.
+                self._trickle(group, vantage, task.platform, self._log.silent(vantage.id, task.platform, key[2]))
 
         async def more(task: Task) -> None:
             for attempt in range(attempts + 1, MOST_ATTEMPTS + 1):
@@ -273,26 +281,19 @@ class Campaign:
     async def freeze(self, vantage: Vantage) -> None:
         """Requests of many packets to each platform that fell silent here, at its endpoints or in its transfers.
 
-        Once for each, so that it may be called after :meth:`reach` and after :meth:`speed`.
+        Once for each: not where :meth:`reach` has seen to it; and it may be called again after :meth:`speed`.
         """
         async with side_by_side() as group:
             for platform in self._plan.platforms:
                 key = (vantage.id, platform.id)
-                place = self._log.silent(*key) or self._log.frozen(*key)
-                if place is not None and key not in self._trickled:
-                    self._trickled.add(key)
-                    group.create_task(
-                        trickle_to(
-                            self._bench,
-                            vantage,
-                            platform.id,
-                            place.service or None,
-                            place.url,
-                            place.name,
-                            place.address,
-                            place.port,
-                        )
-                    )
+                self._trickle(group, vantage, platform.id, self._log.silent(*key) or self._log.frozen(*key))
+
+    def _trickle(self, group: asyncio.TaskGroup, vantage: Vantage, platform: str, place: _Place | None) -> None:
+        if place is None or (vantage.id, platform) in self._trickled:
+            return
+        self._trickled.add((vantage.id, platform))
+        where = (place.name, place.address, place.port)
+        group.create_task(trickle_to(self._bench, vantage, platform, place.service or None, place.url, *where))
 
     async def speed(self, vantages: Sequence[Vantage]) -> None:
         """Goodput of every platform that answered :meth:`reach`, one transfer at a time."""

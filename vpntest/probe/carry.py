@@ -44,6 +44,8 @@ CROWD = 16
 """Connections begun, as in net4people/bbs#546; the censor there let twelve through."""
 CROWD_EVERY = 0.1
 """Seconds between the starts of two of them."""
+CROWD_GRACE = 1.0
+"""Seconds after the last start, until one that stands is asked again while silent ones have the rest of their time."""
 EXCHANGES = 24
 """Small requests; with their confirmations some hundred packets, a few times the budget of 25."""
 LOAD = 64 * 1024
@@ -226,12 +228,15 @@ class _Load:
         standing: bool | None = None
         try:
             async with side_by_side() as group:
-                for place, member in enumerate(members):
-                    await asyncio.sleep(CROWD_EVERY if place else 0)
-                    group.create_task(self._join(member, address or "", target, url))
-            first = next((member for member in members if member.answered), None)
-            if first is not None and not all(member.answered for member in members):
-                standing = await self._again(first, url)
+                joining: list[asyncio.Task[None]] = []
+                for member in members:
+                    await asyncio.sleep(CROWD_EVERY if joining else 0)
+                    joining.append(group.create_task(self._join(member, address or "", target, url)))
+                if joining:
+                    await asyncio.wait(joining, timeout=min(CROWD_GRACE, self._limits.stall / 2))
+                first = next((member for member in members if member.answered), None)
+                if first is not None and not all(member.answered for member in members):
+                    standing = await self._again(first, url)
         finally:
             for member in members:
                 if member.connection is not None:
@@ -247,7 +252,7 @@ class _Load:
             url=url,
             wanted=CROWD,
             answered=tuple(member.answered for member in members),
-            standing=standing,
+            standing=standing if failure is not None else None,
             packets_received=received,
             packets_sent=sent,
         )

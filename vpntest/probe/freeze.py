@@ -21,7 +21,7 @@ from vpntest.tunnel.vantage import Vantage
 
 TRICKLES = 3
 """At one address; each is one sample."""
-APART = 1.0
+APART = 0.5
 """Seconds between the starts of two."""
 REQUEST = 64
 """Bytes of the request; more where the name is longer than they leave room for."""
