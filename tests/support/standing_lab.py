@@ -137,15 +137,16 @@ async def ask_http3(
     seconds: float = 4,
 ) -> Http3Answer:
     """One request with aioquic's client; without `roots` any certificate will do. Raises ConnectionError."""
-    from aioquic.asyncio.client import connect
     from aioquic.asyncio.protocol import QuicConnectionProtocol
     from aioquic.h3.connection import H3_ALPN, H3Connection
     from aioquic.h3.events import DataReceived, HeadersReceived
     from aioquic.quic.configuration import QuicConfiguration
+    from aioquic.quic.connection import QuicConnection
     from aioquic.quic.events import ConnectionTerminated, QuicEvent
     from cryptography.x509 import DNSName, SubjectAlternativeName
 
-    heard: asyncio.Future[tuple[dict[str, str], bytes]] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Future[tuple[dict[str, str], bytes]] = loop.create_future()
 
     class Asking(QuicConnectionProtocol):
         def __init__(self, *arguments: Any, **more: Any) -> None:
@@ -173,11 +174,14 @@ async def ask_http3(
         settings.load_verify_locations(roots)
     else:
         settings.verify_mode = ssl.CERT_NONE
+    # Not by the library's own `connect`, which goes by IPv6 and mapped addresses.
+    transport, asking = await loop.create_datagram_endpoint(
+        lambda: Asking(QuicConnection(configuration=settings)), remote_addr=(address, port)
+    )
     try:
-        async with (
-            asyncio.timeout(seconds),
-            connect(address, port, configuration=settings, create_protocol=Asking) as asking,
-        ):
+        async with asyncio.timeout(seconds):
+            asking.connect((address, port))
+            await asking.wait_connected()
             stream = asking._quic.get_next_available_stream_id()
             asked = {":method": method, ":scheme": "https", ":authority": name, ":path": path}
             asking.http.send_headers(stream, [(k.encode(), v.encode()) for k, v in asked.items()], end_stream=True)
@@ -187,6 +191,10 @@ async def ask_http3(
             return Http3Answer(headers, body, shown.value.get_values_for_type(DNSName))
     except TimeoutError:
         raise ConnectionError("silence") from None
+    finally:
+        heard.cancel()
+        asking.close()
+        transport.close()
 
 
 @contextlib.contextmanager

@@ -193,8 +193,8 @@ def _start_censor(lab: Lab, hosts: Sequence[Host]) -> _Censor:
         # Before the first flow, or budgets of packets never see it; after the rules, which bring connection tracking.
         network.sysctl("censor", {"net/netfilter/nf_conntrack_acct": "1"})
     daemons = []
-    for worker in ("inspector", "interceptor"):
-        if settings := getattr(program, worker, None):
+    for worker, settings in (("inspector", program.inspector), ("interceptor", program.interceptor)):
+        if settings:
             file = lab.directory / f"{worker}.json"
             file.write_text(settings)
             daemons.append(_start_own(network, "censor", worker, str(file)))
