@@ -212,7 +212,10 @@ class _Told:
                 name = f" ({self._record.run.neutral_name})" if role == "neutral" else ""
                 self._say(f"{about}{name}: {sum(chains)} of {len(chains)} got through", 2)
         if said:
-            own, public = (", ".join(sorted(said[who])) or "nothing" for who in ("vantage", "public"))
+            own, public = (
+                ", ".join(sorted(said[who])) or "nothing" if who in said else "not asked"
+                for who in ("vantage", "public")
+            )
             self._say(f"addresses by this vantage's resolver: {own}; by the public one: {public}", 2)
         self._elsewhere(verdict)
         self._controls(verdict)

@@ -58,11 +58,11 @@ Verdict = dict[str, str]
 
 def changes_of(record: Record, judgement: Judgement, tunnel: str, platform: str | None) -> tuple[Change, ...]:
     """What would have changed a cell; with `outside` the platform on the line; without a platform the tunnel."""
-    part = record if platform is None else _about(record, platform)
+    part = _about(record, platform)
     before = _verdict(judge(part), tunnel, platform)
     if before != _verdict(judgement, tunnel, platform):
         # What was left out has a share in it.
-        part, before = record, _verdict(judgement, tunnel, platform)
+        part, before = record, _verdict(judge(record), tunnel, platform)
     changes = []
     tried = [part.observations]
     for what, edit in _edits(part, judgement, tunnel, platform):
@@ -99,10 +99,9 @@ def _state(verdict: PlatformVerdict) -> str:
     return f"{where} {verdict.state}{mechanism} [{verdict.rule}: {reason_of(verdict.rule)}]"
 
 
-def _about(record: Record, platform: str) -> Record:
-    """The part of a record that surely bears on a platform."""
-    kept = msgspec.structs.replace(record, platforms=tuple(one for one in record.platforms if one.id == platform))
-    return _with(kept, (one for one in record.observations if one.platform in (None, platform)))
+def _about(record: Record, platform: str | None) -> Record:
+    """The record with this platform alone to be judged. Every observation stays: it may vouch for the line."""
+    return msgspec.structs.replace(record, platforms=tuple(one for one in record.platforms if one.id == platform))
 
 
 # ── the edits ────────────────────────────────────────────────────────────────────────────────────────────────────────

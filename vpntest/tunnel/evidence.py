@@ -333,12 +333,12 @@ class Journal:
 class Evidence:
     """A directory that is being filled. To be made before a cage hides /run, and ended after the tunnels are down."""
 
-    def __init__(self, directory: Path, plan: Plan) -> None:
+    def __init__(self, directory: Path, plan: Plan | None = None) -> None:
         """Makes the directory, for its owner only. Raises UsageError where it cannot be made, or holds something."""
         self.directory = directory
         self._fd = _opened(directory)
-        self._ports = _ports_of(plan)
-        self._specs = {spec.name: spec for spec in plan.tunnels}
+        self._ports: frozenset[int] = frozenset()
+        self._specs: dict[str, TunnelSpec] = {}
         self._journals: dict[str, Journal] = {}
         self._files: dict[str, _File] = {}
         self._outers: dict[str, _Outer] = {}
@@ -350,6 +350,13 @@ class Evidence:
         self._over = threading.Event()
         self._ended = False
         self._thread: threading.Thread | None = None
+        if plan is not None:
+            self.expect(plan)
+
+    def expect(self, plan: Plan) -> None:
+        """Says what will be measured, where that was not known at first. To be called before :meth:`begin`."""
+        self._ports = _ports_of(plan)
+        self._specs = {spec.name: spec for spec in plan.tunnels}
 
     def of(self, tunnel: str) -> Journal:
         """The journal of a tunnel of the plan; always the same one."""
