@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vpntest.plan.model import Plan
     from vpntest.probe.observation import Record
     from vpntest.tunnel.cage import Cage
+    from vpntest.tunnel.evidence import Evidence
     from vpntest.tunnel.vantage import Vantage
 
 DONE, DIFFERS, CONFIG_FAULT, OUR_FAULT, CANNOT_MEASURE = 0, 1, 2, 3, 4
@@ -37,6 +38,7 @@ examples:
   sudo vpntest run plan.toml          what plan.toml asks for
   sudo vpntest demo                   the same on an embedded lab: censor, platforms and VPN servers on this machine
   sudo vpntest lab verify             every censor of the lab, held against its truth
+  vpntest explain run.json se twitter why that cell is what it is, and what would have changed it
   vpntest doctor                      what this machine can do, and the command that adds what is missing
 
 exit status:
@@ -66,8 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--tunnel", action="append", metavar="NAME", help="only this tunnel (may be repeated)")
     select.add_argument("--platform", action="append", metavar="ID", help="only this platform (may be repeated)")
 
+    keep = argparse.ArgumentParser(add_help=False)
+    keep.add_argument(
+        "--evidence", type=Path, metavar="DIR", help="keep packets, carriers' logs and the run there (a new directory)"
+    )
+
     run = commands.add_parser(
-        "run", parents=[output, select], help="raise, probe, judge, print the matrix (needs root)"
+        "run", parents=[output, select, keep], help="raise, probe, judge, print the matrix (needs root)"
     )
     run.add_argument(
         "paths", nargs="+", type=Path, metavar="PLAN|DIR|FILE", help="a plan, a folder of configs, configs"
@@ -75,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(call=_run)
 
     demo = commands.add_parser(
-        "demo", parents=[output, select], help="the same on the embedded lab, held against its truth (needs root)"
+        "demo", parents=[output, select, keep], help="the same on the embedded lab, held against its truth (needs root)"
     )
     demo.add_argument(
         "--profile", default="ru_2023_08_vpn", metavar="NAME", help="the lab's censor (default: %(default)s)"
@@ -97,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(call=_verify)
     listing = actions.add_parser("list", help="the profiles that there are")
     listing.set_defaults(call=_list)
+
+    explain = commands.add_parser("explain", help="why a cell of a kept run is what it is, and what would change it")
+    explain.add_argument("kept", type=Path, metavar="RUN", help="its JSON, or the directory of its evidence")
+    explain.add_argument("tunnel", metavar="TUNNEL", help="a tunnel's name, or outside")
+    explain.add_argument("platform", nargs="?", metavar="PLATFORM", help="default: the tunnel itself, and its row")
+    explain.add_argument("--evidence", type=Path, metavar="DIR", help="point into this directory")
+    explain.set_defaults(call=_explain)
 
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
     doctor.set_defaults(call=_doctor)
@@ -159,11 +173,13 @@ def _run(arguments: argparse.Namespace) -> int:
         return CONFIG_FAULT if faulty else CANNOT_MEASURE
     _need_root()
     with _stream(arguments) as stream:
-        # Read before the cage hides /run, where many hosts keep their resolv.conf.
+        # Both before the cage hides /run, where many hosts keep their resolv.conf.
         line = outside(Namespace.current(), plan.settings)
+        evidence = _evidence(arguments)
         with contextlib.closing(Cage.open()) as cage:
-            record, status = asyncio.run(_measured(plan, line, cage))
+            record, status = asyncio.run(_measured(plan, line, cage, evidence))
         judgement = _print(record, arguments, stream)
+        _keep(evidence, record, judgement)
     if status == DONE and judgement.local_outage is not None:
         from vpntest.judge.judging import reason_of
 
@@ -191,14 +207,16 @@ def _demo(arguments: argparse.Namespace) -> int:
         try:
             plan = _selected(read_plan([lab.plan]), arguments)
             # The lab's own profile: without a carrier that the machine lacks, another matrix is true.
-            return lab.profile, *await _measured(plan, outside(lab.client, plan.settings), cage)
+            return lab.profile, *await _measured(plan, outside(lab.client, plan.settings), cage, evidence)
         finally:
             await lab.lower()
 
     with _stream(arguments) as stream:
+        evidence = _evidence(arguments)
         with contextlib.closing(Cage.open()) as cage:
             profile, record, status = asyncio.run(in_lab(cage))
         judgement = _print(record, arguments, stream)
+        _keep(evidence, record, judgement)
         if status != DONE:
             return status
         differences = compare(profile, judgement)
@@ -245,7 +263,21 @@ def _list(_: argparse.Namespace) -> int:
     return DONE
 
 
-async def _measured(plan: Plan, line: Vantage, cage: Cage) -> tuple[Record, int]:
+def _evidence(arguments: argparse.Namespace) -> Evidence | None:
+    """Where evidence is to be kept; to be called before a cage hides /run."""
+    from vpntest.tunnel.evidence import Evidence
+
+    return Evidence(arguments.evidence) if arguments.evidence is not None else None
+
+
+def _keep(evidence: Evidence | None, record: Record, judgement: Judgement) -> None:
+    from vpntest.report.document import encode
+
+    if evidence is not None:
+        evidence.keep(encode(record, judgement))
+
+
+async def _measured(plan: Plan, line: Vantage, cage: Cage, evidence: Evidence | None) -> tuple[Record, int]:
     """A run to its end, or to the first SIGINT or SIGTERM: what was measured, and the exit status that follows."""
     import asyncio
     import traceback
@@ -253,7 +285,9 @@ async def _measured(plan: Plan, line: Vantage, cage: Cage) -> tuple[Record, int]
     from vpntest.run import Run
     from vpntest.tunnel.carriers import find
 
-    run = Run(plan, line, cage, find(), _progress)
+    if evidence is not None:
+        evidence.expect(plan)
+    run = Run(plan, line, cage, find(), _progress, evidence)
     task = asyncio.ensure_future(run.measure())
     received: list[int] = []
 
@@ -325,15 +359,31 @@ def _need_root() -> None:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
+    with _stream(arguments) as stream:
+        judgement = _print(_read(arguments.kept), arguments, stream)
+    return CANNOT_MEASURE if judgement.local_outage is not None else DONE
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from vpntest.judge.judging import judge
+    from vpntest.report.explain import explain
+
+    kept, evidence = arguments.kept, arguments.evidence
+    if kept.is_dir():
+        kept, evidence = kept / "run.json", evidence or kept
+    record = _read(kept)
+    print(explain(record, judge(record), arguments.tunnel, arguments.platform, evidence), end="")
+    return DONE
+
+
+def _read(kept: Path) -> Record:
     from vpntest.report.document import decode
 
     try:
-        kept = arguments.kept.read_bytes()
+        content = kept.read_bytes()
     except OSError as error:
-        raise UsageError(f"{arguments.kept}: cannot be read ({error.strerror})") from error
-    with _stream(arguments) as stream:
-        judgement = _print(decode(kept), arguments, stream)
-    return CANNOT_MEASURE if judgement.local_outage is not None else DONE
+        raise UsageError(f"{kept}: cannot be read ({error.strerror})") from error
+    return decode(content)
 
 
 def _doctor(_: argparse.Namespace) -> int:

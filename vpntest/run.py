@@ -25,6 +25,7 @@ from vpntest.probe.campaign import Campaign
 from vpntest.probe.observation import Observation, Phase, Record, RunFacts, TunnelFacts, VantageFacts
 from vpntest.tunnel.cage import Cage
 from vpntest.tunnel.carriers import Carriers
+from vpntest.tunnel.evidence import Journal
 from vpntest.tunnel.raising import Tunnel, raise_tunnel
 from vpntest.tunnel.vantage import Vantage
 
@@ -42,6 +43,9 @@ class Evidence(Protocol):
     async def begin(self, vantage: Vantage, servers: Sequence[Server]) -> None:
         """A vantage exists from now on; `outside` is the first, before any tunnel is raised. `servers`: where its outer
         packets go; none outside."""
+
+    def of(self, tunnel: str) -> Journal:
+        """What is kept of a tunnel while it is raised, and what its carrier says."""
 
     async def end(self) -> None:
         """The tunnels are down."""
@@ -160,8 +164,9 @@ class Run:
 
     async def _climb_to_the_end(self, spec: TunnelSpec) -> None:
         async with self._phase(f"{spec.name}: raise"):
+            journal = self._evidence.of(spec.name) if self._evidence is not None else None
             tunnel = await raise_tunnel(
-                spec, self._outside, self._cage, self._carriers, self._plan.settings, self._clock
+                spec, self._outside, self._cage, self._carriers, self._plan.settings, self._clock, journal
             )
         self._tunnels[spec.name] = tunnel
         self._campaign.rungs(spec.name, tunnel.steps)

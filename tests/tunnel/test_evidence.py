@@ -15,7 +15,6 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +41,10 @@ from vpntest.plan.model import (
 )
 from vpntest.plan.secret import Secret, secrets_in
 from vpntest.tunnel import evidence as module
-from vpntest.tunnel import netlink, raising
-from vpntest.tunnel.evidence import Evidence, Journal, is_ciphertext
+from vpntest.tunnel import netlink
+from vpntest.tunnel.evidence import Evidence, is_ciphertext
 from vpntest.tunnel.namespace import Namespace
-from vpntest.tunnel.raising import Tunnel
-from vpntest.tunnel.site import Site
+from vpntest.tunnel.raising import Tunnel, raise_tunnel
 from vpntest.tunnel.vantage import Vantage
 
 SERVER, CLIENT = "198.18.0.1", "198.18.0.2"
@@ -398,46 +396,11 @@ def test_what_a_killed_run_leaves_can_be_read(world: Any, tmp_path: Path) -> Non
 
 # ── real tunnels ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_journal: ContextVar[Journal] = ContextVar("journal")
-
-
-class _JournalledSite(Site):
-    """A site that tells its journal what it does."""
-
-    journal: Journal
-
-    def spawn(self, argv: Any, *, heard: Callable[[str], None] = lambda line: None, **more: Any) -> Any:
-        def both(line: str) -> None:
-            self.journal.said(line)
-            heard(line)
-
-        return super().spawn(argv, heard=both, **more)
-
-    async def resolve(self, server: Server) -> list[str]:
-        addresses = await super().resolve(server)
-        self.journal.calls(server, addresses)
-        return addresses
-
-
-def _journalled(cage: Any, outside: Any, netns: Any, climb: Any, undo: Any, hidden: Any) -> Site:
-    site = _JournalledSite(cage, outside, netns, climb, undo, hidden)
-    site.journal = _journal.get()
-    site.journal.inside(netns)
-    undo.callback(site.journal.left)
-    return site
-
-
-@pytest.fixture
-def _journals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raising, "Site", _journalled)
-
 
 async def raised(world: Any, made: Evidence, *specs: TunnelSpec) -> list[Tunnel]:
-    async def one(spec: TunnelSpec) -> Tunnel:
-        _journal.set(made.of(spec.name))
-        return (await world.raised(spec))[0]
-
-    return list(await asyncio.gather(*map(one, specs)))
+    """As :meth:`World.raised`, with a journal for each."""
+    given = (world.outside, world.cage, world.carriers, world.settings, time.monotonic)
+    return await asyncio.gather(*(raise_tunnel(spec, *given, made.of(spec.name)) for spec in specs))
 
 
 PLANTED = "kingfisher-on-a-wire"
@@ -631,7 +594,7 @@ def looks_of(secret: str) -> Iterator[bytes]:
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("_journals", "_trusted")
+@pytest.mark.usefixtures("_trusted")
 def test_every_kind_leaves_evidence_and_no_secret_in_it(
     world: Any, pki: Any, authority: trustme.CA, question: Any, first_byte: Any, tmp_path: Path
 ) -> None:
@@ -687,7 +650,6 @@ def test_every_kind_leaves_evidence_and_no_secret_in_it(
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("_journals")
 def test_the_tools_that_people_have_read_the_files(
     world: Any, pki: Any, question: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

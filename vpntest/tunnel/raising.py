@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from vpntest.failures import Failure
 from vpntest.plan.model import OUTSIDE, OpenVpnConfig, Problem, ProxyConfig, Settings, TunnelSpec, WireGuardConfig
-from vpntest.plan.secret import Secret
+from vpntest.plan.secret import secrets_in
 from vpntest.tunnel import netlink, openvpn, singbox, wireguard
 from vpntest.tunnel.cage import Cage, Process
 from vpntest.tunnel.carriers import Carriers
+from vpntest.tunnel.evidence import Journal
 from vpntest.tunnel.ladder import Climb, Fall, Rung, Step
 from vpntest.tunnel.namespace import Namespace, denial
 from vpntest.tunnel.site import Site
@@ -80,9 +81,17 @@ def _is_address(text: str) -> bool:
 
 
 async def raise_tunnel(
-    spec: TunnelSpec, outside: Vantage, cage: Cage, carriers: Carriers, settings: Settings, clock: Callable[[], float]
+    spec: TunnelSpec,
+    outside: Vantage,
+    cage: Cage,
+    carriers: Carriers,
+    settings: Settings,
+    clock: Callable[[], float],
+    journal: Journal | None = None,
 ) -> Tunnel:
     """Raises one tunnel over the underlay that `outside` is in. `clock` gives seconds since the run began.
+
+    `journal` keeps its evidence, from the first packet on.
 
     Never raises for reasons of the network. If it is cancelled, or something of ours breaks, everything that it started
     is gone before the exception leaves. Raises CannotMeasure where this box gives no namespace, or runs out of
@@ -92,7 +101,7 @@ async def raise_tunnel(
     steps = Climb(clock)
     try:
         async with asyncio.timeout(RAISE_TIMEOUT):
-            await _raise(tunnel, steps, outside, cage, carriers, settings)
+            await _raise(tunnel, steps, outside, cage, carriers, settings, journal)
     except Fall as fall:
         if fall.failure in (Failure.INVALID, Failure.UNSUPPORTED):
             tunnel.problem = tunnel.problem or Problem(
@@ -109,7 +118,13 @@ async def raise_tunnel(
 
 
 async def _raise(
-    tunnel: Tunnel, steps: Climb, outside: Vantage, cage: Cage, carriers: Carriers, settings: Settings
+    tunnel: Tunnel,
+    steps: Climb,
+    outside: Vantage,
+    cage: Cage,
+    carriers: Carriers,
+    settings: Settings,
+    journal: Journal | None,
 ) -> None:
     spec = tunnel.spec
     choice = carriers.choose(spec)
@@ -125,7 +140,11 @@ async def _raise(
         await netlink.prepare(netns)
     except OSError as exc:
         raise denial(exc) from exc
-    site = Site(cage, outside, netns, steps, tunnel._undo, tuple(_secrets(spec.config)))
+    if journal is not None:
+        journal.inside(netns)
+        # Its socket would keep the namespace.
+        tunnel._undo.callback(journal.left)
+    site = Site(cage, outside, netns, steps, tunnel._undo, tuple(secrets_in(spec.config)), journal=journal)
     process: Process | None
     resolvers: tuple[str, ...] = ()
     match spec.config:
@@ -146,18 +165,3 @@ async def _raise(
         count_packets=site.count_packets,
         alive=lambda: site.count_packets() is not None and (process is None or process.running()),
     )
-
-
-def _secrets(value: object) -> Iterator[Secret]:
-    match value:
-        case Secret():
-            yield value
-        case dict():
-            for part in value.values():
-                yield from _secrets(part)
-        case list() | tuple():
-            for part in value:
-                yield from _secrets(part)
-        case _ if hasattr(value, "__struct_fields__"):
-            for name in value.__struct_fields__:
-                yield from _secrets(getattr(value, name))

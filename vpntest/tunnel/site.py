@@ -17,6 +17,7 @@ from vpntest.plan.model import Server
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import dns, netlink
 from vpntest.tunnel.cage import Cage, Process
+from vpntest.tunnel.evidence import Journal
 from vpntest.tunnel.ladder import Climb, Fall
 from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.vantage import PacketCount, Vantage
@@ -57,6 +58,8 @@ class Site:
     """What must never be in a `detail`."""
     device: str = field(default_factory=lambda: "vx" + secrets.token_hex(5))
     """The tunnel's link. Random, because the carriers' control sockets are named after it, and have one folder."""
+    journal: Journal | None = None
+    """Takes down what the carrier says, and whom it calls; None where no evidence is kept."""
     _tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_TAIL_LINES))
 
     @property
@@ -82,6 +85,8 @@ class Site:
         async def drain() -> None:
             async for line in process.lines():
                 self._tail.append(line)
+                if self.journal is not None:
+                    self.journal.said(line)
                 heard(line)
 
         task = asyncio.ensure_future(drain())
@@ -108,6 +113,12 @@ class Site:
 
     async def resolve(self, server: Server) -> list[str]:
         """Addresses of a server, by the resolver of `outside`, IPv4 first. Raises Fall."""
+        addresses = await self._resolved(server)
+        if self.journal is not None:
+            self.journal.calls(server, addresses)
+        return addresses
+
+    async def _resolved(self, server: Server) -> list[str]:
         try:
             return [str(ipaddress.ip_address(server.host))]
         except ValueError:
