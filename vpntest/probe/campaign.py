@@ -11,7 +11,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Literal
 
 from msgspec import Struct
@@ -213,8 +213,13 @@ class Campaign:
 
         async def one(task: Task) -> None:
             platform = self._platforms[task.platform]
-            if await reach(self._bench, vantage, task, self._bench.trust.of(platform)):
-                self._note_answer(vantage, task)
+            # Who only listens for late answers holds no place for others.
+            free = ExitStack()
+            free.callback(self._slots.release)
+            free.callback(own.release)
+            with free:
+                if await reach(self._bench, vantage, task, self._bench.trust.of(platform), free.close):
+                    self._note_answer(vantage, task)
             key = (task.platform, task.service, task.endpoint.url)
             done[key] += 1
             if done[key] != attempts:
@@ -238,11 +243,7 @@ class Campaign:
             await own.acquire()
             await self._slots.acquire()
             last[key], number = loop.time(), max(number, task.attempt)
-            group.create_task(one(task)).add_done_callback(free)
-
-        def free(_: asyncio.Task[None]) -> None:
-            self._slots.release()
-            own.release()
+            group.create_task(one(task))
 
         async with side_by_side() as beside:
             beside.create_task(self._accompany(vantage, lambda: number, over))

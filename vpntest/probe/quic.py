@@ -225,11 +225,21 @@ class Quic:
                 self._collect(came=True)
 
     async def _send(self) -> None:
-        for datagram, _ in self._quic.datagrams_to_send(self._loop.time()):
+        for datagram in self._outgoing():
             try:
                 await self._loop.sock_sendall(self._socket, datagram)
             except ConnectionRefusedError:
                 self._refuse()
+
+    def _outgoing(self) -> list[bytes]:
+        from aioquic.quic.packet_builder import QuicPacketBuilderStop
+
+        try:
+            return [datagram for datagram, _ in self._quic.datagrams_to_send(self._loop.time())]
+        except QuicPacketBuilderStop:
+            # The library says why it closes, at any length: all the names of a certificate that does not fit are too
+            # long for a packet. Then it goes without a word; why it ended is known here all the same.
+            return []
 
     def _refuse(self) -> None:
         """An ICMP error is easily forged: it counts only if the second flight meets it too."""
@@ -270,6 +280,6 @@ class Quic:
         with contextlib.suppress(OSError):
             if self.datagrams:
                 self._quic.close()
-                for datagram, _ in self._quic.datagrams_to_send(self._loop.time()):
+                for datagram in self._outgoing():
                     self._socket.send(datagram)
         self._socket.close()

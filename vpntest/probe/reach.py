@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from vpntest.failures import Failure
 from vpntest.probe.observation import Role
+from vpntest.probe.patience import side_by_side
 from vpntest.probe.schedule import Target, Task
 from vpntest.probe.transaction import Bench, Transaction
 from vpntest.tunnel.dns import Resolution
@@ -67,9 +68,9 @@ async def reach(
 
         async def tried(transaction: Transaction, address: str) -> bool:
             nonlocal compared
-            done = await _steps(
-                transaction, target, address, target.page(task.endpoint.url), task.endpoint.method, target.host, context
-            )
+            url, method = target.page(task.endpoint.url), task.endpoint.method
+            first_stands = stands if transaction is first else None
+            done = await _steps(transaction, target, address, url, method, target.host, context, first_stands)
             # Once in an attempt, so that it is plain which failure it is compared with.
             if not done and not compared and transaction.operation in _NAMED:
                 compared = True
@@ -79,17 +80,25 @@ async def reach(
                 )
             return done
 
-        done = answered = address is not None and await tried(first, address)
-        shaken = {"tls_handshake": False, "http_round_trip": True}.get(first.operation)
-        if other is not None:
-            answered |= await tried(begin("alternate"), other)
-        if target.scheme == "https" and address is not None and shaken is not None:
-            # Where they agreed before there is nothing to learn.
-            key = vantage.id, task.endpoint.url
-            if bench.shapes.get(key, True):
-                through = await begin("browser").browse(address, target.port, target.host)
-                if through is not None:
-                    bench.shapes[key] = through is not shaken
+        async def browsed() -> None:
+            await stands.wait()
+            through = await begin("browser").browse(address or "", target.port, target.host)
+            shaken = {"tls_handshake": False, "http_round_trip": True}.get(first.operation)
+            if through is not None and shaken is not None:
+                bench.shapes[key] = through is not shaken
+
+        key = vantage.id, task.endpoint.url
+        stands = asyncio.Event()
+        async with side_by_side() as group:
+            beside = None
+            # Where both shapes agreed before there is nothing to learn. Side by side, for each may hang to its limit.
+            if target.scheme == "https" and bench.shapes.get(key, True):
+                beside = group.create_task(browsed())
+            done = answered = address is not None and await tried(first, address)
+            if beside is not None and not stands.is_set():
+                beside.cancel()
+            if other is not None:
+                answered |= await tried(begin("alternate"), other)
         if answered:
             chained()
         else:
@@ -128,9 +137,16 @@ async def control(bench: Bench, vantage: Vantage, url: str, phase: str, attempt:
 
 
 async def _steps(
-    transaction: Transaction, target: Target, address: str, url: str, method: str, name: str, context: ssl.SSLContext
+    transaction: Transaction,
+    target: Target,
+    address: str,
+    url: str,
+    method: str,
+    name: str,
+    context: ssl.SSLContext,
+    stands: asyncio.Event | None = None,
 ) -> bool:
-    """From the connect on. True where the last step was done."""
+    """From the connect on. True where the last step was done; `stands` is set once a TCP connection stands."""
     if target.scheme == "stun":
         return await transaction.binding(address, target.port)
     if target.scheme == "quic":
@@ -140,6 +156,8 @@ async def _steps(
     async with transaction.connected(address, target.port, proof=bare, last=bare) as connection:
         if connection is None or bare:
             return connection is not None
+        if stands is not None:
+            stands.set()
         if target.scheme == "https" and not await transaction.handshake(connection, context, name):
             return False
         return (await transaction.exchange(connection, method, url)).failure is None
