@@ -14,7 +14,7 @@ PORTION = 64 * 1024
 PULSE = 0.25
 """Seconds over which a rate is taken at least (ooni/probe-cli, dd-007: samples about every 250 ms)."""
 SILENCE = 2.0
-"""Seconds. Of the 3 s that a goodput probe reads; at 130 kbit/s a TLS record of 16 KiB takes 1 s."""
+"""Seconds. Of the 2.5 s that a goodput probe reads; at 130 kbit/s a TLS record of 16 KiB takes 1 s."""
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,9 @@ class Limits(Struct, frozen=True):
     """How long to wait, through a proxy, for word that its far side could not connect."""
     stall: float = 5.0
     """No progress for so long ends a load test; more than five retransmissions fall into it on a usual line."""
-    window: float = 3.0
-    """How long a speed probe reads: at the 130 kbit/s of known throttling 48 KiB come in it, and 64 KiB do not."""
+    window: float = 2.5
+    """How long a speed probe reads: at the 130 kbit/s of known throttling some 40 KiB come in it, and 64 KiB do not; and
+    it is longer than the 2 s of silence that tell a freeze."""
 
 
 class Notebook:
