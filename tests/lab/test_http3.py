@@ -18,9 +18,9 @@ from vpntest.lab.http3 import Answer, Server, Settings, choose
 
 PAGE, LARGE, GONE, OUT = Answer(200, "page"), Answer(200, "large"), Answer(404, "gone"), Answer(403, "out")
 SERVER = Server(
-    "127.0.0.1", 443, "a.pem", {"a.example": {"/": LARGE, "/gone": GONE}, "b.example": {}}, PAGE, to_exits=OUT
+    *("127.0.0.1", 443, "a.pem", {"a.example": {"/": LARGE, "/gone": GONE}, "b.example": {}}, PAGE),
+    unwelcome={"198.18.20.1": OUT},
 )
-EXITS = ("198.18.20.1",)
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ EXITS = ("198.18.20.1",)
     ],
 )
 def test_the_answer_to(visitor: str, host: str, path: str, answer: Answer) -> None:
-    assert choose(SERVER, EXITS, visitor, host, path) is answer
+    assert choose(SERVER, visitor, host, path) is answer
 
 
-def test_a_server_without_grudges_answers_exits_too() -> None:
-    assert choose(msgspec.structs.replace(SERVER, to_exits=None), EXITS, EXITS[0], "a.example", "/") is LARGE
+def test_a_server_without_grudges_answers_everybody() -> None:
+    assert choose(msgspec.structs.replace(SERVER, unwelcome={}), "198.18.20.1", "a.example", "/") is LARGE
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int
     # The second is for those who come from loopback.
     servers = [
         Server("127.0.0.1", port, str(pem), {"a.example": site}, PAGE),
-        Server("127.0.0.2", port, str(pem), {"a.example": site}, PAGE, to_exits=test),
+        Server("127.0.0.2", port, str(pem), {"a.example": site}, PAGE, {"127.0.0.1": test}),
     ]
-    (folder / "http3.json").write_bytes(msgspec.json.encode(Settings(("127.0.0.1",), tuple(servers))))
+    (folder / "http3.json").write_bytes(msgspec.json.encode(Settings(tuple(servers))))
     command = [sys.executable, "-m", "vpntest.lab.http3", str(folder / "http3.json")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -96,6 +96,6 @@ def test_any_name_is_served(served: tuple[Path, int]) -> None:
     assert (answer.status, len(answer.body), answer.names) == (200, 200_000, ["a.example"])
 
 
-def test_exits_are_known_by_their_address(served: tuple[Path, int]) -> None:
+def test_visitors_are_known_by_their_address(served: tuple[Path, int]) -> None:
     answer = asyncio.run(ask(served, "a.example", "/", address="127.0.0.2"))
     assert (answer.status, answer.body, answer.headers["cf-mitigated"]) == (403, b"who are you?", "challenge")

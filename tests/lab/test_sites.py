@@ -95,15 +95,18 @@ def test_http3_has_the_web_servers_pages_and_certificates(tmp_path: Path) -> Non
     manners = Manners(refuses=("bird",), challenges=("tube",), exits=("198.18.20.1",))
     write_platforms(tmp_path, web, authority()[1], manners)
     written = msgspec.json.decode(write_http3(tmp_path, web, manners).read_bytes(), type=http3.Settings)
-    assert written.exits == ("198.18.20.1",)
     (server,) = written.servers
     assert (server.address, server.port) == ("127.18.1.1", 443)
     assert x509.load_pem_x509_certificates(Path(server.certificate).read_bytes())
-    assert server.to_exits is not None
-    assert server.to_exits.header == ("cf-mitigated", "challenge")
-    page = http3.choose(server, (), "198.19.0.2", "tube.example", "/gone")
-    large = http3.choose(server, (), "198.19.0.2", "tube.example", "/")
+    turned_away = http3.choose(server, "198.18.20.1", "tube.example", "/")
+    assert (turned_away.status, turned_away.header) == (403, ("cf-mitigated", "challenge"))
+    page = http3.choose(server, "198.19.0.2", "tube.example", "/gone")
+    large = http3.choose(server, "198.19.0.2", "tube.example", "/")
     assert Path(large.file or "").stat().st_size > 10 * Path(page.file or "").stat().st_size
+    abroad = write_http3(tmp_path, web, Manners(refuses_line=("tube",), line=("198.19.0.2",), exits=("198.18.20.1",)))
+    (server,) = msgspec.json.decode(abroad.read_bytes(), type=http3.Settings).servers
+    assert http3.choose(server, "198.19.0.2", "tube.example", "/").status == 403
+    assert http3.choose(server, "198.18.20.1", "tube.example", "/") == large
     downed = write_http3(tmp_path, web, Manners(down=("tube",)))
     assert msgspec.json.decode(downed.read_bytes(), type=http3.Settings).servers == ()
 
@@ -124,7 +127,9 @@ def test_nginx_takes_what_is_written(tmp_path: Path) -> None:
     _, issuer = authority()
     # Addresses that can be bound to here.
     web = lay_out((BIRD, BOOK, GRAM, CHAT, TUBE), "127.18.1.0/24", "127.18.2.0/24")
-    manners = Manners(down=("book",), refuses=("bird",), challenges=("tube",), exits=("198.18.20.1",))
+    manners = Manners(
+        *(("book",), ("bird",), ("tube",), ("198.18.20.1",)), refuses_line=("gram",), line=("198.19.0.2",)
+    )
     written = [
         write_platforms(tmp_path / "web", web, issuer, manners),
         write_control(tmp_path / "control", issuer, ("127.0.0.1", "[::1]"), ("control.example",)),

@@ -236,17 +236,18 @@ class _Draft:
                 self._set(f"known{number}", "ct id")
                 self._chain(f"protocols{number}", _only_known_protocols(bucket, f"known{number}"))
                 acts.append(f"tcp dport {_any(map(str, ports))} ct direction original jump protocols{number}")
-            case Freeze(packets=packets, platforms=platforms, servers=servers, exempt=names):
+            case Freeze(platforms=platforms, servers=servers, exempt=names):
                 every, past = _any(self._all((*platforms, *servers))), ""
                 if names:
                     flag = _FIRST_FLAG << self._flags
                     self._flags += 1
                     self._find(number, rule, names, flag=flag)
                     past = f"ct mark & {flag:#x} == 0 "
-                for end in ("saddr", "daddr"):
-                    acts.append(
-                        f"ip {end} {every} meta l4proto {{ tcp, udp }} {past}ct packets > {packets} counter drop"
-                    )
+                if rule.packets is not None:
+                    spent = f"meta l4proto {{ tcp, udp }} {past}ct packets > {rule.packets}"
+                else:
+                    spent = f"meta l4proto tcp {past}ct reply bytes > {rule.bytes}"
+                acts += [f"ip {end} {every} {spent} counter drop" for end in ("saddr", "daddr")]
             case Whitelist(hosts=hosts):
                 every = _any(one for host in hosts for one in self._of(host))
                 self._chain(

@@ -40,22 +40,20 @@ class Server(Struct, frozen=True):
     """Host name → path → answer. A name that is not here is served as the first one."""
     otherwise: Answer
     """To any other path."""
-    to_exits: Answer | None = None
-    """To everything that comes from one of the exits."""
+    unwelcome: dict[str, Answer] = {}
+    """Visitor's address → answer to everything that it asks."""
 
 
 class Settings(Struct, frozen=True):
     """What `FILE` holds."""
 
-    exits: tuple[str, ...]
-    """Addresses of VPN servers."""
     servers: tuple[Server, ...]
 
 
-def choose(server: Server, exits: tuple[str, ...], visitor: str, host: str, path: str) -> Answer:
+def choose(server: Server, visitor: str, host: str, path: str) -> Answer:
     """The answer to a visitor's request; `path` may hold a query."""
-    if server.to_exits and visitor in exits:
-        return server.to_exits
+    if visitor in server.unwelcome:
+        return server.unwelcome[visitor]
     site = server.sites[host] if host in server.sites else next(iter(server.sites.values()))
     return site.get(path.partition("?")[0], server.otherwise)
 
@@ -95,7 +93,7 @@ async def serve(settings: Settings) -> None:
         def _answer(self, stream: int, asked: dict[bytes, bytes]) -> None:
             assert self._http
             host, path = (asked.get(key, b"").decode("latin-1") for key in (b":authority", b":path"))
-            answer = choose(self._server, settings.exits, self._visitor, host.partition(":")[0], path)
+            answer = choose(self._server, self._visitor, host.partition(":")[0], path)
             body = Path(answer.file).read_bytes() if answer.file else answer.text.encode()
             headers = [
                 (b":status", str(answer.status).encode()),

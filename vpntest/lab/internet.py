@@ -33,8 +33,8 @@ import msgspec
 
 from vpntest.errors import CannotMeasure
 from vpntest.lab import vpn
-from vpntest.lab.censor import compile_rules
-from vpntest.lab.network import GATEWAY, Daemon, Host, Network, refuses
+from vpntest.lab.censor import Program, compile_rules
+from vpntest.lab.network import CLIENT, GATEWAY, Daemon, Host, Network, refuses
 from vpntest.lab.profiles import BUILT_IN, OWN, Profile, platform
 from vpntest.lab.sites import (
     Issuer,
@@ -180,25 +180,35 @@ class _Censor:
 
 
 def _start_censor(lab: Lab, hosts: Sequence[Host]) -> _Censor:
-    """Installs the censor's rules, and starts those workers that they need."""
-    network, web = lab.network, lab.web
+    """Installs the rules of the censor, and of those that exits stand behind, and starts the workers that they need."""
+    profile = lab.profile
     known: dict[str, Sequence[str]] = {host.name: host.addresses for host in hosts if host.name != "platforms"}
     # Trojan's alone, as of a server in a cloud that a whitelist holds.
     known["proxy-2"] = known["proxy"][1:]
-    program = compile_rules(lab.profile.rules, known | web.addresses, LIE)
+    addresses = known | lab.web.addresses
+    program = compile_rules(profile.rules, addresses, LIE)
+    daemons = _install(lab, "censor", program)
+    for host, rules in profile.exits.items():
+        daemons += _install(lab, host, compile_rules(rules, addresses, LIE))
+    return _Censor(tuple(daemons), program.lies)
+
+
+def _install(lab: Lab, host: str, program: Program) -> list[Daemon]:
+    """Makes a host follow a program in all that it forwards; returns the workers that it starts."""
+    network = lab.network
     if program.iptables:
-        network.run("censor", ["iptables-nft-restore"], program.iptables)
+        network.run(host, ["iptables-nft-restore"], program.iptables)
     if program.nftables:
-        network.run("censor", ["nft", "-f", "-"], program.nftables)
+        network.run(host, ["nft", "-f", "-"], program.nftables)
         # Before the first flow, or budgets of packets never see it; after the rules, which bring connection tracking.
-        network.sysctl("censor", {"net/netfilter/nf_conntrack_acct": "1"})
+        network.sysctl(host, {"net/netfilter/nf_conntrack_acct": "1"})
     daemons = []
     for worker, settings in (("inspector", program.inspector), ("interceptor", program.interceptor)):
         if settings:
-            file = lab.directory / f"{worker}.json"
+            file = lab.directory / f"{host}-{worker}.json"
             file.write_text(settings)
-            daemons.append(_start_own(network, "censor", worker, str(file)))
-    return _Censor(tuple(daemons), program.lies)
+            daemons.append(_start_own(network, host, worker, str(file)))
+    return daemons
 
 
 def _start_own(network: Network, host: str, module: str, *arguments: str) -> Daemon:
@@ -215,6 +225,8 @@ def _start_web(lab: Lab, issuer: Issuer) -> list[Daemon]:
         refuses=frozenset(("refuser", *world.refuses)),
         challenges=frozenset(world.challenges),
         exits=vpn.EXITS,
+        refuses_line=frozenset(world.refuses_line),
+        line=CLIENT[:1],
     )
     silent = [address for address, owner in web.platform_of.items() if owner.id in world.silent]
     if silent:

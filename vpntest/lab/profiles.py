@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from vpntest.errors import ConfigError, UsageError
-from vpntest.lab.rules import Line, Rule, World
+from vpntest.lab.rules import Lie, Line, Rule, World
 from vpntest.lab.truth import Truth, TruthFile, make
 from vpntest.plan import platforms as platform_files
 from vpntest.plan.model import Platform
@@ -31,6 +31,8 @@ class Profile(Struct, frozen=True):
     title: str
     rules: tuple[Rule, ...]
     """Its own after those of the profile that it extends."""
+    exits: dict[str, tuple[Rule, ...]]
+    """VPN host → the rules of a censor that its exit stands behind: they act on what comes out of its tunnels."""
     line: Line
     world: World
     tunnels: tuple[str, ...]
@@ -48,6 +50,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     line: Line = field(default_factory=Line)
     world: World = field(default_factory=World)
     rule: tuple[Rule, ...] = ()
+    exit: dict[str, tuple[Rule, ...]] = {}
     truth: TruthFile = field(default_factory=TruthFile)
 
 
@@ -71,10 +74,15 @@ def read(name: str, text: str, where: str) -> Profile:
         parts = msgspec.convert(_over(tomllib.loads(_text(base)[0]), own) if base else own, _File)
         if stranger := next((one for one in parts.tunnels if one not in TUNNELS), None):
             raise ValueError(f"the lab has no tunnel {stranger!r} - at `$.tunnels`")
+        for rules in parts.exit.values():
+            if any(isinstance(rule, Lie) for rule in rules):
+                raise ValueError("an exit has no resolver of its own that could lie - at `$.exit`")
         truth = make(parts.truth, parts.tunnels, [platform(one) for one in parts.platforms])
     except (ValueError, msgspec.ValidationError) as error:
         raise ConfigError(" ".join(str(error).split()), where=where) from error
-    return Profile(name, parts.title, parts.rule, parts.line, parts.world, parts.tunnels, parts.platforms, truth)
+    return Profile(
+        name, parts.title, parts.rule, parts.exit, parts.line, parts.world, parts.tunnels, parts.platforms, truth
+    )
 
 
 def platform(name: str) -> Platform:

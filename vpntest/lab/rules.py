@@ -214,14 +214,21 @@ class FilterProtocols(Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
 
 class Freeze(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="freeze"):
-    """TCP and UDP flows with these hosts fall silent after so many packets, both directions together."""
+    """Flows with these hosts fall silent, in both directions, after so many packets or so many bytes."""
 
-    packets: Positive
     source: str
+    packets: Positive | None = None
+    """Of TCP and UDP, both directions together."""
+    bytes: Positive | None = None
+    """Of TCP, from the server to the client, headers included. One of the two is told, and not both."""
     platforms: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
     exempt: tuple[Name, ...] = ()
     """Connections that show one of these names in TLS are left alone."""
+
+    def __post_init__(self) -> None:
+        if (self.packets is None) == (self.bytes is None):
+            raise ValueError("a freeze counts either `packets` or `bytes`")
 
 
 class Whitelist(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="whitelist"):
@@ -295,6 +302,8 @@ class World(Struct, frozen=True, forbid_unknown_fields=True):
     """Platforms whose servers answer nothing, to anybody."""
     refuses: tuple[str, ...] = ()
     """Platforms that answer 403 to VPN exits."""
+    refuses_line: tuple[str, ...] = ()
+    """Platforms that answer 403 to the client's own line, for the country that it is in."""
     challenges: tuple[str, ...] = ()
     """Platforms that answer VPN exits with a test for humans (Cloudflare's header and 403)."""
     clock_days: int = 0

@@ -182,6 +182,10 @@ class Manners:
     """They answer 403 with Cloudflare's header to `exits`: a test for humans."""
     exits: Sequence[str] = ()
     """Addresses of VPN servers."""
+    refuses_line: Collection[str] = ()
+    """They answer 403 to `line`."""
+    line: Sequence[str] = ()
+    """The client's own addresses."""
 
 
 REFUSAL, CHALLENGE = "<title>Access denied</title>", "<title>Just a moment...</title>"
@@ -203,11 +207,15 @@ def write_platforms(directory: Path, web: Web, issuer: Issuer, manners: Manners)
         issue(issuer, names_at[address] or [address], _certificate(directory, address))
     header, mark = CHALLENGE_HEADER
     lines = [_COMMON.format(directory=directory)]
-    for variable, value in (("exit", "1"), ("challenged", mark)):
+    for variable, value, visitors in (
+        ("exit", "1", manners.exits),
+        ("line", "1", manners.line),
+        ("challenged", mark, manners.exits),
+    ):
         lines += [
             f"  geo ${variable} {{",
             '    default "";',
-            *(f"    {exit} {value};" for exit in manners.exits),
+            *(f"    {visitor} {value};" for visitor in visitors),
             "  }",
         ]
     for listener, hosts in web.endpoints.items():
@@ -220,6 +228,8 @@ def write_platforms(directory: Path, web: Web, issuer: Issuer, manners: Manners)
             kind += [f"    ssl_certificate {certificate};", f"    ssl_certificate_key {certificate};"]
         if platform.id in manners.refuses:
             kind.append(f"    if ($exit) {{ return 403 '{REFUSAL}'; }}")
+        if platform.id in manners.refuses_line:
+            kind.append(f"    if ($line) {{ return 403 '{REFUSAL}'; }}")
         if platform.id in manners.challenges:
             # A header without a value is not sent.
             kind += [f"    add_header {header} $challenged always;", f"    if ($exit) {{ return 403 '{CHALLENGE}'; }}"]
@@ -252,15 +262,15 @@ def _server(
 def write_http3(directory: Path, web: Web, manners: Manners) -> Path:
     """Writes the configuration of :mod:`vpntest.lab.http3` beside the web server's, whose pages and certificates it
     shares; returns it."""
-    turned_away = {
-        **dict.fromkeys(manners.refuses, Answer(403, REFUSAL)),
-        **dict.fromkeys(manners.challenges, Answer(403, CHALLENGE, header=CHALLENGE_HEADER)),
-    }
+    refusal, challenge = Answer(403, REFUSAL), Answer(403, CHALLENGE, header=CHALLENGE_HEADER)
     servers = []
     for listener, hosts in web.http3.items():
         platform = web.platform_of[listener.address]
         if platform.id in manners.down:
             continue
+        unwelcome = dict.fromkeys(manners.exits if platform.id in manners.refuses else (), refusal)
+        unwelcome |= dict.fromkeys(manners.exits if platform.id in manners.challenges else (), challenge)
+        unwelcome |= dict.fromkeys(manners.line if platform.id in manners.refuses_line else (), refusal)
         sites = {}
         for host, endpoints in hosts.items():
             answers = {
@@ -278,11 +288,11 @@ def write_http3(directory: Path, web: Web, manners: Manners) -> Path:
                 str(_certificate(directory, listener.address)),
                 sites,
                 Answer(200, file=str(_page(directory, platform))),
-                turned_away.get(platform.id),
+                unwelcome,
             )
         )
     file = directory / "http3.json"
-    file.write_bytes(msgspec.json.encode(Settings(tuple(manners.exits), tuple(servers))))
+    file.write_bytes(msgspec.json.encode(Settings(tuple(servers))))
     return file
 
 
