@@ -90,7 +90,7 @@ def test_lies_are_the_resolvers_affair() -> None:
         Unroute("x", platforms=("nobody",)),
         Unroute("x", servers=("nobody",)),
         RefuseWireGuard("x", ("nobody",)),
-        Freeze(25, "x", servers=("bird", "nobody")),
+        Freeze("x", 25, servers=("bird", "nobody")),
         Whitelist(("nobody",), "x"),
         Intercept(("bird.example",), ("nobody",), "A", "x"),
     ],
@@ -503,7 +503,7 @@ def test_protocols_are_filtered_by_their_first_data(lab: StandingLab) -> None:
 def test_flows_freeze_after_so_many_packets(lab: StandingLab) -> None:
     rules = (
         Reset(("cover.example",), "x"),
-        Freeze(25, "x", servers=("public",), exempt=("cover.example", "fine.example")),
+        Freeze("x", 25, servers=("public",), exempt=("cover.example", "fine.example")),
     )
     with at_work(lab, *rules):
         with Datagrams(lab, 5555) as flow:
@@ -528,6 +528,35 @@ def test_flows_freeze_after_so_many_packets(lab: StandingLab) -> None:
             assert got(near)
             near.sendall(b"answer")
             assert got(far) is None
+
+
+@pytest.mark.root
+def test_connections_freeze_after_so_many_bytes_from_the_server(lab: StandingLab) -> None:
+    with at_work(lab, Freeze("x", bytes=20_000, servers=("public",), exempt=("fine.example",))):
+        with Datagrams(lab, 5555) as flow:
+            assert flow.down(*[bytes(1000)] * 40) == 40
+        for name, whole in (("frozen.example", False), ("fine.example", True)):
+            with conversation(lab, 8443) as (far, near):
+                opening = hello(name)
+                far.sendall(opening)
+                assert got(near, len(opening)) == opening
+                near.sendall(bytes(60_000))
+                arrived = len(got(far, 60_000) or b"")
+                assert (arrived == 60_000) if whole else (16_000 < arrived <= 20_000)
+        # What the client sends is not counted, in however many packets, but falls silent with the rest.
+        with conversation(lab, 8443) as (far, near):
+            far.sendall(bytes(100_000))
+            assert len(got(near, 100_000) or b"") == 100_000
+            for _ in range(60):
+                near.sendall(b"x")
+                assert got(far) == b"x"
+            near.sendall(bytes(30_000))
+            got(far, 30_000)
+            far.sendall(b"more")
+            assert got(near) == b""
+        with conversation(lab, 8443, "wg-a", WG_A) as (far, near):
+            near.sendall(bytes(60_000))
+            assert len(got(far, 60_000) or b"") == 60_000
 
 
 @pytest.mark.root

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from standing_lab import CURL_REFUSED, CURL_TIMEOUT, CURL_UNTRUSTED, StandingLab, standing
+from standing_lab import CURL_REFUSED, CURL_RESET, CURL_TIMEOUT, CURL_UNTRUSTED, StandingLab, standing
 
 from vpntest.errors import CannotMeasure
 from vpntest.lab import vpn
@@ -41,7 +41,7 @@ from vpntest.lab.internet import (
 )
 from vpntest.lab.network import CLIENT
 from vpntest.lab.profiles import BUILT_IN, OWN, load
-from vpntest.lab.rules import Line, World
+from vpntest.lab.rules import Cut, Line, Reset, Unroute, World
 from vpntest.lab.sites import CHAIN_BYTES, SPEED_BYTES
 from vpntest.plan.read import read_plan
 from vpntest.tunnel.cage import Cage
@@ -311,6 +311,35 @@ def test_a_world_with_its_own_troubles() -> None:
             assert turned_away.status == 403
             assert (turned_away.headers.get("cf-mitigated") == "challenge") == marked
             assert "cf-mitigated" not in lab.run("client", *shown.args).stdout
+
+
+def test_a_platform_may_turn_the_line_away_and_nobody_else() -> None:
+    with standing(msgspec.structs.replace(OPEN, world=World(refuses_line=("instagram", "whatsapp")))) as lab:
+        for name in ("www.instagram.com", "static.cdninstagram.com", "web.whatsapp.com"):
+            assert lab.curl(name).code == 403
+            assert lab.curl(name, host=EXIT).code == 200
+        assert (lab.http3("www.instagram.com").status, lab.http3("www.instagram.com", host=EXIT).status) == (403, 200)
+        # Under its own certificate; what is not asked in HTTP is as ever.
+        assert lab.curl("www.instagram.com").exit_status == 0
+        assert lab.connects("e1.whatsapp.net", 5222)
+        assert lab.curl("x.com").code == lab.curl("x.com", host=EXIT).code == 200
+
+
+def test_an_exit_may_stand_behind_a_censor_of_its_own() -> None:
+    exits = {"wg-b": (Reset(("www.facebook.com",), "x"), Cut(("instagram.com",), 5, "x"), Unroute("x", ("signal",)))}
+    with standing(msgspec.structs.replace(OPEN, exits=exits)) as lab:
+        names = ("www.facebook.com", "www.instagram.com", "chat.signal.org", "x.com")
+        # What comes out of the tunnels of an exit is forwarded; so is this, by a detour.
+        lab.lab.network.sysctl("wg-b", {f"net/ipv4/conf/{on}/send_redirects": "0" for on in ("all", "eth0")})
+        for name in names:
+            lab.run("home", "ip", "route", "add", lab.lab.web.names[name], "via", vpn.HOSTS[1].addresses[0])
+        statuses = [lab.curl(name, host="home", seconds=1).exit_status for name in names]
+        assert statuses == [CURL_RESET, CURL_TIMEOUT, CURL_TIMEOUT, 0]
+        # By the name, and not by the address.
+        assert lab.curl(NEUTRAL_NAME, "/", "-k", host="home", address=lab.lab.web.names["www.facebook.com"]).ok
+        # On the line, at other exits, and for the server itself nothing is in the way.
+        for host in ("client", EXIT, "wg-b"):
+            assert [lab.curl(name, host=host).exit_status for name in names] == [0, 0, 0, 0]
 
 
 def test_a_clock_that_runs_behind_takes_every_certificate_for_one_of_the_future() -> None:

@@ -31,6 +31,8 @@ def test_a_rule_is_told_by_its_do() -> None:
         {"do": "police", "names": ["x.com"], "kbytes_per_second": 0, "burst_kbytes": 16, "source": "here"},
         {"do": "police", "names": ["x com"], "kbytes_per_second": 17, "burst_kbytes": 16, "source": "here"},
         {"do": "police", "names": ["x.com"], "kbytes_per_second": 17, "burst_kbytes": 16},
+        {"do": "freeze", "servers": ["wg-a"], "source": "here"},
+        {"do": "freeze", "servers": ["wg-a"], "packets": 25, "bytes": 20480, "source": "here"},
         {"do": "polish", "names": ["x.com"], "source": "here"},
         {"do": "police", "names": ["x.com"], "kbytes_per_second": 17, "burst_kbytes": 16, "source": "here", "more": 1},
     ],
