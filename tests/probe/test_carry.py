@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from vpntest.failures import Failure
 from vpntest.probe.carry import BULK, CROWD, ECHOES, EXCHANGES, LOAD, SEGMENT, carries, lives
 from vpntest.probe.observation import Alive, Crowd, Echo, Observation, SmallExchanges, Transfer
+from vpntest.probe.pace import HELLO
 from vpntest.tunnel.vantage import PacketCount
 
 # They wait, for that is what they are about: no part of the quick suite that runs anywhere.
@@ -428,6 +429,59 @@ def test_one_that_is_late_has_its_own_time() -> None:
         assert crowd.details.answered == (True,) * CROWD
         assert crowd.details.standing is None
         assert len({one.transaction for one in far.select(operation="transfer")}) == 5
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_one_of_the_crowd_is_slow(silent: bool) -> None:
+    """Its time is over when nothing comes any more, and not before."""
+
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        site, begun, stall = control(), 0, 0.6
+
+        async def first_is_slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal begun
+            begun += 1
+            if begun > 1:
+                await site(reader, writer)
+                return
+            await reader.readuntil(b"\r\n\r\n")
+            answer = b"HTTP/1.1 204 No\r\n\r\n"
+            for number in range(len(answer) - (1 if silent else 0)):
+                writer.write(answer[number : number + 1])
+                await asyncio.sleep(3 * stall / len(answer))
+            await reader.read()
+
+        await far.serve(ADDRESS, 80, first_is_slow)
+        urls = (f"http://{NAME}/64k",)
+        bench = far.bench(limits=replace(PATIENT, stall=stall), control=urls, upload=f"http://{NAME}/up")
+        await carries(bench, far.vantage("tunnel"), far.vantage())
+        first = of_kind(far, "crowd")[0]
+        assert first.details.answered == (not silent,) + (True,) * (CROWD - 1)
+        assert first.failure == (Failure.STALLED if silent else None)
+
+    run(scenario)
+
+
+def test_a_slow_line_has_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpntest.probe.carry.BULK_SHARE", 0.4)
+    monkeypatch.setattr("vpntest.probe.carry.LEAST_BULK", LOAD + 1)
+
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        await far.serve(ADDRESS, 80, control())
+        urls = {"control": (f"http://{NAME}/64k",), "upload": f"http://{NAME}/up", "bulk": f"http://{NAME}/1m"}
+        bench = far.bench(**urls)
+        # What comes here is no news to it: it is not told.
+        bench.pace.rate = 8e6
+        assert await carries(bench, far.vantage("tunnel"), far.vantage()) is True
+        (crowd,), (down,), (bulk,) = (of_kind(far, each) for each in ("crowd", "down", "bulk"))
+        assert crowd.t - crowd.t0 > (CROWD - 1) * HELLO / 1e6, "each waits until the one before is through"
+        assert (down.details.bytes, down.details.expected) == (LOAD, LOAD)
+        assert (bulk.details.bytes, bulk.details.expected, bulk.failure) == (400_000, 400_000, None)
+        assert bulk.t0 - down.t > LOAD / 1e6
 
     run(scenario)
 

@@ -18,17 +18,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from vpntest.failures import Failure
-from vpntest.plan.model import OUTSIDE, Plan
+from vpntest.plan.model import OUTSIDE, Endpoint, Plan
 from vpntest.probe.carry import carries, lives
 from vpntest.probe.connection import Trust
 from vpntest.probe.exits import ask_exit, ask_resolver
 from vpntest.probe.freeze import trickle_to
+from vpntest.probe.http import BODY_CAP
 from vpntest.probe.names import ask_names
 from vpntest.probe.observation import Observation, RungStep, TcpConnect, Transfer
+from vpntest.probe.pace import HELLO, Pace
 from vpntest.probe.patience import side_by_side
 from vpntest.probe.reach import control, reach
 from vpntest.probe.schedule import SPACING, Target, Task, reach_tasks
-from vpntest.probe.speed import froze, measure, measured_by
+from vpntest.probe.speed import froze, measure, measured_by, yardstick
 from vpntest.probe.transaction import Bench, Limits, Notebook, connectable
 from vpntest.tunnel.ladder import Step
 from vpntest.tunnel.vantage import Vantage
@@ -48,7 +50,8 @@ BULKS = 2
 CONTROL_EVERY = 2.0
 """Seconds between two controls while platforms are tried: a failed attempt counts only where the vantage is known to
 have worked within 5 s of it, and one control in two may be blocked."""
-
+_SYNS = 500
+"""Bytes of an attempt that ends with an answer of a few packets."""
 
 _STEPS = ("resolve", "connect", "tls_handshake", "quic_handshake", "stun_binding", "http_round_trip")
 """Of an attempt, each further than those before it."""
@@ -148,15 +151,19 @@ class Campaign:
     ) -> None:
         """`clock` gives seconds since the run began. `rng`, `limits` and `may_connect` are for tests."""
         self._log = _Log(emit)
+        self._pace = Pace()
+        self._costs: dict[tuple[str, str], int] = {}
+        """Bytes of the last attempt; by vantage and URL."""
         self._plan = plan
         self._outside = outside
         self._rng = rng or random.Random()  # noqa: S311 - an order, no secret
         self._bench = Bench(
-            notebook=Notebook(clock, self._log.take),
+            notebook=Notebook(clock, self._take),
             settings=plan.settings,
             trust=Trust(plan.settings, plan.platforms),
             limits=limits or Limits(),
             connectable=may_connect,
+            pace=self._pace,
         )
         self._platforms = {each.id: each for each in plan.platforms}
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -164,6 +171,10 @@ class Campaign:
         self._answered: set[tuple[str, str]] = set()
         self._slow: set[tuple[str, str]] = set()
         self._trickled: set[tuple[str, str]] = set()
+
+    def _take(self, one: Observation) -> None:
+        self._pace.heed(one)
+        self._log.take(one)
 
     def rungs(self, tunnel: str, steps: Sequence[Step]) -> None:
         """Writes down how far a tunnel was raised; also one that has no vantage to measure from."""
@@ -180,16 +191,29 @@ class Campaign:
             )
 
     async def controls(self, vantage: Vantage, phase: Literal["before", "after"]) -> None:
-        """Every control URL, each up to :data:`CONTROL_TRIES` times."""
+        """Every control URL, each up to :data:`CONTROL_TRIES` times. Outside, before all else, the line is gauged."""
 
         async def one(url: str) -> None:
             for attempt in range(1, CONTROL_TRIES + 1):
+                await self._pace.turn(HELLO + BODY_CAP)
                 if await control(self._bench, vantage, url, phase, attempt):
                     return
 
         async with side_by_side() as group:
+            if vantage.id == OUTSIDE and phase == "before":
+                group.create_task(self._gauge(vantage))
+                # Begun, so that all others wait for it.
+                await asyncio.sleep(0)
+                await self._pace.known()
             for url in self._plan.settings.control:
                 group.create_task(one(url))
+
+    async def _gauge(self, vantage: Vantage) -> None:
+        async with self._pace.gauging():
+            seen = await yardstick(self._bench, vantage, None, "before")
+            for one in seen:
+                if not froze(one):
+                    self._pace.gauge(one)
 
     async def names(self, vantage: Vantage) -> None:
         """Whether names that nobody has are answered; from outside also whether somebody on the way answers."""
@@ -202,7 +226,6 @@ class Campaign:
         An endpoint whose attempts disagree is tried up to :data:`MOST_ATTEMPTS` times.
         """
         loop = asyncio.get_running_loop()
-        begun = loop.time()
         own = asyncio.Semaphore(AT_ONCE_PER_VANTAGE)
         last: dict[tuple[str, str, str], float] = {}
         done: Counter[tuple[str, str, str]] = Counter()
@@ -211,12 +234,13 @@ class Campaign:
         number = 1
         over = asyncio.Event()
 
-        async def one(task: Task) -> None:
+        async def one(task: Task, cost: int) -> None:
             platform = self._platforms[task.platform]
             # Who only listens for late answers holds no place for others.
             free = ExitStack()
             free.callback(self._slots.release)
             free.callback(own.release)
+            free.callback(self._settle, vantage, task, cost)
             with free:
                 if await reach(self._bench, vantage, task, self._bench.trust.of(platform), free.close):
                     self._note_answer(vantage, task)
@@ -240,17 +264,35 @@ class Campaign:
             # A start that had to wait for a slot moves the next attempt at its endpoint too.
             due = max(begun + task.offset, last.get(key, 0.0) + SPACING)
             await asyncio.sleep(due - loop.time())
+            cost = self._cost(vantage, task.endpoint)
+            await self._pace.turn(cost)
             await own.acquire()
             await self._slots.acquire()
             last[key], number = loop.time(), max(number, task.attempt)
-            group.create_task(one(task))
+            group.create_task(one(task, cost))
 
-        async with side_by_side() as beside:
+        async with self._pace.room(), side_by_side() as beside:
             beside.create_task(self._accompany(vantage, lambda: number, over))
+            begun = loop.time()
             async with side_by_side() as group:
                 for task in reach_tasks(self._plan.platforms, attempts, self._rng):
                     await start(task)
             over.set()
+
+    def _cost(self, vantage: Vantage, endpoint: Endpoint) -> int:
+        """Bytes that an attempt will cost: what the last one did; before there was one, what may come."""
+        scheme = Target.of(endpoint.url, {}).scheme
+        if scheme in ("tcp", "stun"):
+            return _SYNS
+        hellos = 0 if scheme == "http" else HELLO if scheme == "quic" else 2 * HELLO
+        return self._costs.get((vantage.id, endpoint.url), hellos + (BODY_CAP if endpoint.method == "GET" else 0))
+
+    def _settle(self, vantage: Vantage, task: Task, cost: int) -> None:
+        """Gives back what an attempt did not cost after all, or takes what it cost more."""
+        spent = self._pace.spent(vantage.id, task.endpoint.url, task.attempt)
+        if spent is not None:
+            self._pace.charge(spent - cost)
+            self._costs[vantage.id, task.endpoint.url] = spent
 
     async def _accompany(self, vantage: Vantage, number: Callable[[], int], over: asyncio.Event) -> None:
         """The controls in turn, one every :data:`CONTROL_EVERY` seconds until all is `over`; then each once.
@@ -259,7 +301,10 @@ class Campaign:
         """
 
         def ask(url: str) -> None:
-            group.create_task(control(self._bench, vantage, url, "during", number()))
+            # On a line that has to be shared out, the body would take a third of it.
+            method = "GET" if self._pace.rate is None else "HEAD"
+            self._pace.charge(HELLO)
+            group.create_task(control(self._bench, vantage, url, "during", number(), method))
 
         async with side_by_side() as group:
             for url in itertools.cycle(self._plan.settings.control):
@@ -318,7 +363,9 @@ class Campaign:
 
     async def carry(self, vantage: Vantage) -> bool:
         """Whether a tunnel sustains data: first data, many connections, many small packets, 64 KiB each way, 1 MiB."""
-        return await carries(self._bench, vantage, self._outside, self._bulks)
+        await self._pace.known()
+        async with self._pace.room():
+            return await carries(self._bench, vantage, self._outside, self._bulks)
 
     async def alive(self, vantage: Vantage) -> None:
         """Whether a tunnel's carrier still runs and still carries."""
@@ -326,6 +373,7 @@ class Campaign:
 
     async def exits(self, vantage: Vantage) -> None:
         """Who the world sees: our exit over IPv4 and IPv6, and the resolver that asks for us."""
+        self._pace.charge(2 * HELLO)
         async with side_by_side() as group:
             group.create_task(ask_exit(self._bench, vantage, 4))
             group.create_task(ask_exit(self._bench, vantage, 6))

@@ -21,10 +21,10 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -32,7 +32,8 @@ from vpntest.failures import Failure, failure_of
 from vpntest.probe.connection import Connection, at
 from vpntest.probe.http import Answer, Http, thinned
 from vpntest.probe.observation import Alive, Crowd, Echo, SmallExchanges, Transfer
-from vpntest.probe.patience import side_by_side, within
+from vpntest.probe.pace import HELLO
+from vpntest.probe.patience import side_by_side
 from vpntest.probe.schedule import Target
 from vpntest.probe.transaction import Bench, Transaction
 from vpntest.tunnel import dns
@@ -55,7 +56,11 @@ LOAD_LIMIT = 30.0
 SEGMENT = 536
 """Bytes in a TCP segment that every way carries: what fits into the 576 that every host takes (RFC 1122, 3.3.2)."""
 BULK = 1024 * 1024
-"""Bytes of the sustained transfer."""
+"""Bytes of the sustained transfer, on a line that carries them in :data:`BULK_SHARE`."""
+BULK_SHARE = 3.0
+"""Seconds of a slow line for it: others wait meanwhile, for every tunnel anew."""
+LEAST_BULK = 4 * LOAD
+"""Bytes of it on the slowest line."""
 BULK_LIMIT = 20.0
 """Seconds for it. What has moved by then is the measurement; that it is not all of it is no failure."""
 ECHOES = 20
@@ -231,6 +236,7 @@ class _Load:
                 joining: list[asyncio.Task[None]] = []
                 for member in members:
                     await asyncio.sleep(CROWD_EVERY if joining else 0)
+                    await self._bench.pace.turn(HELLO)
                     joining.append(group.create_task(self._join(member, address or "", target, url)))
                 if joining:
                     await asyncio.wait(joining, timeout=min(CROWD_GRACE, self._limits.stall / 2))
@@ -260,18 +266,23 @@ class _Load:
         return failure is None
 
     async def _join(self, member: _Member, address: str, target: Target, url: str) -> None:
-        patience = self._limits.stall
-        try:
-            async with within(patience):
-                member.connection = connection = Connection.over(self._vantage, address, target.port)
+        async def steps(connection: Connection) -> None:
+            try:
                 await connection.connect()
                 if target.scheme == "https":
                     await connection.start_tls(self._bench.trust.http1, target.host)
                 member.http = Http(connection)
-                answer = await member.http.ask("HEAD", url, timeout=patience)
+                answer = await member.http.ask("HEAD", url, timeout=LOAD_LIMIT)
                 member.answered, member.failure = answer.code is not None, answer.failure
-        except (OSError, EOFError) as exc:
+            except (OSError, EOFError) as exc:
+                member.failure = failure_of(exc)
+
+        try:
+            member.connection = Connection.over(self._vantage, address, target.port)
+        except OSError as exc:
             member.failure = failure_of(exc)
+            return
+        await self._while_moving(asyncio.ensure_future(steps(member.connection)), member.connection)
 
     async def _again(self, member: _Member, url: str) -> bool | None:
         """Whether a connection that was answered still is. None where it was ended, as its server may do."""
@@ -286,6 +297,7 @@ class _Load:
         done = 0
         answer: Answer | None = None
         transaction = self._begin(url, attempt)
+        await self._bench.pace.turn(2 * HELLO)
         t0, before = self._bench.notebook.clock(), self._vantage.count_packets()
         async with self._connected(transaction, Target.of(url, self._bench.settings.addresses)) as connection:
             failure = transaction.failure
@@ -322,8 +334,10 @@ class _Load:
         return await self._load(url, attempt, os.urandom(LOAD), last, segment=segment)
 
     async def bulk(self, url: str, attempt: int, *, last: bool) -> bool | None:
-        """1 MiB towards us, or what comes of it in the time that there is. Only silence is a failure."""
-        done = await self._load(url, attempt, None, last, size=BULK, limit=BULK_LIMIT)
+        """1 MiB towards us, or what the line has room for, or what comes in the time that there is. Only silence is a
+        failure."""
+        size = self._bench.pace.portion(BULK, BULK_SHARE, LEAST_BULK)
+        done = await self._load(url, attempt, None, last, size=size, limit=BULK_LIMIT)
         return None if done is False and not self._fell_silent else done
 
     async def in_segments(self, step: _Segmented, urls: Sequence[str]) -> None:
@@ -424,6 +438,7 @@ class _Load:
         curve: list[tuple[float, int]] = []
         target = Target.of(url, self._bench.settings.addresses)
         transaction = self._begin(url, attempt)
+        await self._bench.pace.turn(HELLO + size)
         t0, before = self._bench.notebook.clock(), self._vantage.count_packets()
         async with self._connected(transaction, target, segment) as connection:
             failure = transaction.failure
@@ -443,7 +458,7 @@ class _Load:
                     expected = moved
                 elif failure is None:
                     moved = size
-                elif failure == Failure.TIMEOUT and size == BULK:
+                elif failure == Failure.TIMEOUT and size > LOAD:
                     # It moved to the end of our time.
                     failure = expected = None
             received, sent = self._packets(before)
@@ -472,26 +487,40 @@ class _Load:
             Http(connection).ask(method, url, timeout=limit, content=content, cap=size, answer=answer)
         )
         loop = asyncio.get_running_loop()
-        moved, since = _progress(connection), loop.time()
-        base = moved[1]
-        confirmed = [(since, 0)]
-        try:
-            while not exchange.done() and loop.time() - since < self._limits.stall:
-                await asyncio.wait({exchange}, timeout=min(_WATCH, self._limits.stall))
-                if (now := _progress(connection)) != moved:
-                    moved, since = now, loop.time()
-                    confirmed.append((since, min(moved[1] - base, size)))
-            if exchange.done():
-                exchange.result()
-            else:
-                answer.failure = Failure.STALLED if self._flowed or moved[0] else Failure.TIMEOUT
-        finally:
-            if not exchange.done():
-                exchange.cancel()
-                await asyncio.wait({exchange})
+        base = _progress(connection)[1]
+        confirmed = [(loop.time(), 0)]
+
+        def moved(_: int, ours: int) -> None:
+            confirmed.append((loop.time(), min(ours - base, size)))
+
+        if not await self._while_moving(exchange, connection, moved):
+            answer.failure = Failure.STALLED if self._flowed or _progress(connection)[0] else Failure.TIMEOUT
         # Closes the curve, so that silence at the end shows in it.
         confirmed.append((loop.time(), confirmed[-1][1]))
         return confirmed
+
+    async def _while_moving(
+        self,
+        work: asyncio.Future[Any],
+        connection: Connection,
+        moved: Callable[[int, int], None] = lambda received, confirmed: None,
+    ) -> bool:
+        """Lets work on a connection go on while bytes come or are confirmed. False where it was ended for silence."""
+        loop = asyncio.get_running_loop()
+        progress, since = _progress(connection), loop.time()
+        try:
+            while not work.done() and loop.time() - since < self._limits.stall:
+                await asyncio.wait({work}, timeout=min(_WATCH, self._limits.stall))
+                if (now := _progress(connection)) != progress:
+                    progress, since = now, loop.time()
+                    moved(*now)
+            if work.done():
+                work.result()
+            return work.done()
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work})
 
     @asynccontextmanager
     async def _connected(

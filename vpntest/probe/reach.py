@@ -122,7 +122,7 @@ def _late(heard: Sequence[Resolution], tried: Collection[str | None], connectabl
     return None
 
 
-async def control(bench: Bench, vantage: Vantage, url: str, phase: str, attempt: int) -> bool:
+async def control(bench: Bench, vantage: Vantage, url: str, phase: str, attempt: int, method: str = "GET") -> bool:
     """One attempt at a control URL. True where an HTTP answer came."""
     target = Target.of(url, bench.settings.addresses)
     transaction = Transaction(
@@ -133,7 +133,7 @@ async def control(bench: Bench, vantage: Vantage, url: str, phase: str, attempt:
     )
     if address is None:
         return False
-    return await _steps(transaction, target, address, url, "GET", target.host, bench.trust.public)
+    return await _steps(transaction, target, address, url, method, target.host, bench.trust.public)
 
 
 async def _steps(

@@ -25,6 +25,10 @@ from vpntest.tunnel.vantage import Vantage
 
 PAIRS = 5
 """Pairs in a round: the least of which a rank test (5 against 5) says something."""
+FAIR_RATE = 400_000.0
+"""Bits per second: throttled is what has a median below it."""
+FAIR_SAMPLES = PAIRS // 2 + 1
+"""Target transfers at that rate or above after which the rest of a round can no longer bring its median below."""
 SLOW_SHARE = 1 / 4
 """A target sample below this share of what the neutral name or the control gave is slow, if it is also below
 :data:`SLOW_RATE`."""
@@ -68,7 +72,7 @@ async def measure(
         name, context = platform.throttled_name or "", bench.trust.unverified
     arms = (("target", name, context), ("neutral", bench.settings.neutral_name, bench.trust.unverified))
     seen: dict[str, list[Observation]] = {"target": [], "neutral": [], "control": []}
-    seen["control"] += await _yardstick(bench, vantage, platform, "before" if phase == "during" else phase)
+    seen["control"] += await yardstick(bench, vantage, platform.id, "before" if phase == "during" else phase)
     for number in range(1, PAIRS + 1):
         # ABBA: neither name has always the fresher moment.
         for role, shown, trusted in arms if number % 2 else reversed(arms):
@@ -86,7 +90,9 @@ async def measure(
         ours = seen["target"]
         if _last(ours, HOPELESS, lambda one: not _moved(one)) or _last(ours, FROZEN, froze):
             break
-    seen["control"] += await _yardstick(bench, vantage, platform, "after" if phase == "during" else phase)
+        if sum((rate(one) or 0.0) >= FAIR_RATE for one in ours if _tells(one)) >= FAIR_SAMPLES:
+            break
+    seen["control"] += await yardstick(bench, vantage, platform.id, "after" if phase == "during" else phase)
     return slow(*([rate(one) for one in seen[role] if _tells(one)] for role in ("target", "neutral", "control")))
 
 
@@ -136,14 +142,14 @@ def _tells(transfer: Observation) -> bool:
     return details.bytes > 0 and (details.expected or 0) >= BODY_CAP // 2
 
 
-async def _yardstick(bench: Bench, vantage: Vantage, platform: Platform, phase: str) -> list[Observation]:
+async def yardstick(bench: Bench, vantage: Vantage, platform: str | None, phase: str) -> list[Observation]:
     """One transfer of the first control; of the second where that one fails, is silent, or has no such body to give.
     Gives what was seen."""
     seen: list[Observation] = []
     for url in bench.settings.control[:2]:
         target = Target.of(url, bench.settings.addresses)
         transaction = Transaction(
-            bench, vantage, probe="speed", role="control", platform=platform.id, endpoint=url, phase=phase
+            bench, vantage, probe="speed", role="control", platform=platform, endpoint=url, phase=phase
         )
         address = target.address
         if address is None:

@@ -31,6 +31,7 @@ from vpntest.probe.observation import (
     TcpConnect,
     TlsHandshake,
 )
+from vpntest.probe.pace import Pace
 from vpntest.probe.patience import within
 from vpntest.tunnel import dns
 from vpntest.tunnel.vantage import Vantage
@@ -70,8 +71,8 @@ class Limits(Struct, frozen=True):
     stall: float = 5.0
     """No progress for so long ends a load test; more than five retransmissions fall into it on a usual line."""
     window: float = 2.5
-    """How long a speed probe reads: at the 130 kbit/s of known throttling some 40 KiB come in it, and 64 KiB do not; and
-    it is longer than the 2 s of silence that tell a freeze."""
+    """How long a speed probe reads: at the 130 kbit/s of known throttling some 40 KiB come in it, and 64 KiB do not;
+    and it is longer than the 2 s of silence that tell a freeze."""
 
 
 class Notebook:
@@ -112,6 +113,7 @@ class Bench(Struct, frozen=True):
     browsers: Browsers = field(default_factory=Browsers)
     shapes: dict[tuple[str, str], bool] = field(default_factory=dict)
     """For (vantage, endpoint): whether a browser's ClientHello fared otherwise than ours when both were last tried."""
+    pace: Pace = field(default_factory=Pace)
 
 
 class Transaction:
