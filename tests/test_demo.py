@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from machine import state_of
@@ -87,3 +90,40 @@ def test_a_matrix_that_differs_from_the_truth_is_exit_1() -> None:
     assert done.returncode == 1, done.stderr
     assert "trojan × facebook: expected circumvents, found open" in done.stdout
     assert "whatsapp: expected" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("profile", "worker", "tunnel", "platform"),
+    [("cn_henan", "inspector", "wireguard", "twitter"), ("kz_mitm", "interceptor", "trojan", "twitter")],
+)
+def test_a_worker_that_dies_on_the_way_makes_the_run_invalid(
+    tmp_path: Path, profile: str, worker: str, tunnel: str, platform: str
+) -> None:
+    begun = tmp_path / "evidence" / "outside" / "line.pcap"
+    command = [sys.executable, "-m", "vpntest", "demo", "--profile", profile, "--format", "json"]
+    command += ["--tunnel", tunnel, "--platform", platform, "--evidence", str(tmp_path / "evidence")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 60
+        while not begun.exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        (pid,) = [pid for pid in children(process.pid) if f"vpntest.lab.{worker}" in command_of(pid)]
+        os.kill(pid, signal.SIGKILL)
+        said, complaints = process.communicate(timeout=240)
+    finally:
+        process.terminate()
+        process.wait()
+    assert process.returncode == 4, complaints
+    assert complaints.splitlines() == [f"vpntest: the lab's {worker} on censor ended: without a word"]
+    assert said == ""
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()

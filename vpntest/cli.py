@@ -207,7 +207,11 @@ def _demo(arguments: argparse.Namespace) -> int:
         try:
             plan = _selected(read_plan([lab.plan]), arguments)
             # The lab's own profile: without a carrier that the machine lacks, another matrix is true.
-            return lab.profile, *await _measured(plan, outside(lab.client, plan.settings), cage, evidence)
+            record, status = await _measured(plan, outside(lab.client, plan.settings), cage, evidence)
+            if status < INTERRUPTED:
+                # What was measured while a censor or a server was gone says nothing of either.
+                await lab.network.check()
+            return lab.profile, record, status
         finally:
             await lab.lower()
 
@@ -232,16 +236,22 @@ def _verify(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from vpntest.lab.profiles import load, names
-    from vpntest.lab.verify import count, measure, render, truths_here
+    from vpntest.lab.verify import count, is_slow, measure, render, truths_here, untried_here
 
     # Each once, in the order given.
     chosen = list(dict.fromkeys(arguments.profiles)) or names()
     profiles = [load(name) for name in chosen]
     _need_root()
-    truths = truths_here(profiles)
+    truths, untried = truths_here(profiles), untried_here(profiles)
     with _stream(arguments) as stream:
         runs, interrupted = asyncio.run(measure(chosen, arguments.repeat, arguments.jobs, _progress))
-        verification = count(runs, truths)
+        verification = count(
+            runs,
+            truths,
+            wanted=len(chosen) * arguments.repeat,
+            slow=[one.id for one in profiles if is_slow(one)],
+            untried=untried,
+        )
         if arguments.format == "json":
             import msgspec
 

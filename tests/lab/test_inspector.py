@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standing_lab import CURL_RESET, StandingLab, standing
 
+from vpntest.errors import CannotMeasure
 from vpntest.lab import vpn
 from vpntest.lab.inspector import (
     ACK,
@@ -537,3 +538,17 @@ def test_without_its_worker_traffic_passes(lab: StandingLab) -> None:
         assert time.monotonic() - begun < 0.9  # by SIGTERM, not after its grace
         assert lab.curl("www.facebook.com").ok
         assert WITNESS == PUBLIC_RESOLVER
+
+
+@pytest.mark.root
+def test_a_packet_that_it_cannot_deal_with_ends_it(lab: StandingLab) -> None:
+    network = lab.lab.network
+    with at_work(lab, InjectDns(("twitter.com",), ("198.18.66.1",), "x")):
+        assert answers(lab, "twitter.com", CONTROL) == [["198.18.66.1"]]
+        lab.runner.run(network._daemons[-1].check())
+        # Nothing forged leaves any more.
+        mute = "table ip mute {\nchain out { type filter hook output priority filter; udp sport 53 drop\n}\n}\n"
+        network.run("censor", ["nft", "-f", "-"], mute)
+        assert answers(lab, "twitter.com", CONTROL) == []
+        with pytest.raises(CannotMeasure, match="the lab's inspector on censor ended: a packet passes unseen: "):
+            lab.runner.run(network._daemons[-1].check())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -11,8 +14,9 @@ from collections.abc import Iterator
 import pytest
 from censor_at_work import at_work, hello
 from cryptography.hazmat.primitives.serialization import Encoding
-from standing_lab import StandingLab, standing
+from standing_lab import CURL_UNTRUSTED, StandingLab, standing
 
+from vpntest.errors import CannotMeasure
 from vpntest.lab.interceptor import Authority, page
 from vpntest.lab.internet import NEUTRAL_NAME
 from vpntest.lab.profiles import load
@@ -110,3 +114,22 @@ def test_a_hello_in_pieces_is_waited_for(lab: StandingLab) -> None:
         asking.connect((address, 443))
         asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert asking.recv(12).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.root
+def test_a_connection_that_it_cannot_deal_with_ends_it(lab: StandingLab) -> None:
+    rule = Intercept(("facebook.com",), ("facebook",), "Qaznet Trust Network", "x")
+    with at_work(lab, rule):
+        worker = lab.lab.network._daemons[-1]
+        assert lab.curl("www.facebook.com").exit_status == CURL_UNTRUSTED
+        # A client that goes is no fault of its own, and no descriptors is one.
+        with lab.lab.client.socket(socket.AF_INET, socket.SOCK_STREAM) as gone:
+            gone.connect((lab.lab.web.names["www.facebook.com"], 443))
+            gone.sendall(hello("www.facebook.com")[:50])
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert lab.curl("www.facebook.com").exit_status == CURL_UNTRUSTED
+        lab.runner.run(worker.check())
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (3, 3))
+        assert lab.curl("www.facebook.com", "/", "-k", seconds=2).exit_status != 0
+        with pytest.raises(CannotMeasure, match="the lab's interceptor on censor ended: a connection passes unseen: "):
+            lab.runner.run(asyncio.wait_for(worker.says("a word that never comes"), 10))

@@ -7,8 +7,11 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import os
+import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -136,6 +139,30 @@ def test_a_narrow_line_lets_long_transfers_through(
 
 
 @pytest.mark.parametrize("way", DIRECTIONS)
+def test_a_black_hole_says_nothing_and_lets_tcp_through(cage: Cage, way: str) -> None:
+    (sender, source), (receiver, address) = DIRECTIONS[way]
+    with wired(cage) as (network, _):
+        network.condition(Line(mtu=1400, icmp=False))
+        with (
+            network[receiver].socket(socket.AF_INET, socket.SOCK_DGRAM) as there,
+            network[sender].socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
+        ):
+            there.bind((address, 9))
+            there.settimeout(0.5)
+            here.bind((source, 9))
+            here.connect((address, 9))
+            here.send(bytes(1400 - 28))
+            assert len(there.recv(2000)) == 1400 - 28
+            for _ in range(3):
+                here.send(bytes(1401 - 28))
+            with pytest.raises(TimeoutError):
+                there.recv(2000)
+            assert here.getsockopt(socket.IPPROTO_IP, IP_MTU) == 1500
+        for family, far in ((socket.AF_INET, A.addresses[0]), (socket.AF_INET6, A.address6 or "")):
+            assert moved(network, family, far, way == "up", 1 << 20) < 5
+
+
+@pytest.mark.parametrize("way", DIRECTIONS)
 def test_a_slow_line_keeps_to_its_rate(cage: Cage, way: str) -> None:
     with wired(cage) as (network, _):
         network.condition(Line(kbit_per_second=2000))
@@ -229,6 +256,52 @@ def test_a_server_that_ends_takes_the_waiting_with_it(cage: Cage) -> None:
 
         with pytest.raises(CannotMeasure, match="the lab's sh on a ended: bad news"):
             runner.run(waiting())
+
+
+def test_a_program_that_ends_later_is_missed_by_its_name(cage: Cage) -> None:
+    with wired(cage) as (network, runner):
+
+        async def killed() -> None:
+            daemon = network.start("a", [sys.executable, "-m", "http.server", "--bind", A.addresses[0]])
+            await asyncio.wait_for(network.until(connects, "client", A.addresses[0], 8000), 30)
+            await network.check()
+            os.kill(daemon.pid, signal.SIGKILL)
+            with pytest.raises(CannotMeasure, match="the lab's server on a ended"):
+                await asyncio.wait_for(network.until(connects, "client", A.addresses[0], 9), 10)
+            await network.check()
+
+        with pytest.raises(CannotMeasure, match="the lab's server on a ended"):
+            runner.run(killed())
+
+
+IDLE = """\
+import time
+from netfilterqueue import NetfilterQueue
+queue = NetfilterQueue()
+queue.bind(0, lambda packet: packet.accept(), 2)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_packets_that_a_worker_was_not_shown_are_missed(cage: Cage) -> None:
+    with wired(cage) as (network, runner):
+
+        async def overrun() -> None:
+            worker = network.start("a", [sys.executable, "-c", IDLE])
+            await asyncio.wait_for(worker.says("ready"), 30)
+            rules = "*filter\n-A INPUT -p udp --dport 9 -j NFQUEUE --queue-num 0 --queue-bypass\nCOMMIT\n"
+            network.run("a", ["iptables-nft-restore"], rules)
+            with network["client"].socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+                for _ in range(2):
+                    sending.sendto(b"held", (A.addresses[0], 9))
+                await network.check()
+                for _ in range(3):
+                    sending.sendto(b"lost", (A.addresses[0], 9))
+            await network.check()
+
+        with pytest.raises(CannotMeasure, match="the lab's a lost 3 packets that its worker was to look at"):
+            runner.run(overrun())
 
 
 def test_until_it_says_so(cage: Cage) -> None:

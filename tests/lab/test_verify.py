@@ -18,7 +18,17 @@ from msgspec.structs import replace
 from vpntest.judge.verdict import Cell, Judgement, Outcome, PlatformVerdict, ServiceVerdict, State, TunnelVerdict
 from vpntest.lab.profiles import Profile, load, platform
 from vpntest.lab.truth import Compared, Expected
-from vpntest.lab.verify import Run, Verification, count, judgement_of, kind_of, render
+from vpntest.lab.verify import (
+    Run,
+    Verification,
+    count,
+    is_slow,
+    judgement_of,
+    kind_of,
+    render,
+    run_of,
+    untried_here,
+)
 from vpntest.plan.model import Kind
 from vpntest.probe.observation import Record, RunFacts, TunnelFacts, VantageFacts
 from vpntest.report.document import encode
@@ -84,7 +94,7 @@ def _cell(of: str) -> Cell:
 def test_the_truth_is_all_on_the_diagonal() -> None:
     done = counted(TRUE)
     assert msgspec.structs.asdict(done.summary) == {
-        **{"profiles": 1, "runs": 1, "cells": ENTRIES, "exact": ENTRIES},
+        **{"profiles": 1, "runs_wanted": 1, "runs": 1, "cells": ENTRIES, "exact": ENTRIES},
         **{"insufficient": 0, "wrong": 0, "wrong_circumvents": 0, "wrong_open": 0},
     }
     assert done.cells == ()
@@ -197,6 +207,48 @@ def test_repeats_add_up_and_few_insufficient_ones_pass() -> None:
     assert not count([], TRUTHS).passes
 
 
+def test_what_was_interrupted_is_not_whole() -> None:
+    done = count([Run(PROFILE.id, 1, 2.0, TRUE)], TRUTHS, wanted=3)
+    assert (done.summary.runs, done.summary.runs_wanted, done.passes) == (1, 3, False)
+    assert "only 1 of 3 runs were counted" in render(done)
+    assert "runs were counted" not in render(counted(TRUE))
+
+
+def unmeasured(rule: str, outcome: Outcome | None = None) -> Judgement:
+    """The truth, but that the speed behind one cell is not known."""
+    first = _cell("youtube")
+    cells = [replace(one, rule=rule, outcome=outcome or one.outcome) if one is first else one for one in TRUE.cells]
+    return replace(TRUE, cells=tuple(cells))
+
+
+@pytest.mark.parametrize("rule", ["cell.open.speed-unknown", "cell.circumvents.speed-unknown"])
+def test_a_cell_whose_speed_is_not_known_is_not_exact(rule: str) -> None:
+    done = counted(unmeasured(rule))
+    assert (done.summary.insufficient, done.summary.wrong, done.summary.exact) == (1, 0, ENTRIES - 1)
+    assert [(one.found, one.kind, one.rule) for one in done.cells] == [
+        ("circumvents speed-unknown", "insufficient", rule)
+    ]
+    assert done.confusion["outcomes"]["circumvents"]["circumvents speed-unknown"] == 1
+    # A wrong one is no less wrong for it.
+    assert counted(unmeasured(rule, Outcome.OPEN)).summary.wrong_open == 1
+
+
+def test_on_a_slow_line_no_speed_can_be_known() -> None:
+    kept = [Run(PROFILE.id, 1, 2.0, unmeasured("cell.open.speed-unknown"))]
+    assert count(kept, TRUTHS, slow=[PROFILE.id]).summary.exact == ENTRIES
+    assert [name for name in ("slow_line", "open", "ru_2024_youtube") if is_slow(load(name))] == ["slow_line"]
+
+
+def test_profiles_whose_block_this_machine_cannot_meet_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles = [load("ru_2026_siberian"), load("cn_gfw"), load("open")]
+    monkeypatch.setattr("vpntest.lab.vpn.speaks_reality", lambda: False)
+    assert untried_here(profiles) == ("ru_2026_siberian",)
+    done = count([Run(PROFILE.id, 1, 2.0, TRUE)], TRUTHS, untried=("ru_2026_siberian",))
+    assert "cannot carry the only tunnel that is blocked in: ru_2026_siberian" in render(done)
+    monkeypatch.setattr("vpntest.lab.vpn.speaks_reality", lambda: True)
+    assert untried_here(profiles) == ()
+
+
 def test_tables_say_what_was_expected_and_found() -> None:
     said = render(counted(otherwise(Outcome.OPEN)))
     assert "wireguard × youtube  circumvents  open     wrong_open" in said
@@ -211,7 +263,7 @@ def test_tables_say_what_was_expected_and_found() -> None:
 
 def test_the_json_says_all_of_it_under_its_schema() -> None:
     plain = json.loads(msgspec.json.encode(counted(otherwise(Outcome.OPEN))))
-    assert list(plain) == ["schema", "summary", "confusion", "cells", "faults", "seconds"]
+    assert list(plain) == ["schema", "summary", "confusion", "cells", "faults", "seconds", "untried"]
     assert plain["schema"] == "vpntest.verify/1"
     assert list(plain["cells"][0]) == ["profile", "repeat", "where", "expected", "found", "kind", "rule"]
 
@@ -225,6 +277,21 @@ def test_a_judgement_survives_its_document() -> None:
     assert judgement_of(encode(record, dead)) == dead
     assert judgement_of(b"") is None
     assert judgement_of(b"{}") is None
+
+
+def test_a_demo_that_could_not_measure_judged_nothing() -> None:
+    facts = RunFacts("run", "2026-01-01T00:00:00Z", "0", 3, 1.0, VantageFacts())
+    record = Record(facts, (), tuple(platform(one) for one in PROFILE.platforms), ())
+    complaints = b"vpntest: a warning\nvpntest: the lab's inspector on censor ended: without a word\n"
+    for status, judgement in ((0, TRUE), (1, TRUE), (4, Judgement((), (), (), local_outage=("o1",)))):
+        done = run_of("p", 1, 2.0, status, encode(record, judgement), complaints)
+        assert done.judgement is not None
+        assert done.fault is None
+    for status, said in ((4, encode(record, TRUE)), (4, b""), (3, encode(record, TRUE)), (130, encode(record, TRUE))):
+        done = run_of("p", 1, 2.0, status, said, complaints)
+        assert done.judgement is None
+        assert done.fault == "vpntest: the lab's inspector on censor ended: without a word"
+    assert run_of("p", 1, 2.0, 4, b"", b"").fault == "exit status 4"
 
 
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -244,7 +311,7 @@ def test_two_real_profiles_side_by_side(tmp_path: Path) -> None:
     found = json.loads(kept.read_text())
     assert process.returncode == 0, (complaints, found["cells"], found["faults"])
     assert found["summary"] == {
-        **{"profiles": 2, "runs": 2, "cells": 26 + 1, "exact": 27},
+        **{"profiles": 2, "runs_wanted": 2, "runs": 2, "cells": 26 + 1, "exact": 27},
         **{"insufficient": 0, "wrong": 0, "wrong_circumvents": 0, "wrong_open": 0},
     }
     assert set(found["seconds"]) == {"outage", "wrong_clock"}
@@ -264,7 +331,7 @@ def test_ctrl_c_ends_the_runs_and_keeps_the_count() -> None:
     said, complaints = process.communicate(timeout=60)
     assert process.returncode == 130, complaints
     assert "0 of 3 runs were counted" in complaints
-    assert json.loads(said)["summary"]["runs"] == 0
+    assert (json.loads(said)["summary"]["runs"], json.loads(said)["summary"]["runs_wanted"]) == (0, 3)
     assert not [pid for pid in runs if os.path.exists(f"/proc/{pid}")]
 
 

@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import http
 import ipaddress
+import os
 import random
 import re
 import socket
@@ -618,14 +619,17 @@ def forged_page(packet: Packet, rule: InjectPage) -> list[Packet]:
 
 
 def main() -> None:
-    """Serves the queue for ever, by the rules in the file named in `argv`; says `ready` once it is bound."""
+    """Serves the queue for ever, by the rules in the file named in `argv`; says `ready` once it is bound.
+
+    It ends, and says why, where it could not look at a packet. Those that the kernel dropped because the queue was full
+    it never hears of: :meth:`vpntest.lab.network.Network.check` asks the kernel.
+    """
     from netfilterqueue import NetfilterQueue
 
     inspector = Inspector(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=tuple[Watch, ...]))
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as forge:
 
         def look(packet: Any) -> None:
-            # Whatever happens here, the packet must go on: a held one would look like a censor's doing.
             try:
                 decision = inspector.see(packet.get_payload())
                 for datagram in decision.forged:
@@ -634,6 +638,9 @@ def main() -> None:
                     packet.set_mark(decision.mark)
             except Exception as fault:
                 sys.stderr.write(f"a packet passes unseen: {fault!r}\n")
+                sys.stderr.flush()
+                # A censor that overlooks one is another censor. An exception would end in the library's C.
+                os._exit(1)
             packet.accept()
 
         queue = NetfilterQueue()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import errno
 import functools
 import html
 import ipaddress
@@ -40,6 +41,7 @@ MOST_CONNECTIONS = 512
 _SO_ORIGINAL_DST = 80
 """linux/netfilter_ipv4.h"""
 _PEEKED = 16384
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 class Station(Struct, frozen=True):
@@ -185,14 +187,15 @@ async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def _listen(stations: tuple[Station, ...]) -> None:
     places = asyncio.Semaphore(MOST_CONNECTIONS)
-    running: set[asyncio.Task[None]] = set()
 
     async def one(connection: socket.socket, station: Station, authority: Authority) -> None:
         with connection:
             try:
+                await _serve(connection, station, authority)
+            except (OSError, EOFError, ValueError) as fault:
                 # A client that goes, a name that no certificate can hold, a server that is silent: no fault of ours.
-                with contextlib.suppress(OSError, EOFError, ValueError):
-                    await _serve(connection, station, authority)
+                if isinstance(fault, OSError) and fault.errno in _SHORTAGES:
+                    raise
             finally:
                 places.release()
 
@@ -207,17 +210,24 @@ async def _listen(stations: tuple[Station, ...]) -> None:
             while True:
                 await places.acquire()
                 connection, _ = await loop.sock_accept(listening)
-                task = loop.create_task(one(connection, station, authority))
-                running.add(task)
-                task.add_done_callback(running.discard)
+                group.create_task(one(connection, station, authority))
 
     open_stations: list[Station] = []
-    await asyncio.gather(*map(station_loop, stations))
+    # A connection that could not be dealt with ends all: an interceptor that overlooks one is another censor.
+    async with asyncio.TaskGroup() as group:
+        for station in stations:
+            group.create_task(station_loop(station))
 
 
 def main() -> None:
-    """Serves the stations in the file named in `argv` for ever; says `ready` once their ports are open."""
-    asyncio.run(_listen(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=tuple[Station, ...])))
+    """Serves the stations in the file named in `argv` for ever; says `ready` once their ports are open.
+
+    It ends, and says why, where it could not deal with a connection by a fault of its own or a shortage of this box.
+    """
+    try:
+        asyncio.run(_listen(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=tuple[Station, ...])))
+    except ExceptionGroup as faults:
+        sys.exit(f"a connection passes unseen: {faults.exceptions[0]!r}")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,21 @@ class Network:
                 for name, device in (("up", "client"), ("down", "eth0"))
             ]
             self.run("censor", ["nft", "-f", "-"], "\n".join(("table netdev line {", *chains, "}", "")))
-        if line.mtu < 1500:
+        if line.mtu < 1500 and not line.icmp:
+            # Where packets come in, as above; there their length is without Ethernet's.
+            chains = [
+                f'chain {name} {{ type filter hook ingress device "{device}" priority 1;\n'
+                f"meta protocol {{ ip, ip6 }} meta length > {line.mtu} drop\n}}"
+                for name, device in (("up", "client"), ("down", "eth0"))
+            ]
+            self.run("censor", ["nft", "-f", "-"], "\n".join(("table netdev hole {", *chains, "}", "")))
+            clamps = [
+                f"meta nfproto {family} tcp flags syn tcp option maxseg size set {line.mtu - headers}"
+                for family, headers in (("ipv4", 40), ("ipv6", 60))
+            ]
+            hook = "chain clamp { type filter hook forward priority mangle;"
+            self.run("censor", ["nft", "-f", "-"], "\n".join(("table inet hole {", hook, *clamps, "}", "}", "")))
+        elif line.mtu < 1500:
             # The routes', not the devices': a veth drops what is too long for it, and says nothing.
             self.ip(
                 "censor",
@@ -203,11 +217,23 @@ drop
     def start(self, name: str, argv: Sequence[str], *, cwd: Path | None = None) -> Daemon:
         """Starts a server program on a host."""
         process = self._cage.spawn([program(argv[0]), *argv[1:]], self[name], cwd=cwd)
-        self._daemons.append(Daemon(name, process))
+        # Of this package it is the module that one knows it by, and not the interpreter.
+        called = argv[2].rpartition(".")[2] if argv[1:2] == ["-m"] else process.program
+        self._daemons.append(Daemon(name, called, process))
         return self._daemons[-1]
 
     async def check(self) -> None:
-        """Raises CannotMeasure, with its last words, where a program has ended."""
+        """Raises CannotMeasure where the network is not what it was made to be: a program has ended, whose last words
+        are told, or a worker on a packet queue was not shown every packet.
+        """
+        await self._check_programs()
+        for name, namespace in self._namespaces.items():
+            with namespace.entered():
+                unseen = _unseen()
+            if unseen:
+                raise CannotMeasure(f"the lab's {name} lost {unseen} packets that its worker was to look at")
+
+    async def _check_programs(self) -> None:
         for daemon in self._daemons:
             await daemon.check()
 
@@ -217,7 +243,7 @@ drop
         Raises CannotMeasure where a server has ended meanwhile; for ever it asks only as long as its caller lets it.
         """
         while True:
-            await self.check()
+            await self._check_programs()
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(0.5):
                     if await true(self[name], *arguments):
@@ -269,6 +295,17 @@ drop
                     fcntl.ioctl(control, _SIOCETHTOOL, struct.pack("16sP16x", device.encode(), order.buffer_info()[0]))
 
 
+def _unseen() -> int:
+    """Packets that the queues of this thread's namespace had no room for, or their workers no memory."""
+    try:
+        queues = Path("/proc/thread-self/net/netfilter/nfnetlink_queue").read_text().splitlines()
+    except FileNotFoundError:
+        # A kernel that has not needed a queue yet.
+        return 0
+    # queue_dropped and user_dropped (linux/net/netfilter/nfnetlink_queue.c, seq_show).
+    return sum(int(count) for queue in queues for count in queue.split()[5:7])
+
+
 async def refuses(netns: Namespace, address: str) -> bool:
     """Whether a machine is there, and says that it has nothing at TCP port 9."""
     try:
@@ -285,11 +322,16 @@ async def connects(netns: Namespace, address: str, port: int) -> bool:
     return True
 
 
+_READY = "ready"
+"""What this package's own programs say once they serve."""
+
+
 class Daemon:
     """One server program of the lab, in the foreground. Its output is read all the time, and the end of it kept."""
 
-    def __init__(self, host: str, process: Process) -> None:
+    def __init__(self, host: str, called: str, process: Process) -> None:
         self._process = process
+        self._called = called
         self._host = host
         self._said: deque[str] = deque(maxlen=200)
         self._news = asyncio.Event()
@@ -315,8 +357,8 @@ class Daemon:
         if self._ended or not self._process.running():
             # What it said is in the pipe, and may not have been read yet.
             await asyncio.wait([self._reader], timeout=0.5)
-            words = " / ".join(list(self._said)[-3:]) or "no word"
-            raise CannotMeasure(f"the lab's {self._process.program} on {self._host} ended: {words}")
+            words = " / ".join([line for line in self._said if line != _READY][-3:]) or "without a word"
+            raise CannotMeasure(f"the lab's {self._called} on {self._host} ended: {words}")
 
     @property
     def pid(self) -> int:

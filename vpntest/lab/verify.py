@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,8 +22,9 @@ from msgspec import Struct
 
 from vpntest.judge.verdict import Judgement, Outcome, State, TunnelVerdict
 from vpntest.lab.profiles import Profile, load
-from vpntest.lab.truth import Compared, Truth, entries, without_carrier
+from vpntest.lab.truth import FREE_TUNNELS, Compared, Truth, entries, without_carrier
 from vpntest.report.document import Document
+from vpntest.tunnel.ladder import Rung
 
 SCHEMA: Final = "vpntest.verify/1"
 LEAST_EXACT = 0.99
@@ -32,8 +33,14 @@ LONGEST_RUN = 900.0
 """Seconds after which a run is given up: several times what the longest takes on two cores."""
 GRACE = 15.0
 """Seconds that a run may take to end its tunnels and its lab once it is told to."""
-_JUDGED = (0, 1, 4)
-"""Exit statuses of a demo that judged: equal, different, or nothing but a dead line."""
+_JUDGED = (0, 1)
+"""Exit statuses of a demo that judged: equal, different."""
+_DEAD = 4
+"""Exit status of one whose line is dead; also of one that could not measure, which says nothing."""
+_SPEED_UNKNOWN = ("cell.open.speed-unknown", "cell.circumvents.speed-unknown")
+"""Rules of cells that take a platform for unthrottled though it was asked, and not found out, how fast it is."""
+_UNKNOWN_TOO = "speed-unknown"
+"""What is found of such a cell beside its outcome, where the line would have let its speed be measured."""
 _PR_SET_PDEATHSIG = 1
 
 Kind = Literal["insufficient", "wrong", "wrong_circumvents", "wrong_open"]
@@ -80,7 +87,10 @@ class Summary(Struct, frozen=True):
     """Counts over all runs."""
 
     profiles: int
+    runs_wanted: int
+    """What was asked for."""
     runs: int
+    """Those that came to an end, with a judgement or without; fewer than wanted where the counting was interrupted."""
     cells: int
     """Every entry that was compared: states outside, optional services outside, tunnel stages, cells of the matrix."""
     exact: int
@@ -109,19 +119,33 @@ class Verification(Struct, frozen=True):
     faults: tuple[Fault, ...]
     seconds: dict[str, float]
     """Profile → seconds of one run, on average."""
+    untried: tuple[str, ...] = ()
+    """Profiles in which the only tunnel that is blocked is one that this machine cannot carry: the block was not met."""
 
     @property
     def passes(self) -> bool:
-        """Whether nothing is wrong, and enough is exact."""
+        """Whether all was counted that was wanted, nothing is wrong, and enough is exact."""
         summary = self.summary
-        return bool(summary.cells) and not summary.wrong and summary.exact >= LEAST_EXACT * summary.cells
+        is_whole = bool(summary.cells) and summary.runs >= summary.runs_wanted
+        return is_whole and not summary.wrong and summary.exact >= LEAST_EXACT * summary.cells
 
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def count(runs: Iterable[Run], truths: Mapping[str, Truth]) -> Verification:
-    """What the runs come to, each held against the truth of its profile."""
+def count(
+    runs: Iterable[Run],
+    truths: Mapping[str, Truth],
+    *,
+    wanted: int = 0,
+    slow: Collection[str] = (),
+    untried: tuple[str, ...] = (),
+) -> Verification:
+    """What the runs come to, each held against the truth of its profile.
+
+    `wanted`: how many runs were asked for, where more than there are; `slow`: profiles whose line is too slow for any
+    speed to be known.
+    """
     runs = sorted(runs, key=lambda run: (list(truths).index(run.profile), run.repeat))
     kinds: Counter[str] = Counter()
     confusion: dict[str, Counter[tuple[str, str]]] = {
@@ -133,6 +157,8 @@ def count(runs: Iterable[Run], truths: Mapping[str, Truth]) -> Verification:
             if run.judgement is None:
                 # Of a dead line, too, nothing is known without a judgement.
                 one = msgspec.structs.replace(one, found=None, rule=None)
+            elif one.rule in _SPEED_UNKNOWN and run.profile not in slow:
+                one = msgspec.structs.replace(one, found=f"{one.found} {_UNKNOWN_TOO}")
             kind = kind_of(one)
             kinds[kind or "exact"] += 1
             _enter(confusion, one)
@@ -144,6 +170,7 @@ def count(runs: Iterable[Run], truths: Mapping[str, Truth]) -> Verification:
         SCHEMA,
         Summary(
             profiles=len({run.profile for run in runs}),
+            runs_wanted=max(wanted, len(runs)),
             runs=len(runs),
             cells=kinds.total(),
             exact=kinds["exact"],
@@ -156,6 +183,7 @@ def count(runs: Iterable[Run], truths: Mapping[str, Truth]) -> Verification:
         tuple(differing),
         tuple(Fault(run.profile, run.repeat, run.fault or "") for run in runs if run.judgement is None),
         {name: round(sum(took) / len(took), 1) for name, took in _durations(runs).items()},
+        untried,
     )
 
 
@@ -166,6 +194,8 @@ def kind_of(one: Compared) -> Kind | None:
     if one.found is None:
         return "wrong"
     word, _, mechanism = one.found.partition(" ")
+    if mechanism == _UNKNOWN_TOO and one.expected is not None and one.expected.accepts(word):
+        return "insufficient"
     if word == State.INSUFFICIENT or (one.kind == "tunnel" and mechanism == "unmeasured"):
         return "insufficient"
     if one.kind == "cell" and word == Outcome.CIRCUMVENTS:
@@ -215,6 +245,26 @@ def truths_here(profiles: Sequence[Profile]) -> dict[str, Truth]:
 
     speaks = speaks_reality()
     return {one.id: one.truth if speaks else without_carrier(one.truth, REALITY) for one in profiles}
+
+
+def untried_here(profiles: Sequence[Profile]) -> tuple[str, ...]:
+    """Profiles in which the only tunnel that is blocked is one that this machine cannot carry."""
+    from vpntest.lab.vpn import REALITY, speaks_reality
+
+    if speaks_reality():
+        return ()
+    return tuple(one.id for one in profiles if _blocked(one.truth) == {REALITY})
+
+
+def _blocked(truth: Truth) -> set[str]:
+    """Tunnels that fall short of what they reach on a free line."""
+    free = FREE_TUNNELS
+    return {name for name, stage in truth.tunnels.items() if not stage.accepts(free.get(name, Rung.UP))}
+
+
+def is_slow(profile: Profile) -> bool:
+    """Whether its line is slow for everything, so that no platform's speed can be known on it."""
+    return profile.line.kbit_per_second is not None
 
 
 async def measure(
@@ -278,9 +328,16 @@ async def _run(name: str, number: int) -> Run:
         return Run(name, number, time.monotonic() - begun, None, f"not done within {LONGEST_RUN:.0f} seconds")
     finally:
         await _end(process)
-    judgement = judgement_of(said) if process.returncode in _JUDGED else None
-    fault = None if judgement else _last_line(complaints) or f"exit status {process.returncode}"
-    return Run(name, number, time.monotonic() - begun, judgement, fault)
+    return run_of(name, number, time.monotonic() - begun, process.returncode, said, complaints)
+
+
+def run_of(name: str, number: int, seconds: float, status: int | None, said: bytes, complaints: bytes) -> Run:
+    """What came of a demo that has ended: its judgement, or why there is none."""
+    judgement = judgement_of(said) if status in (*_JUDGED, _DEAD) else None
+    if judgement is not None and status == _DEAD and judgement.local_outage is None:
+        judgement = None
+    fault = None if judgement else _last_line(complaints) or f"exit status {status}"
+    return Run(name, number, seconds, judgement, fault)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -358,7 +415,12 @@ def render(verification: Verification) -> str:
         parts.append(f"run {fault.repeat} of {fault.profile} gave no judgement: {fault.said}")
     took = [(name, f"{seconds:.1f}") for name, seconds in verification.seconds.items()]
     parts.append(table(took, ("profile", "seconds")))
+    if verification.untried:
+        names = ", ".join(verification.untried)
+        parts.append(f"this machine cannot carry the only tunnel that is blocked in: {names}")
     sums = verification.summary
+    if sums.runs < sums.runs_wanted:
+        parts.append(f"only {sums.runs} of {sums.runs_wanted} runs were counted")
     share = sums.exact / sums.cells if sums.cells else 0.0
     parts.append(
         f"{sums.profiles} profiles, {sums.runs} runs, {sums.cells} entries: {sums.exact} exact ({share:.2%}), "
