@@ -287,6 +287,9 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True):
     """Packets lost by chance, in each direction."""
     mtu: int = 1500
     """Bytes; what is longer is answered with ICMP, as it should be."""
+    icmp: bool = True
+    """False: a black hole. What is longer is lost without a word, but TCP is told to send segments that fit, by the
+    access provider's clamping of their size: it is what is packed into something else that is lost."""
     kbit_per_second: int | None = None
     """In each direction, for everything together; None: as fast as the machine."""
     portal: bool = False
