@@ -70,16 +70,19 @@ class StandingLab:
         host: str | Namespace = "client",
         verify: bool = True,
         seconds: float = 4,
+        source_port: int = 0,
     ) -> Http3Answer:
         """One request by HTTP/3 to `name`, at `address` or where the honest resolver has it, with the lab's roots.
 
-        Raises ConnectionError where there is no answer within so many seconds.
+        `source_port` 0: any. Raises ConnectionError where there is no answer within so many seconds.
         """
         netns = self.lab.network[host] if isinstance(host, str) else host
         where = address or self.lab.web.names[name]
         roots = str(self.lab.directory / "plan" / "ca.pem")
         with netns.entered():
-            return self.runner.run(ask_http3(where, 443, name, path, method, roots if verify else None, seconds))
+            return self.runner.run(
+                ask_http3(where, 443, name, path, method, roots if verify else None, seconds, source_port)
+            )
 
     def connects(self, name: str, port: int = 443) -> bool:
         """Whether a TCP connection stands within a second."""
@@ -135,6 +138,7 @@ async def ask_http3(
     method: str = "GET",
     roots: str | None = None,
     seconds: float = 4,
+    source_port: int = 0,
 ) -> Http3Answer:
     """One request with aioquic's client; without `roots` any certificate will do. Raises ConnectionError."""
     from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -176,7 +180,9 @@ async def ask_http3(
         settings.verify_mode = ssl.CERT_NONE
     # Not by the library's own `connect`, which goes by IPv6 and mapped addresses.
     transport, asking = await loop.create_datagram_endpoint(
-        lambda: Asking(QuicConnection(configuration=settings)), remote_addr=(address, port)
+        lambda: Asking(QuicConnection(configuration=settings)),
+        local_addr=("0.0.0.0", source_port) if source_port else None,
+        remote_addr=(address, port),
     )
     try:
         async with asyncio.timeout(seconds):
