@@ -80,10 +80,63 @@ def test_a_cell_is_told_from_its_outcome_to_what_would_have_changed_it(world: Wo
     assert "rule endpoint.blocked.works-here: " in outside
     assert "rule failure.tls.timeout.sni: " in outside
     assert "source: ooni/spec ts-024" in outside
-    assert "a neutral name at the same address (neutral.example): 3 of 3 got through" in outside
-    assert "the platform's own name, at the address that the resolver gave: 0 of 3 got through" in outside
+    neutral = "a neutral name at the same address (neutral.example, certificate not checked)"
+    assert f"{neutral}: 3 of 3 met no failure, whoever answered" in outside
+    own = "the platform's own name, at the address that the resolver gave"
+    assert f"{own}: 0 of 3 reached it, 3 failed at tls ({TIMEOUT})" in outside
     assert "at other vantages: ok at se" in outside
     assert "had it gone outside as inside se: open; " in found["What would have changed it"]
+
+
+def said_of_tries(made: World, vantage: str = "outside", name: str = "bird") -> str:
+    return next(line for line in told(made, vantage, name).splitlines() if "the resolver gave: " in line)
+
+
+def test_a_refusal_and_a_strangers_page_are_no_way_through() -> None:
+    made = World(platform("bird"), platform("plain", "http://plain.example/"))
+    made.line()
+    made.tunnel("se")
+    made.reach("outside", "bird", code=403)
+    assert "0 of 3 reached it, 3 turned away by the platform" in said_of_tries(made)
+    made.reach("outside", "plain", code=403)
+    assert "0 of 3 reached it, 3 answered with another page" in said_of_tries(made, name="plain")
+    made.reach("se", "bird", times=2, code=503)
+    made.reach("se", "bird", times=1)
+    text = told(made, "se", "bird")
+    assert "1 of 3 reached it, 2 answered otherwise than it should, under its own certificate" in text
+
+
+def test_a_browsers_handshake_and_another_address_say_how_far_they_go() -> None:
+    made = World()
+    made.line()
+    made.reach("outside", "bird", fails=SILENT, neutral=True, alternate=True, browser="ok")
+    text = told(made, "outside", "bird")
+    handshake = "same name and address (handshake alone, certificate not checked)"
+    assert f"a browser's ClientHello, {handshake}: 3 of 3 came to their end" in text
+    assert "the platform's name at another address: 3 of 3 were answered by the platform" in text
+
+
+def test_throttling_is_told_by_what_was_compared() -> None:
+    made = World(platform("bird", speed="https://x/"))
+    made.line()
+    made.reach("outside", "bird", neutral=True)
+    made.speed("outside", "bird", target=[130] * 5, neutral=[8000] * 5, control=[9000] * 5)
+    made.speed("outside", "bird", target=[100] * 6, neutral=[4000] * 6, phase="confirm")
+    text = told(made, "outside", "bird")
+    assert text.startswith("Outside, bird: throttled, throttle.sni, 11 transfers in 2 rounds")
+    first, second = (line.strip() for line in text.splitlines() if line.strip().startswith("transfers "))
+    number = r"[\d.e+-]+"
+    compared = rf"{number} kbit/s of {number}, ratio ({number}), p = ({number})"
+    for line, pairs, ratio in ((first, 5, 61.5), (second, 6, 40.0)):
+        seen = re.search(rf"own name {number} kbit/s of {pairs}; a neutral name {compared}", line)
+        assert seen is not None, line
+        # The world's transfers end with a moment of their own.
+        assert ratio / 2 < float(seen[1]) < ratio * 1.1
+        assert 0 < float(seen[2]) < 0.01
+    assert first.startswith("transfers in the first round, medians: ")
+    assert second.startswith("transfers at the end of the run, medians: ")
+    assert re.search(rf"the controls {compared}", first)
+    assert "3 of 3 reached it; at what speed is told below" in text
 
 
 def test_every_witness_is_told_once_in_the_order_of_time(world: World) -> None:

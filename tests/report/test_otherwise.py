@@ -102,19 +102,26 @@ def test_of_speed_too() -> None:
 
 def test_a_tunnel_that_fell_is_held_against_one_that_did_not() -> None:
     world = censored()
-    world.tunnel("dead", until="handshake", failure=TIMEOUT)
+    world.tunnel("dead", until="handshake", failure=TIMEOUT, servers=("198.18.20.1:51820/udp",))
     told = changes(world, "dead", None)
-    assert told["had it got past the rung handshake"].startswith("the tunnel reaches handshake")
+    sibling = told["had another tunnel to the same server got through"]
+    assert sibling.startswith("the tunnel reaches endpoint: auth.rejected [tunnel.auth.silent: ")
+    assert not any("got past the rung" in what for what in told)
     up = changes(world, "se", None)
     assert up["without the look at its end"].startswith("the tunnel reaches sustained")
     assert "without the other tunnels" not in up
 
 
-def test_a_cell_of_a_dead_tunnel_hangs_on_its_rung() -> None:
+def test_a_cell_of_a_dead_tunnel_hangs_on_what_its_server_does_with_others() -> None:
     world = censored()
-    world.tunnel("dead", until="handshake", failure=TIMEOUT)
+    world.tunnel("dead", until="handshake", failure=TIMEOUT, servers=("198.18.20.1:51820/udp",))
     told = changes(world, "dead")
-    assert "the tunnel reaches handshake" in told["had it got past the rung handshake"]
+    assert "the tunnel reaches endpoint: auth.rejected" in told["had another tunnel to the same server got through"]
+    # Nothing is known of its server where the config names none, and nothing is new where another got through.
+    world.tunnel("nowhere", until="handshake", failure=TIMEOUT)
+    assert "had another tunnel to the same server got through" not in changes(world, "nowhere")
+    world.tunnel("alike", servers=("198.18.20.1:51820/udp",))
+    assert "had another tunnel to the same server got through" not in changes(world, "dead")
     assert not any("inside dead" in what for what in told)
 
 

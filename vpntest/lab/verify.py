@@ -120,7 +120,8 @@ class Verification(Struct, frozen=True):
     seconds: dict[str, float]
     """Profile → seconds of one run, on average."""
     untried: tuple[str, ...] = ()
-    """Profiles in which the only tunnel that is blocked is one that this machine cannot carry: the block was not met."""
+    """Profiles in which the only tunnel that is blocked is one that this machine cannot carry: what they are for
+    was not tried."""
 
     @property
     def passes(self) -> bool:

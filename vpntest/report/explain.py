@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from vpntest.errors import UsageError
+from vpntest.judge.attempts import Attempt, Layer, Seen
 from vpntest.judge.controls import AROUND, controls_of
 from vpntest.judge.judging import TABLES
+from vpntest.judge.platform_rules import chance_of, goodputs
+from vpntest.judge.reading import read
 from vpntest.judge.rule import Rule
+from vpntest.judge.samples import Sample, SpeedSamples
 from vpntest.judge.verdict import Cell, Judgement, PlatformVerdict, TunnelVerdict
 from vpntest.probe.observation import (
     Address,
@@ -92,6 +97,7 @@ class _Told:
         self._judgement = judgement
         self._evidence = evidence
         self._by_id = {one.id: one for one in record.observations}
+        self._reading = read(record)
 
     def _say(self, text: str, depth: int = 0) -> None:
         # Names, titles and words of servers are in it: each line is made safe as a whole.
@@ -133,15 +139,17 @@ class _Told:
         if tunnel == OUTSIDE:
             self._say("The line itself")
             for verdict in self._judgement.outside:
-                self._say(f"{verdict.platform}: {_outcome(verdict)} [{verdict.rule}]", 1)
+                self._say(f"{verdict.platform}: {self._outcome(verdict)} [{verdict.rule}]", 1)
             return
         self._tunnel(next(one for one in self._judgement.tunnels if one.tunnel == tunnel))
         self._changes(tunnel, None)
         self._head("Platforms")
         for cell in self._judgement.cells:
             if cell.tunnel == tunnel:
-                inside = _outcome(cell.inside) if cell.inside else "not judged"
-                self._say(f"{cell.platform}: {cell.outcome} (outside: {_outcome(cell.outside)}; inside: {inside})", 1)
+                inside = self._outcome(cell.inside) if cell.inside else "not judged"
+                self._say(
+                    f"{cell.platform}: {cell.outcome} (outside: {self._outcome(cell.outside)}; inside: {inside})", 1
+                )
 
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -168,7 +176,7 @@ class _Told:
 
     def _platform(self, verdict: PlatformVerdict) -> None:
         where = "Outside" if verdict.vantage == OUTSIDE else f"Through {verdict.vantage}"
-        self._head(f"{where}, {verdict.platform}: {_outcome(verdict)}")
+        self._head(f"{where}, {verdict.platform}: {self._outcome(verdict)}")
         self._rule(verdict.rule)
         for way in _ways(verdict.mechanism):
             if way.id != verdict.rule:
@@ -185,6 +193,19 @@ class _Told:
         self._comparisons(verdict)
         self._evidence_of(verdict.vantage, verdict.witnesses)
 
+    def _outcome(self, verdict: PlatformVerdict) -> str:
+        k, n = verdict.attempts
+        tries = f"{k} of {n} tries" if n else ""
+        if _is_by_speed(verdict):
+            rounds = self._rounds(verdict)
+            tries = f"{sum(len(one.asked) for one in rounds)} transfers in {_counted(len(rounds), 'round')}"
+        parts = [verdict.state.value, verdict.mechanism or "", tries, verdict.detail or ""]
+        return ", ".join(part for part in parts if part)
+
+    def _rounds(self, verdict: PlatformVerdict) -> list[SpeedSamples]:
+        first = self._reading.speed.get((verdict.vantage, verdict.platform))
+        return [one for one in (first, first.confirming if first else None) if one is not None]
+
     def _witnesses(self, ids: Iterable[str]) -> None:
         seen = self._seen(ids)
         self._say(f"witnesses, by seconds since the run began: {len(seen) or 'none'}", 1)
@@ -196,21 +217,14 @@ class _Told:
 
     def _comparisons(self, verdict: PlatformVerdict) -> None:
         vantage, platform = verdict.vantage, verdict.platform
-        tries: dict[tuple[str, str, str, int], list[Observation]] = defaultdict(list)
         said: dict[str, set[str]] = defaultdict(set)
         for one in self._record.observations:
-            if (one.vantage, one.platform, one.probe) != (vantage, platform, "reach"):
-                continue
-            tries[one.role, one.service or "", one.endpoint or "", one.attempt].append(one)
-            if isinstance(one.details, DnsAnswer) and one.role == "target":
+            here = (one.vantage, one.platform, one.probe, one.role) == (vantage, platform, "reach", "target")
+            if here and isinstance(one.details, DnsAnswer):
                 said[one.details.resolver] |= set(one.details.answers)
         self._say("comparisons", 1)
-        for role, about in _ROLES.items():
-            ends = (_through(steps) for key, steps in tries.items() if key[0] == role)
-            chains = [end for end in ends if end is not None]
-            if chains:
-                name = f" ({self._record.run.neutral_name})" if role == "neutral" else ""
-                self._say(f"{about}{name}: {sum(chains)} of {len(chains)} got through", 2)
+        self._tries(verdict)
+        self._transfers(verdict)
         if said:
             own, public = (
                 ", ".join(sorted(said[who])) or "nothing" if who in said else "not asked"
@@ -219,6 +233,48 @@ class _Told:
             self._say(f"addresses by this vantage's resolver: {own}; by the public one: {public}", 2)
         self._elsewhere(verdict)
         self._controls(verdict)
+
+    def _tries(self, verdict: PlatformVerdict) -> None:
+        """What each try came to, as the judge reads it; and its comparisons."""
+        tries = [
+            attempt
+            for (platform, _, _), by_vantage in self._reading.attempts.items()
+            if platform == verdict.platform
+            for attempt in by_vantage.get(verdict.vantage, ())
+        ]
+        ends = Counter(map(_end, tries))
+        if tries:
+            told = f"{ends.pop(_REACHED, 0)} of {len(tries)} {_REACHED}"
+            others = "".join(f", {number} {end}" for end, number in ends.items())
+            pace = "; at what speed is told below" if _is_by_speed(verdict) else ""
+            self._say(f"the platform's own name, at the address that the resolver gave: {told}{others}{pace}", 2)
+        neutral = [one.neutral.steps[-1] for one in tries if one.neutral.steps]
+        if neutral:
+            name = f"a neutral name at the same address ({self._record.run.neutral_name}, certificate not checked)"
+            self._say(f"{name}: {_without_failure(neutral)} met no failure, whoever answered", 2)
+        alternate = [one for one in tries if one.alternate.steps]
+        if alternate:
+            reached = f"{sum(one.alternate_through for one in alternate)} of {len(alternate)}"
+            self._say(f"the platform's name at another address: {reached} were answered by the platform", 2)
+        browser = [one.browser.tls or one.browser.steps[-1] for one in tries if one.browser.steps]
+        if browser:
+            about = "a browser's ClientHello, same name and address (handshake alone, certificate not checked)"
+            self._say(f"{about}: {_without_failure(browser)} came to their end", 2)
+
+    def _transfers(self, verdict: PlatformVerdict) -> None:
+        """The speeds that were compared, round by round."""
+        for when, samples in zip(("in the first round", "at the end of the run"), self._rounds(verdict), strict=False):
+            own = samples.target
+            if not own:
+                self._say(f"transfers {when}: none of {len(samples.asked)} says anything of speed", 2)
+                continue
+            told = [f"the platform's own name {_rate(own)}"]
+            for name, others in (("a neutral name", samples.neutral), ("the controls", samples.control)):
+                if others:
+                    low, high = goodputs(own), goodputs(others)
+                    p = f"p = {chance_of(low, high):.3g}"
+                    told.append(f"{name} {_rate(others)}, ratio {median(high) / max(median(low), 1e-9):.3g}, {p}")
+            self._say(f"transfers {when}, medians: {'; '.join(told)}", 2)
 
     def _elsewhere(self, verdict: PlatformVerdict) -> None:
         there: dict[str, list[str]] = defaultdict(list)
@@ -280,19 +336,40 @@ class _Told:
             self._say(f"TZ=UTC {command} {shlex.quote(wanted)}" if fits else f"TZ=UTC {command}", 2)
 
 
-_ROLES = {
-    "target": "the platform's own name, at the address that the resolver gave",
-    "neutral": "a neutral name at the same address",
-    "alternate": "the platform's name at another address",
-    "browser": "a browser's ClientHello, same name and address",
-    "control": "a control",
+_REACHED = "reached it"
+_ENDS = {
+    Seen.REACHED: _REACHED,
+    Seen.REFUSED: "turned away by the platform",
+    Seen.FAULT: "answered otherwise than it should, under its own certificate",
+    Seen.UNPROVEN: "connected to nobody knows whom",
+    Seen.VOID: "no evidence",
 }
 
 
-def _outcome(verdict: PlatformVerdict) -> str:
-    k, n = verdict.attempts
-    parts = [verdict.state.value, verdict.mechanism or "", f"{k} of {n} tries" if n else "", verdict.detail or ""]
-    return ", ".join(part for part in parts if part)
+def _end(attempt: Attempt) -> str:
+    """What one try came to."""
+    if attempt.seen is not Seen.FAILED:
+        return _ENDS[attempt.seen]
+    if attempt.failure is not None:
+        return f"failed at {attempt.layer} ({attempt.failure})"
+    return "given an address that no server can have" if attempt.layer is Layer.DNS else "answered with another page"
+
+
+def _without_failure(steps: Sequence[Observation]) -> str:
+    return f"{sum(one.failure is None for one in steps)} of {len(steps)}"
+
+
+def _rate(samples: tuple[Sample, ...]) -> str:
+    return f"{median(goodputs(samples)) / 1000:.4g} kbit/s of {len(samples)}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
+
+
+def _is_by_speed(verdict: PlatformVerdict) -> bool:
+    """Whether its state is what its transfers say."""
+    return verdict.speed is not None and verdict.speed == verdict.rule
 
 
 def _ways(mechanism: str | None) -> Iterator[Rule[Any, Any]]:
@@ -304,14 +381,6 @@ def _ways(mechanism: str | None) -> Iterator[Rule[Any, Any]]:
 def _worked(moments: Sequence[Any]) -> str:
     worked = sum(one.worked for one in moments)
     return f"{worked} worked, {len(moments) - worked} failed" if moments else "none was asked"
-
-
-def _through(steps: Sequence[Observation]) -> bool | None:
-    """Whether a chain came to its end; None where nothing was tried after the name was resolved, and that went well."""
-    later = [one for one in steps if one.operation != "resolve"]
-    if not later:
-        return False if any(one.failure for one in steps) else None
-    return max(later, key=lambda one: one.t).failure is None
 
 
 def _began(record: Record) -> float:

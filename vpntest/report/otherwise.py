@@ -2,8 +2,8 @@
 
     record ─edit→ another record ─judge→ another verdict?   "had the neutral name failed as well: tls.timeout"
 
-Nothing is guessed from the rules. Each edit leaves out observations, turns how some of them ended, or puts in the place
-of what one vantage saw what another one did; so it says what the verdict hangs on, and not how the network is.
+Nothing is guessed from the rules. Each edit leaves out observations, turns how some of them ended, puts in the place of
+what one vantage saw what another one did, or puts a tunnel beside one that fell; so it says what the verdict hangs on, and not how the network is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from vpntest.probe.observation import (
     Observation,
     QuicHandshake,
     Record,
-    RungStep,
     SmallExchanges,
     StunBinding,
     TlsHandshake,
@@ -196,9 +195,7 @@ def _of_tunnel(record: Record, tunnel: str) -> Iterator[tuple[str, Edit]]:
     def own(*probes: str, **more: Any) -> Test:
         return _which((tunnel,), probes, **more)
 
-    for one in record.observations:
-        if own("rung", failed=True)(one) and isinstance(one.details, RungStep):
-            yield f"had it got past the rung {one.details.rung}", _passing(own("rung"))
+    yield "had another tunnel to the same server got through", _with_sibling(tunnel)
     yield "without its load tests", _without(own("carry"))
     for what, kind in _LOADS.items():
         yield f"without the load test of {what}", _without(own("carry", kind=kind))
@@ -315,6 +312,22 @@ def _as_seen_at(source: str, to: str, platform: str, tries: int | None = None) -
         if not copies:
             return None
         return _with(record, [*(one for one in record.observations if one.id not in replaced), *copies])
+
+    return edit
+
+
+def _with_sibling(tunnel: str) -> Edit:
+    """Another tunnel of the same kind to the same servers climbs, at the same time, as far as this one, and beyond."""
+
+    def edit(record: Record) -> Record | None:
+        facts = next(one for one in record.tunnels if one.name == tunnel)
+        rungs = [one for one in record.observations if (one.vantage, one.probe) == (tunnel, "rung")]
+        if not facts.servers or all(one.failure is None for one in rungs):
+            return None
+        name = f"{tunnel}'"
+        copies = [_copy(one, vantage=name, failure=None) for one in rungs]
+        edited = _with(record, [*record.observations, *copies])
+        return msgspec.structs.replace(edited, tunnels=(*record.tunnels, msgspec.structs.replace(facts, name=name)))
 
     return edit
 
