@@ -118,8 +118,9 @@ def test_nothing_comes_back() -> None:
         assert await carried(far, stays_silent) is False
         assert far.chain(vantage="tunnel", operation="resolve") == [("resolve", Failure.TIMEOUT)] * 2
         assert far.chain(vantage="outside") == [("resolve", None)], "the control's address comes from outside then"
-        assert far.chain(operation="tls_handshake") == [("tls_handshake", Failure.TIMEOUT)] * 2
-        assert loads(far) == [("small", 1, Failure.TIMEOUT), ("small", 2, Failure.TIMEOUT)]
+        assert far.chain(operation="tls_handshake") == [("tls_handshake", Failure.TIMEOUT)] * 3
+        # The last one in short segments: the connection stood.
+        assert loads(far) == [(*tried, Failure.TIMEOUT) for tried in (("small", 1), ("small", 2), ("down", 3))]
 
     run(scenario)
 
@@ -150,8 +151,10 @@ def test_data_that_stops_after_the_first() -> None:
     async def scenario(far: FarSide) -> None:
         await far.resolver(RESOLVER, ZONE)
         assert await carried(far, stays_silent) is False
-        assert loads(far) == [("small", 1, Failure.STALLED), ("small", 2, Failure.STALLED)]
-        assert far.chain(operation="tls_handshake") == [("tls_handshake", Failure.STALLED)] * 2
+        silent = Failure.STALLED
+        assert loads(far) == [("small", 1, silent), ("small", 2, silent), ("down", 3, silent)]
+        assert [one.details.segment for one in of_kind(far, "down")] == [SEGMENT]
+        assert far.chain(operation="tls_handshake") == [("tls_handshake", silent)] * 3
         assert [one.details.done for one in of_kind(far, "small")] == [0, 0]
 
     run(scenario)
@@ -398,8 +401,10 @@ def test_a_budget_of_connections(stands: bool) -> None:
         assert (first.wanted, first.answered) == (CROWD, (True,) * budget + (False,) * (CROWD - budget))
         assert first.standing is stands
         assert (second.answered, second.standing) == ((False,) * CROWD, None)
-        # Whatever it was, small messages were tried, and nothing larger.
-        assert loads(far) == [("small", 1, Failure.STALLED), ("small", 2, Failure.STALLED)]
+        # Whatever it was, small messages were tried, and nothing larger but in short segments.
+        silent = Failure.STALLED
+        assert loads(far) == [("small", 1, silent), ("small", 2, silent), ("down", 3, silent)]
+        assert [one.details.segment for one in of_kind(far, "down")] == [SEGMENT]
         assert loads(far, "bulk", "echo") == []
 
     run(scenario)
@@ -511,6 +516,29 @@ def test_a_way_that_loses_long_segments(locally: bool) -> None:
         if not locally:
             last = of_kind(far, "down")[-1].details
             assert (last.segment, last.bytes) == (SEGMENT, LOAD)
+
+    run(scenario)
+
+
+def test_a_way_on_which_no_handshake_passes_but_in_short_segments() -> None:
+    """The crowd fails as well: each of its handshakes brings a chain of certificates in long packets."""
+
+    async def scenario(far: FarSide) -> None:
+        await far.resolver(RESOLVER, ZONE)
+        whole = control()
+
+        async def by_segment(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            agreed = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            await (whole(reader, writer) if agreed <= SEGMENT else reader.read())
+
+        await far.serve(ADDRESS, 80, by_segment)
+        limits = replace(PATIENT, stall=0.5)
+        bench = far.bench(limits=limits, control=(f"http://{NAME}/64k",), upload=f"http://{NAME}/up")
+        assert await carries(bench, far.vantage("tunnel"), far.vantage()) is False
+        assert loads(far, "crowd") == [("crowd", attempt, Failure.STALLED) for attempt in (1, 2)]
+        assert loads(far) == [("small", 1, Failure.STALLED), ("small", 2, Failure.STALLED), ("down", 3, None)]
+        last = of_kind(far, "down")[-1].details
+        assert (last.segment, last.bytes) == (SEGMENT, LOAD)
 
     run(scenario)
 
