@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from records import ISP_RESOLVER, KIB, LINE_EXIT, MIB, PUBLIC_RESOLVER, REFUSED, RESET, TIMEOUT, TRUE, World
 from tables import check_table
@@ -14,7 +15,16 @@ from vpntest.judge.rule import first
 from vpntest.judge.tunnel_rules import ONE_EACH, TUNNEL, TunnelEvidence, evidence_of, judge_tunnel
 from vpntest.judge.verdict import TunnelVerdict
 from vpntest.plan.model import Kind, Problem
-from vpntest.probe.observation import Alive, Crowd, SmallExchanges, TcpConnect, TcpInfo
+from vpntest.probe.observation import (
+    Address,
+    Alive,
+    Crowd,
+    SmallExchanges,
+    TcpConnect,
+    TcpInfo,
+    TlsHandshake,
+    Transfer,
+)
 
 STALLED = "stalled"
 LOST = [(3 * KIB, STALLED), (3 * KIB, STALLED)]
@@ -221,6 +231,34 @@ def silent_at_first(since: int | None) -> TunnelEvidence:
     return seen(mute, carry=False)
 
 
+def silent_server(bulk: bool = False, *, heard: str = "", again: bool = True, brought: int = 0) -> TunnelEvidence:
+    """An upload, or a long transfer, whose server brings nothing, twice, in a tunnel that passed all before.
+
+    `heard`: another URL of that server, which did answer; `again`: something comes through afterwards; `brought`: bytes
+    that came of the second try's TLS handshake.
+    """
+
+    def load(made: World) -> None:
+        made.carry("t", up=((64 * KIB, None),) if bulk else ())
+        if heard:
+            made.add("t", "carry", "connect", TcpConnect(TRUE, 443), role="control", endpoint=heard)
+        size = MIB if bulk else 64 * KIB
+        for number in (91, 92):
+            tcp = TcpInfo(brought, 1, 0, 0, 1.0, since_last_data_ms=9000) if number == 92 else None
+            more: dict[str, Any] = {"role": "control", "endpoint": SPEED, "transaction": number}
+            tls = TlsHandshake(f"{TRUE}:443", "speed.example", no_tls_verify=False)
+            made.add("t", "carry", "tls_handshake", tls, STALLED, tcp=tcp, **more)
+            details = Transfer(SPEED, "speed.example", "down" if bulk else "up", 0, size)
+            made.add("t", "carry", "transfer", details, STALLED, **more)
+        if again:
+            made.control("t", "after")
+
+    return seen(load, carry=False)
+
+
+SPEED = "https://speed.example/load"
+
+
 CASES = {
     "tunnel.invalid": (
         seen(problem=Problem("invalid", "two peers have one key")),
@@ -244,6 +282,7 @@ CASES = {
     "tunnel.endpoint.reset": (fallen("endpoint", RESET), fallen("handshake", RESET)),
     "tunnel.endpoint.unreachable": (fallen("endpoint", "host_unreachable"), fallen("endpoint", TIMEOUT)),
     "tunnel.endpoint.failed": (fallen("endpoint", "eof_error"), fallen("endpoint", REFUSED)),
+    "tunnel.handshake.stalled": (fallen("handshake", STALLED), fallen("handshake", TIMEOUT)),
     "tunnel.auth.silent": (silent_beside(), silent_beside({"servers": ("198.18.0.1:51821/udp",)})),
     "tunnel.auth.silent.parameters": (
         silent_beside({"kind": Kind.AMNEZIAWG}, kind=Kind.AMNEZIAWG),
@@ -306,6 +345,12 @@ CASES = {
     ),
     # In a budget of packets all connections die alike.
     "tunnel.data.stall.connections": (crowded(FIRST_TEN, NONE), crowded(NONE, NONE)),
+    "tunnel.unmeasured.server.silent": (silent_server(), silent_server(again=False)),
+    "tunnel.unmeasured.server.bulk": (silent_server(bulk=True), silent_server(bulk=True, again=False)),
+    "tunnel.data.stall.later": (
+        loaded(proxy=True, bulk=[(300 * KIB, STALLED), (0, STALLED)]),
+        loaded(proxy=True, bulk=[(300 * KIB, STALLED), (290 * KIB, STALLED)]),
+    ),
     "tunnel.data.stall.bulk": (
         carrying(bulk=[(300 * KIB, STALLED), (290 * KIB, STALLED)]),
         carrying(bulk=[(300 * KIB, STALLED), (MIB, None)]),
@@ -337,6 +382,7 @@ CASES = {
     "tunnel.throttled": (paced(100, 20_000), paced(100, 900)),
     "tunnel.unmeasured.alive": (seen(alive=None), seen(alive=True)),
     "tunnel.up.exit-unknown": (seen(exit=None), seen()),
+    "tunnel.up.questions-lost": (carrying(echo=(9, 40.0)), carrying(echo=(10, 40.0))),
     "tunnel.up": (seen(), seen(alive=False, exit=None)),
 }
 
@@ -582,7 +628,8 @@ def test_packets_are_told_where_the_device_counts_those_of_the_way() -> None:
             details = SmallExchanges("https://control.example/", 4, 24, 4100, packets_received=14, packets_sent=11)
             made.add("t", "carry", "transfer", details, STALLED, role="control")
 
-    assert judged(world(load, carry=False)).detail == "25 packets, 4.1 KB passed"
+    # The answer to the first question is one of them. What was sent is not: most of it passed nowhere.
+    assert judged(world(load, carry=False)).detail == "29 packets came back, 4.1 KB passed"
     assert judged(world(load, carry=False, proxy=True)).detail == "4.1 KB passed"
 
 
@@ -686,7 +733,150 @@ def test_wireguard_that_is_cut_after_two_data_packets() -> None:
     made.carry("t", small=[(0, STALLED), (0, STALLED)], down=(), up=())
     verdict = judged(made)
     assert (verdict.stage, verdict.mechanism) == ("data", "data.stall.packets")
-    assert verdict.witnesses == tuple(one.id for one in made.observations if one.operation == "transfer")
+    # The answer to the first question and the two tries.
+    assert verdict.witnesses == tuple(one.id for one in made.observations if one.probe == "carry")
+    assert len(verdict.witnesses) == 3
+    assert verdict.detail == "0 B passed"
+
+
+def test_only_packets_that_came_back_are_told() -> None:
+    """The crowd spends the budget of the flow; all that is sent afterwards comes nowhere."""
+    made = world(carry=False)
+    made.carry("t", small=(), down=(), up=())
+    crowd = Crowd("https://control.example/", 16, (False,) * 16, packets_received=1, packets_sent=96)
+    made.add("t", "carry", "transfer", crowd, STALLED, role="control")
+    for _ in range(2):
+        small = SmallExchanges("https://control.example/", 0, 24, 0, packets_received=0, packets_sent=5)
+        made.add("t", "carry", "transfer", small, STALLED, role="control")
+    verdict = judged(made)
+    assert (verdict.mechanism, verdict.detail) == ("data.stall.packets", "2 packets came back, 0 B passed")
+    assert verdict.witnesses == tuple(one.id for one in made.observations if one.probe == "carry")
+
+
+def test_what_a_handshake_brought_has_passed_too() -> None:
+    made = world(carry=False, proxy=True)
+    made.carry("t", small=(), down=(), up=())
+    for number in (91, 92):
+        more: dict[str, Any] = {"role": "control", "transaction": number}
+        tcp = TcpInfo(9000 + number, 1, 0, 0, 1.0, since_last_data_ms=9000)
+        tls = TlsHandshake(f"{TRUE}:443", "control.example", no_tls_verify=False)
+        made.add("t", "carry", "tls_handshake", tls, STALLED, tcp=tcp, **more)
+        made.add("t", "carry", "transfer", SmallExchanges("https://control.example/", 0, 24, 0), STALLED, **more)
+    assert (judged(made).mechanism, judged(made).detail) == ("data.stall.packets", "9.1 KB passed")
+
+
+@pytest.mark.parametrize(("size", "rule"), [(11 * KIB, "tunnel.data.stall.packets"), (13 * KIB, "tunnel.data.stall")])
+def test_less_than_any_budget_of_bytes_is_one_of_packets(size: int, rule: str) -> None:
+    assert rule_of(loaded(small=[(size, STALLED)] * 2, down=(), up=())) == rule
+
+
+@pytest.mark.parametrize("kind", sorted(ONE_EACH))
+def test_a_fresh_connection_that_brings_nothing_has_met_no_budget_of_its_own(kind: Kind) -> None:
+    def rule(**carry: Any) -> str:
+        return rule_of(loaded(proxy=True, kind=kind, crowd=[ALL], **carry))
+
+    nothing: dict[str, Any] = {"small": NOTHING_CAME, "down": (), "up": ()}
+    assert rule(**nothing) == "tunnel.data.stall"
+    assert rule(down=[CUT[0], (0, STALLED)], up=()) == "tunnel.data.stall"
+    assert rule(**(nothing | {"small": LOST})) == "tunnel.data.stall.packets"
+    assert rule(down=CUT, up=()) == "tunnel.data.stall.bytes"
+    # A single flow has one budget for all: what comes after it has none left.
+    assert rule_of(loaded(down=[CUT[0], (0, STALLED)], up=())) == "tunnel.data.stall.bytes"
+
+
+def test_a_server_of_a_load_that_hangs_is_no_stall_of_the_tunnel() -> None:
+    found = first(TUNNEL, silent_server()).then
+    assert (found.mechanism, found.stage(silent_server())) == ("unmeasured", "data")
+    assert rule_of(silent_server(brought=900)) == "tunnel.data.stall.bytes"
+    assert rule_of(silent_server(heard="https://speed.example/other")) == "tunnel.data.stall.bytes"
+    assert rule_of(silent_server(heard="https://elsewhere.example/")) == "tunnel.unmeasured.server.silent"
+    assert rule_of(silent_server(again=False)) == "tunnel.data.stall.bytes"
+    assert rule_of(silent_server(bulk=True, brought=900)) == "tunnel.data.stall.bulk"
+    assert rule_of(silent_server(bulk=True, again=False)) == "tunnel.data.stall.bulk"
+
+
+def test_questions_without_an_answer_are_told_of_a_tunnel_that_carries() -> None:
+    """Names are looked up and transfers pass: whoever drops a row of questions does not cut the tunnel."""
+    for answered, said in ((0, "loss 100 %"), (1, "loss 95 %, round trip 40 ms")):
+        evidence = carrying(echo=(answered, 40.0))
+        found = first(TUNNEL, evidence)
+        assert (found.id, found.then.mechanism, found.then.stage(evidence)) == ("tunnel.up.questions-lost", None, "up")
+        assert found.then.detail(evidence) == said
+    assert rule_of(carrying(bulk=[(300 * KIB, STALLED)] * 2, echo=(0, 40.0))) == "tunnel.data.stall.bulk"
+
+
+def test_an_answer_to_a_handshake_is_told_from_silence() -> None:
+    answered, silent = (first(TUNNEL, fallen("handshake", failure)) for failure in (STALLED, TIMEOUT))
+    assert answered.then.mechanism == silent.then.mechanism == "handshake.timeout"
+    assert answered.reason != silent.reason
+    # One that answered is no server that is silent to all whom it does not know.
+    made = World()
+    made.line()
+    made.tunnel("t", until="handshake", failure=STALLED, **SERVER)
+    made.tunnel("other", carry=False, **SERVER)
+    assert judged(made).rule == "tunnel.handshake.stalled"
+    assert rule_of(interrupted(STALLED, during=TIMEOUT, after=TIMEOUT)) == "tunnel.unmeasured.line"
+
+
+@pytest.mark.parametrize("change", [{"first": False}, {"first": True}])
+def test_the_records_order_changes_nothing(change: dict[str, Any]) -> None:
+    made = world(carry=False)
+    made.carry("t", small=NOTHING_CAME, down=(), up=(), crowd=[NONE, NONE], **change)
+    record = made.record()
+    turned = msgspec.structs.replace(record, observations=record.observations[::-1])
+    verdict = judge_tunnel(read(record), made.tunnels[0])
+    assert len(verdict.witnesses) > 2
+    assert judge_tunnel(read(turned), made.tunnels[0]) == verdict
+
+
+def test_one_mute_try_is_no_silence_over_tcp() -> None:
+    once = crowded(NONE, NONE, kind=Kind.SHADOWSOCKS, small=NOTHING_CAME[:1])
+    assert rule_of(once) != "tunnel.data.none.tcp"
+
+
+def test_the_first_one_alone_twice_is_no_budget_of_connections() -> None:
+    alone = "y" + "n" * 15
+    assert rule_of(crowded(alone, alone)) != "tunnel.data.stall.connections"
+    assert rule_of(crowded("yy" + "n" * 14, alone)) == "tunnel.data.stall.connections"
+
+
+def test_one_slow_load_alone_is_no_throttling() -> None:
+    def slow(tries: int) -> Callable[[World], None]:
+        def load(made: World) -> None:
+            made.carry("t", down=(), up=())
+            for _ in range(tries):
+                info = TcpInfo(60_000, 1, 0, 0, 1.0, since_last_data_ms=200)
+                made.transfer("t", "carry", 60_000, 30.0, TIMEOUT, role="control", tcp=info)
+            made.speed("outside", "bird", target=(), control=(90_000,) * 40)
+
+        return load
+
+    assert rule_of(seen(slow(1), carry=False)) == "tunnel.unmeasured.slow"
+    assert rule_of(seen(slow(2), carry=False)) == "tunnel.throttled.load"
+
+
+def test_a_carrier_that_ended_is_dead_on_a_dead_line_too() -> None:
+    made = World()
+    made.at(0.0).control("outside", "before")
+    made.addresses("outside", exit=LINE_EXIT, resolver=ISP_RESOLVER)
+    made.tunnel("t", alive=None)
+    made.observations = [one for one in made.observations if (one.vantage, one.phase) != ("t", "after")]
+    made.at(90.0, 8.0).control("outside", "after", TIMEOUT)
+    made.add("t", "alive", "tunnel", Alive(carrier_runs=False), "carrier_exited")
+    assert judged(made).rule == "tunnel.died"
+
+
+def test_a_resolver_is_known_by_its_ipv6_address_too() -> None:
+    def found(inside: str) -> str:
+        made = World()
+        made.line(resolver=None)
+        made.tunnel("t", exit=None)
+        for vantage, address in (("outside", "fd00::53"), ("t", inside)):
+            made.add(vantage, "resolver", "resolve", Address("resolver", 6, address))
+        return judged(made).rule
+
+    assert found("fd00::53") == "tunnel.leak.dns"
+    assert found("fd00::77") == "tunnel.up.exit-unknown"
 
 
 def test_a_proxy_with_wrong_credentials_shows_no_handshake() -> None:

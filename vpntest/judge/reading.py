@@ -32,6 +32,8 @@ class Reading:
     """A whole record, sorted."""
 
     record: Record
+    observations: tuple[Observation, ...]
+    """All of the record's, in the order of their numbers."""
     attempts: dict[Key, dict[str, tuple[Attempt, ...]]]
     """By endpoint, then by vantage."""
     controls: dict[str, Controls]
@@ -115,6 +117,7 @@ def read(record: Record) -> Reading:
     proven = proven_addresses(observations)
     return Reading(
         record=record,
+        observations=observations,
         attempts=_attempts(record, observations, locally, seen, names_of(observations, listed, proven)),
         controls=seen,
         speed={

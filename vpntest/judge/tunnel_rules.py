@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from urllib.parse import urlsplit
 
 from vpntest.failures import Failure
 from vpntest.judge.controls import Controls
@@ -38,6 +39,9 @@ LEAST_LEFT_OUT = 2
 """Fresh connections at the end of a crowd that must stay without an answer: one alone may have been lost by chance."""
 ONE_EACH = frozenset({Kind.SHADOWSOCKS, Kind.VLESS, Kind.TROJAN})
 """Tunnels that open a connection to their server for each connection inside: only these can be counted by a censor."""
+LEAST_ANSWERED = 0.5
+"""Of evenly spaced questions: where fewer are answered and transfers pass, it is not the way that loses them. TCP moves
+next to nothing at such a loss (Mathis et al., 1997)."""
 PACKET_BUDGET_BYTES = 12 * 1024
 """Less than any published budget of bytes (14 to 34 KB; net4people/bbs#490): what stops below it counts no bytes."""
 
@@ -169,9 +173,33 @@ class TunnelEvidence:
 
     def _is_mute_try(self, load: Observation) -> bool:
         """Whether a load fell silent without a byte from the far side."""
+        return self.is_silent(load) and not self.came_of(load)
+
+    def came_of(self, load: Observation) -> int:
+        """Bytes that a load moved; or that its connection brought, where those are more, its handshakes included."""
         chain = (step for step in self.loads if load.transaction and step.transaction == load.transaction)
-        steps = (load, *chain)
-        return self.is_silent(load) and not _moved(load) and not any(map(_received, steps))
+        return max(_moved(load), *map(_received, (load, *chain)))
+
+    def is_of_server(self, loads: tuple[Observation, ...]) -> bool:
+        """Whether loads got not a byte from one server that was never heard through this tunnel, which carried again.
+
+        Such a server may be down for everybody. One that was heard before is no stranger to the tunnel; and nothing
+        comes back through a tunnel that is cut.
+        """
+        if not self.is_cut(loads) or not all(map(self._is_mute_try, loads)):
+            return False
+        hosts = set(map(_host, loads))
+        heard = {_host(one) for one in self.seen.carried if not isinstance(one.details, DnsAnswer)}
+        heard |= {_host(one) for one, row in self.crowds if any(row.answered)}
+        again = any(one.t0 >= max(load.t for load in loads) for one in self.seen.carried)
+        return len(hosts) == 1 and not hosts & heard and again
+
+    def is_budget(self, loads: tuple[Observation, ...]) -> bool:
+        """Whether loads that were cut can have met a budget of packets or of bytes.
+
+        Not where a fresh connection to the tunnel's server, with a budget of its own, brought nothing at all.
+        """
+        return self.facts.kind not in ONE_EACH or not any(map(self._is_mute_try, loads))
 
     @property
     def is_mute_over_tcp(self) -> bool:
@@ -214,6 +242,20 @@ class TunnelEvidence:
         """Whether a byte or a packet came back while the tunnel was loaded."""
         crowd = any(any(row.answered) for _, row in self.crowds)
         return crowd or any(one.probe == "carry" for one in self.seen.carried) or any(map(_heard, self.seen.small))
+
+    @property
+    def before(self) -> tuple[Observation, ...]:
+        """What came before the small messages, to all of which a budget of one flow applies: first data, and crowds."""
+        return tuple(
+            one
+            for one in self.loads
+            if isinstance(one.details, Crowd) or (isinstance(one.details, DnsAnswer) and one.details.rcode is not None)
+        )
+
+    @property
+    def loses_questions(self) -> bool:
+        """Whether fewer of the spaced questions were answered than any loss can tell where transfers pass."""
+        return any(one.received < one.sent * LEAST_ANSWERED for one in self.echoes)
 
     @property
     def is_slow(self) -> bool:
@@ -327,6 +369,12 @@ def _received(one: Observation) -> int:
     return one.tcp.bytes_received if one.tcp else 0
 
 
+def _host(one: Observation) -> str | None:
+    """The server that was asked."""
+    url = one.details.url if isinstance(one.details, SmallExchanges | Transfer | Crowd) else one.endpoint
+    return urlsplit(url or "").hostname
+
+
 def _heard(one: Observation) -> bool:
     """Whether anything came from the far side, of whatever layer."""
     packets = one.details.packets_received if isinstance(one.details, SmallExchanges | Transfer) else None
@@ -339,18 +387,20 @@ def _bytes(count: int) -> str:
 
 def _passing(e: TunnelEvidence) -> str | None:
     """The most that passed before it fell silent."""
-    rows = []
-    for one in e.bulk if not e.stuck else e.stuck:
-        if not isinstance(one.details, SmallExchanges | Transfer):
-            continue
-        received, sent = one.details.packets_received, one.details.packets_sent
-        # A proxy's device counts what the carrier's own stack says on this box.
-        packets = None if e.facts.answers_locally or received is None or sent is None else received + sent
-        rows.append((max(one.details.bytes, _received(one)), packets))
-    if not rows:
-        return None
-    count, packets = max(rows, key=lambda row: (row[0], row[1] or 0))
-    return f"{_bytes(count)} passed" if packets is None else f"{packets} packets, {_bytes(count)} passed"
+    counts = [e.came_of(one) for one in e.stuck or e.bulk]
+    return f"{_bytes(max(counts))} passed" if counts else None
+
+
+def _packets(e: TunnelEvidence) -> str | None:
+    """The packets that came back until it fell silent. Those of ours are not told: nobody saw which of them passed."""
+    loads = [one.details for one in e.loads if isinstance(one.details, SmallExchanges | Crowd)]
+    counts = [one.packets_received for one in loads]
+    # A proxy's device counts what the carrier's own stack says on this box.
+    if e.facts.answers_locally or None in counts:
+        return _passing(e)
+    named = sum(isinstance(one.details, DnsAnswer) and one.details.engine == "udp" for one in e.before)
+    count = named + sum(one or 0 for one in counts)
+    return f"{count} packet{'s' * (count != 1)} came back, {_passing(e)}"
 
 
 def _connections(e: TunnelEvidence) -> str | None:
@@ -503,6 +553,14 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         _LADDER,
     ),
     Rule(
+        "tunnel.handshake.stalled",
+        lambda e: e.fell_at(Rung.HANDSHAKE, Failure.STALLED),
+        _fall("handshake.timeout"),
+        "the server answered in the tunnel's protocol, and then fell silent before the handshake was done: "
+        "cut on the way, or it does not take this client",
+        _LADDER,
+    ),
+    Rule(
         "tunnel.auth.silent",
         lambda e: e.fell_at(Rung.HANDSHAKE, *TIMEOUT) and bool(e.siblings) and e.facts.kind != Kind.AMNEZIAWG,
         TunnelFinding("auth.rejected", lambda e: e.climbed, lambda e: (*((e.fell,) if e.fell else ()), *e.siblings)),
@@ -639,14 +697,27 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
     ),
     Rule(
         "tunnel.data.stall.packets",
-        lambda e: e.stuck == e.seen.small and e.is_cut(e.stuck) and e.came_back and e.small_bytes < PACKET_BUDGET_BYTES,
-        TunnelFinding("data.stall.packets", _at(Rung.DATA), lambda e: e.seen.small, _passing),
+        lambda e: (
+            e.stuck == e.seen.small
+            and e.is_cut(e.stuck)
+            and e.came_back
+            and e.small_bytes < PACKET_BUDGET_BYTES
+            and e.is_budget(e.stuck)
+        ),
+        TunnelFinding("data.stall.packets", _at(Rung.DATA), lambda e: (*e.before, *e.seen.small), _packets),
         "first data came, then it falls silent after a few packets",
         _VPN23,
     ),
     Rule(
+        "tunnel.unmeasured.server.silent",
+        lambda e: e.small_passed and e.is_of_server(e.stuck),
+        TunnelFinding("unmeasured", _at(Rung.DATA), lambda e: e.stuck),
+        "the load's own server was never heard through the tunnel, which carried on: it may be down for everybody",
+        "unknown is never success",
+    ),
+    Rule(
         "tunnel.data.stall.bytes",
-        lambda e: e.small_passed and e.is_cut(e.stuck),
+        lambda e: e.small_passed and e.is_cut(e.stuck) and e.is_budget(e.stuck),
         TunnelFinding("data.stall.bytes", _at(Rung.DATA), lambda e: e.stuck, _passing),
         "small messages pass, but a transfer of 64 KiB stops on the way",
         "net4people/bbs#490: silence after 14 to 34 KB",
@@ -694,6 +765,21 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         TunnelFinding("unmeasured", _at(Rung.DATA), lambda e: e.seen.carry),
         "the run ended before the tunnel was loaded",
         "unknown is never success",
+    ),
+    Rule(
+        "tunnel.unmeasured.server.bulk",
+        lambda e: e.is_of_server(e.bulk),
+        TunnelFinding("unmeasured", _at(Rung.SUSTAINED), lambda e: e.bulk),
+        "the long transfer's own server was never heard through the tunnel, which carried on: "
+        "it may be down for everybody",
+        "unknown is never success",
+    ),
+    Rule(
+        "tunnel.data.stall.later",
+        lambda e: e.is_cut(e.bulk) and not e.is_budget(e.bulk),
+        TunnelFinding("data.stall", _at(Rung.DATA), lambda e: e.bulk, _passing),
+        "64 KiB pass each way, and from then on a fresh connection through it brings nothing",
+        _GFW,
     ),
     Rule(
         "tunnel.data.stall.bulk",
@@ -775,6 +861,14 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         "a leak is excluded by construction; the exit is a second proof",
     ),
     Rule(
+        "tunnel.up.questions-lost",
+        lambda e: e.loses_questions,
+        TunnelFinding(None, _at(Rung.UP), lambda e: e.down + e.up + e.seen.alive, _quality),
+        "it carries, lives on, and leaks nothing; but of many questions in a row most stay without an answer: its "
+        "resolver answers no more of them, or datagrams are dropped",
+        "no TCP transfer passes at such a loss; what needs UDP is judged as a service of its own",
+    ),
+    Rule(
         "tunnel.up",
         always,
         TunnelFinding(None, _at(Rung.UP), lambda e: e.down + e.up + e.seen.alive, _quality),
@@ -837,7 +931,7 @@ def evidence_of(reading: Reading, facts: TunnelFacts) -> TunnelEvidence:
         facts=facts,
         seen=_seen(reading, facts),
         controls=reading.controls.get(facts.name, Controls()),
-        loads=tuple(one for one in reading.record.observations if (one.vantage, one.probe) == (facts.name, "carry")),
+        loads=tuple(one for one in reading.observations if (one.vantage, one.probe) == (facts.name, "carry")),
         siblings=_siblings(reading, facts),
         line=reading.yardstick.get(OUTSIDE, ()),
         own=reading.yardstick.get(facts.name, ()),

@@ -23,7 +23,7 @@ class Rung(StrEnum):
     ENDPOINT = "endpoint"
     """A connection to the server's port stands (TCP), or nothing has said that it cannot (UDP)."""
     HANDSHAKE = "handshake"
-    """The server answered in the tunnel's own protocol."""
+    """The tunnel's own handshake came to its end: the server answered in its protocol."""
     AUTH = "auth"
     """The server took our credentials, and the tunnel's device is addressed."""
     DATA = "data"

@@ -330,7 +330,9 @@ class _Session:
             raise Fall(reason, self._site.redact(self._reason_line))
         if reason is None and not self._process.running():
             raise Fall(Failure.CARRIER_EXITED, self._site.tail())
-        raise Fall(Failure.TIMEOUT, _SILENCE.get(_STATES[self._reached], "") if self._reached >= 0 else "")
+        # From AUTH on the server has answered.
+        silence = Failure.STALLED if self._reached >= _STATES.index("AUTH") else Failure.TIMEOUT
+        raise Fall(silence, _SILENCE.get(_STATES[self._reached], "") if self._reached >= 0 else "")
 
 
 _SILENCE = {
