@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 import subprocess
@@ -13,8 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from vpntest.cli import main
+from vpntest.cli import _keep, main
+from vpntest.judge.judging import judge
 from vpntest.plan.keys import generate
+from vpntest.plan.model import Kind, Plan
+from vpntest.plan.platforms import find
+from vpntest.probe.observation import Record, RunFacts, TunnelFacts, VantageFacts
+from vpntest.report.document import decode, encode
+from vpntest.tunnel.evidence import Evidence
 
 
 def vpntest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -185,6 +192,70 @@ def test_a_kept_run_that_is_none_gets_one_line_and_exit_2(tmp_path: Path) -> Non
         done = vpntest("judge", kept)
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def document() -> bytes:
+    """Of a run that measured nothing."""
+    facts = RunFacts("run", "2026-01-01T00:00:00Z", "0", 3, 1.0, VantageFacts())
+    record = Record(facts, (TunnelFacts("home", Kind.WIREGUARD, "home.conf"),), (find("twitter"),), ())
+    return encode(record, judge(record))
+
+
+def test_a_kept_run_is_read_from_its_directory_too(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(document())
+    whole, directory = (vpntest("judge", path, "--format", "json") for path in (tmp_path / "run.json", tmp_path))
+    assert whole.returncode == directory.returncode
+    assert whole.stdout == directory.stdout == document().decode() + "\n"
+    assert vpntest("explain", tmp_path, "home", "twitter").returncode == 0
+    (tmp_path / "run.json").unlink()
+    for done in (vpntest("judge", tmp_path), vpntest("explain", tmp_path, "home")):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert len(done.stderr.splitlines()) == 1
+        assert "run.json" in done.stderr
+
+
+def test_evidence_is_kept_as_the_json_is_written(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path / "kept", Plan((), ()))
+    asyncio.run(evidence.end())
+    record = decode(document())
+    _keep(evidence, record, judge(record))
+    (tmp_path / "given.json").write_bytes(document())
+    assert vpntest("judge", tmp_path / "given.json", "--format", "json", "-o", tmp_path / "out.json").returncode == 0
+    assert (tmp_path / "kept" / "run.json").read_bytes() == (tmp_path / "out.json").read_bytes()
+    assert (tmp_path / "out.json").read_bytes().endswith(b"}\n")
+
+
+def test_evidence_that_is_not_there_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(document())
+    for place in (tmp_path / "nowhere", tmp_path / "run.json"):
+        done = vpntest("explain", tmp_path / "run.json", "home", "--evidence", place)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"vpntest: {place}: is no directory of evidence\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "rum",
+        "judge",
+        "judge x --format html",
+        "judge x --width 0",
+        "judge x --width -5",
+        "judge x --width wide",
+        "lab",
+        "lab verify --jobs 0",
+        "doctor --please",
+        "\x1b[2J",
+    ],
+)
+def test_a_slip_of_the_hand_gets_one_line_and_exit_2(line: str) -> None:
+    done = vpntest(*line.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("vpntest: ")
+    assert "--help" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_an_older_result_stays_until_there_is_a_new_one(tmp_path: Path) -> None:

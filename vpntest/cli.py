@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from vpntest import __version__
 from vpntest.errors import CannotMeasure, NothingSelected, UsageError, VpntestError
@@ -47,8 +47,16 @@ exit status:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line for a slip of the hand; the usage is for those who ask for it."""
+
+    def error(self, message: str) -> NoReturn:
+        _say(f"{message}; see {self.prog} --help")
+        sys.exit(CONFIG_FAULT)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vpntest",
         description="Which VPN setups still get people around the blocking on this network, and how the others fail.",
         epilog=EXAMPLES,
@@ -57,18 +65,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vpntest {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    output = argparse.ArgumentParser(add_help=False)
+    output = _Parser(add_help=False)
     output.add_argument("--format", choices=("table", "json", "markdown"), default="table", help="of the result")
     output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
-    output.add_argument("--width", type=int, metavar="COLUMNS", help="of the table; default: the terminal's")
+    output.add_argument("--width", type=_positive, metavar="COLUMNS", help="of the table; default: the terminal's")
     output.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of the table")
     output.add_argument("--timings", action="store_true", help="say on stderr where the time went")
 
-    select = argparse.ArgumentParser(add_help=False)
+    select = _Parser(add_help=False)
     select.add_argument("--tunnel", action="append", metavar="NAME", help="only this tunnel (may be repeated)")
     select.add_argument("--platform", action="append", metavar="ID", help="only this platform (may be repeated)")
 
-    keep = argparse.ArgumentParser(add_help=False)
+    keep = _Parser(add_help=False)
     keep.add_argument(
         "--evidence", type=Path, metavar="DIR", help="keep packets, carriers' logs and the run there (a new directory)"
     )
@@ -90,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(call=_demo)
 
     judge = commands.add_parser("judge", parents=[output], help="judge a kept run (JSON) again, offline")
-    judge.add_argument("kept", type=Path, metavar="RUN.json")
+    judge.add_argument("kept", type=Path, metavar="RUN", help="its JSON, or the directory of its evidence")
     judge.set_defaults(call=_judge)
 
     lab = commands.add_parser("lab", help="the embedded lab: its censors, and how well they are told apart")
@@ -284,7 +292,8 @@ def _keep(evidence: Evidence | None, record: Record, judgement: Judgement) -> No
     from vpntest.report.document import encode
 
     if evidence is not None:
-        evidence.keep(encode(record, judgement))
+        # As `--format json` writes it.
+        evidence.keep(encode(record, judgement) + b"\n")
 
 
 async def _measured(plan: Plan, line: Vantage, cage: Cage, evidence: Evidence | None) -> tuple[Record, int]:
@@ -379,16 +388,21 @@ def _explain(arguments: argparse.Namespace) -> int:
     from vpntest.report.explain import explain
 
     kept, evidence = arguments.kept, arguments.evidence
-    if kept.is_dir():
-        kept, evidence = kept / "run.json", evidence or kept
+    if evidence is None and kept.is_dir():
+        evidence = kept
+    if evidence is not None and not evidence.is_dir():
+        raise UsageError(f"{evidence}: is no directory of evidence")
     record = _read(kept)
     print(explain(record, judge(record), arguments.tunnel, arguments.platform, evidence), end="")
     return DONE
 
 
 def _read(kept: Path) -> Record:
+    """The record of a document, or of a directory of evidence. Raises UsageError."""
     from vpntest.report.document import decode
 
+    if kept.is_dir():
+        kept = kept / "run.json"
     try:
         content = kept.read_bytes()
     except OSError as error:

@@ -330,6 +330,72 @@ def test_a_packet_is_cut_and_its_length_kept(world: Any, tmp_path: Path) -> None
 
 
 @pytest.mark.root
+def test_tunnels_to_one_server_name_each_other(world: Any, tmp_path: Path) -> None:
+    again = msgspec.structs.replace(SOME, name="again")
+    elsewhere = TunnelSpec(
+        "elsewhere", Kind.TROJAN, "uri", ProxyConfig(Server(SERVER, 443, "tcp"), {"type": "trojan", "tls": TLS})
+    )
+    plan = plan_of(SOME, again, elsewhere)
+    kept_on_the_line(world, tmp_path / "e", plan, lambda: send(world.client, SERVER, 8388))
+    found = listed(tmp_path / "e")
+    assert found["se/outer.pcap"]["count"] == found["again/outer.pcap"]["count"] > 0
+    assert "; those of again too, which has the same server and port" in found["se/outer.pcap"]["about"]
+    assert "; those of se too, which has the same server and port" in found["again/outer.pcap"]["about"]
+    assert "too" not in found["elsewhere/outer.pcap"]["about"]
+
+
+@pytest.mark.root
+def test_a_packet_that_cannot_be_read_costs_no_other(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes = module._Outer.takes
+
+    def brittle(self: Any, packet: Any) -> bool:
+        if packet.to_port == 8389:
+            raise IndexError("beyond its end")
+        return takes(self, packet)
+
+    monkeypatch.setattr(module._Outer, "takes", brittle)
+
+    def act() -> None:
+        for port in (8389, 8388):
+            send(world.client, SERVER, port)
+
+    kept_on_the_line(world, tmp_path / "e", plan_of(SOME), act)
+    assert 8388 in {port for one in packets(tmp_path / "e" / "se" / "outer.pcap") for port in one.ports}
+    faults = {name: one["fault"] for name, one in listed(tmp_path / "e").items()}
+    assert faults == dict.fromkeys(
+        ("outside/line.pcap", "se/outer.pcap"), "packets are missing: IndexError: beyond its end"
+    )
+
+
+@pytest.mark.root
+def test_a_fault_of_one_tap_is_told_and_ends_no_other(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any, most: int) -> bool:
+        raise OSError("the sky fell")
+
+    monkeypatch.setattr(module._LineTap, "read", broken)
+
+    async def body() -> None:
+        made = Evidence(tmp_path / "e", plan_of(SOME))
+        await made.begin(world.outside, ())
+        made.of("se").inside(world.server)
+        for _ in range(5):
+            send(world.client, SERVER, 53)
+            await asyncio.sleep(0.1)
+        await made.end()
+
+    asyncio.run(body())
+    found = listed(tmp_path / "e")
+    assert found["outside/line.pcap"]["fault"] == found["se/outer.pcap"]["fault"] == "OSError: the sky fell"
+    assert found["se/inside.pcap"]["fault"] is None
+    inside = [one for one in packets(tmp_path / "e" / "se" / "inside.pcap") if one.protocol == UDP]
+    assert len(inside) == 5
+
+
+@pytest.mark.root
 def test_a_tunnels_namespace_is_let_go_of(world: Any, tmp_path: Path) -> None:
     async def body() -> None:
         made = Evidence(tmp_path / "e", plan_of(SOME))

@@ -3,7 +3,8 @@
     record ─edit→ another record ─judge→ another verdict?   "had the neutral name failed as well: tls.timeout"
 
 Nothing is guessed from the rules. Each edit leaves out observations, turns how some of them ended, puts in the place of
-what one vantage saw what another one did, or puts a tunnel beside one that fell; so it says what the verdict hangs on, and not how the network is.
+what one vantage saw what another one did, or puts a tunnel beside one that fell; so it says what the verdict hangs on,
+and not how the network is.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     DIR/se/outer.pcap          the carrier's own packets: between the line and the addresses of the tunnel's servers
     DIR/se/carrier.log         what the carrier said, each line with the second of the day, UTC
     DIR/run.json               the run's document
-    DIR/evidence.json          of each file: how much is in it, and how much is not
+    DIR/evidence.json          of each file: what and how much is in it, how much is not, and what went wrong
 
 The packets are read by packet sockets in one thread of ours, so that no program is needed that the box may lack, and
 nothing outlives us. They are kept as IP packets without a link's header (LINKTYPE_RAW), which is all that a tunnel's
@@ -147,6 +147,8 @@ class _Tap:
     def __init__(self, netns: Namespace) -> None:
         self.lost = 0
         """Packets that the kernel had no room for."""
+        self.fault = ""
+        """What went wrong first; empty where nothing did."""
         try:
             self.sock = netns.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ALL_PROTOCOLS))
         except OSError as exc:
@@ -177,7 +179,11 @@ class _Tap:
                 seconds, nanoseconds = _TIMESPEC.unpack_from(extra[0][2])
             else:
                 seconds, nanoseconds = divmod(time.time_ns(), 10**9)
-            self.take(seconds, nanoseconds, view[: min(length, SNAP)], length, device)
+            try:
+                self.take(seconds, nanoseconds, view[: min(length, SNAP)], length, device)
+            except Exception as fault:
+                # One packet that we cannot read must not cost those of all other vantages.
+                self.fault = self.fault or f"packets are missing: {_told(fault)}"
         return True
 
     def take(self, seconds: int, nanoseconds: int, content: memoryview, length: int, device: str) -> None:
@@ -185,11 +191,13 @@ class _Tap:
 
     def close(self) -> None:
         """Takes what has come, and lets go."""
-        while self.read(_AT_ONCE):
-            pass
-        _, lost = struct.unpack("=II", self.sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
-        self.lost += lost
-        self.sock.close()
+        try:
+            while self.read(_AT_ONCE):
+                pass
+            _, lost = struct.unpack("=II", self.sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+            self.lost += lost
+        finally:
+            self.sock.close()
 
 
 class _InsideTap(_Tap):
@@ -211,6 +219,15 @@ class _Outer:
         self.ciphertext = ciphertext
         self.ways: dict[bytes, set[tuple[int, tuple[tuple[int, int], ...]]]] = {}
         """By address: protocol and ranges of ports."""
+
+    def shares(self, other: _Outer) -> bool:
+        """Whether a packet may be of either: what goes to one port of one address nothing here tells apart."""
+        return any(
+            protocol == theirs and any(a <= d and c <= b for a, b in ranges for c, d in their_ranges)
+            for address, ways in self.ways.items()
+            for protocol, ranges in ways
+            for theirs, their_ranges in other.ways.get(address, ())
+        )
 
     def takes(self, packet: _Packet) -> bool:
         """Whether it is one of its packets; a piece of one, or an ICMP error about one, is told by the address."""
@@ -344,6 +361,8 @@ class Evidence:
         self._outers: dict[str, _Outer] = {}
         self._taps: dict[int, tuple[_Tap, str]] = {}
         self._lost: dict[str, int] = {}
+        self._faults: dict[str, str] = {}
+        """By file: what went wrong while it was written, the first thing alone."""
         # Held while packets are read, so that none is read by two or from a socket that was let go of.
         self._lock = threading.RLock()
         self._poll = select.epoll()
@@ -400,6 +419,7 @@ class Evidence:
         for tap, _ in tuple(self._taps.values()):
             self._let_go(tap)
         self._poll.close()
+        self._name_sharing()
         for file in self._files.values():
             file.close()
         with os.fdopen(_create(CONTENTS, self._fd), "w", encoding="utf-8") as contents:
@@ -415,7 +435,14 @@ class Evidence:
             "bytes": file.bytes,
             "left_out": file.left_out,
             "lost": self._lost.get(file.path, 0),
+            "fault": self._faults.get(file.path),
         }
+
+    def _name_sharing(self) -> None:
+        for name, outer in self._outers.items():
+            others = [other for other, of in self._outers.items() if other != name and outer.shares(of)]
+            if others:
+                outer.pcap.about += f"; those of {', '.join(others)} too, which has the same server and port"
 
     # ── packets ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -451,8 +478,16 @@ class Evidence:
                 return
             _, path = self._taps.pop(number)
             self._poll.unregister(number)
-            tap.close()
+            try:
+                tap.close()
+            except Exception as fault:
+                tap.fault = tap.fault or _told(fault)
             self._lost[path] = self._lost.get(path, 0) + tap.lost
+            if tap.fault:
+                self._faults[path] = tap.fault
+                if isinstance(tap, _LineTap):
+                    # Outer packets come in by it too.
+                    self._faults |= {outer.pcap.path: tap.fault for outer in tuple(self._outers.values())}
 
     def _read(self) -> None:
         flushed = time.monotonic()
@@ -461,7 +496,13 @@ class Evidence:
             for number, _ in ready:
                 with self._lock:
                     if found := self._taps.get(number):
-                        found[0].read(_AT_ONCE)
+                        tap, _ = found
+                        try:
+                            tap.read(_AT_ONCE)
+                        except Exception as fault:
+                            # The others go on.
+                            tap.fault = tap.fault or _told(fault)
+                            self._let_go(tap)
             if time.monotonic() - flushed >= _PATIENCE:
                 flushed = time.monotonic()
                 with self._lock:
@@ -507,6 +548,10 @@ class Evidence:
                     return
             if self._files[path].add(line.encode("utf-8", "replace")):
                 self._files[path].count += 1
+
+
+def _told(fault: Exception) -> str:
+    return f"{type(fault).__name__}: {fault}"
 
 
 def is_ciphertext(spec: TunnelSpec) -> bool:
