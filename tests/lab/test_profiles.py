@@ -51,7 +51,7 @@ CENSORS = (
     *("tr_throttle", "kz_mitm", "wg_block", "ovpn_block", "freeze_bytes", "dns_silence", "exit_inside"),
 )
 CONTROLS = (
-    *("open", "platform_blocks_vpn", "geoblock", "outage", "flaky", "lowmtu", "captive", "slow_line"),
+    *("open", "platform_blocks_vpn", "geoblock", "outage", "flaky", "lowmtu", "blackhole", "captive", "slow_line"),
     "wrong_clock",
 )
 """Where nobody blocks anything."""
