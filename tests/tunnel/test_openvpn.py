@@ -197,24 +197,47 @@ def test_a_login_that_cannot_be_typed_ends_at_the_config(world: Any, which: str,
     assert text not in tunnel.problem.reason
 
 
+class Running:
+    """Stands for a process that goes on."""
+
+    def running(self) -> bool:
+        return True
+
+    async def wait(self) -> None:
+        await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def managed(directory: Path) -> Any:
+    """A session, and the other end of its management socket."""
+    async with contextlib.AsyncExitStack() as undo:
+        site = SimpleNamespace(
+            undo=undo, cage=SimpleNamespace(directory=directory), device="x", spawn=lambda *_, **__: Running()
+        )
+        session = _Session(site, ())
+        await session.start(Carrier("openvpn", "/nonexistent", "2.6.14", ()), "", [], 1)
+        _, writer = await asyncio.open_unix_connection(directory / "x.sock")
+        yield session, writer
+        writer.close()
+
+
 def test_a_line_without_end_does_not_end_the_management(tmp_path: Path) -> None:
     async def body() -> None:
-        async with contextlib.AsyncExitStack() as undo:
-            site = SimpleNamespace(
-                undo=undo, cage=SimpleNamespace(directory=tmp_path), device="x", spawn=lambda *_, **__: Ended()
-            )
-            session = _Session(site, ())
-            await session.start(Carrier("openvpn", "/nonexistent", "2.6.14", ()), "", [], 1)
-            _, writer = await asyncio.open_unix_connection(tmp_path / "x.sock")
+        async with managed(tmp_path) as (session, writer):
             writer.write(b">INFO:" + b"x" * (MAX_LINE + 9) + b"\n>STATE:1,WAIT,,,\n")
             await session.reaches("WAIT", 20)
-            writer.close()
-
-    class Ended:
-        def running(self) -> bool:
-            return True
-
-        async def wait(self) -> None:
-            await asyncio.Event().wait()
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize(("state", "failure"), [("WAIT", Failure.TIMEOUT), ("AUTH", Failure.STALLED)])
+def test_silence_after_an_answer_is_told_from_silence(tmp_path: Path, state: str, failure: Failure) -> None:
+    async def body() -> Fall:
+        async with managed(tmp_path) as (session, writer):
+            writer.write(f">STATE:1,{state},,,\n".encode())
+            await session.reaches(state, 20)
+            with pytest.raises(Fall) as fall:
+                await session.reaches("GET_CONFIG", 0.05)
+            return fall.value
+
+    assert asyncio.run(body()).failure == failure
