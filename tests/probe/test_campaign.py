@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from vpntest.errors import CannotMeasure
 from vpntest.failures import Failure
-from vpntest.plan.model import Platform
+from vpntest.plan.model import Plan, Platform
 from vpntest.probe.campaign import CONTROL_TRIES, MOST_ATTEMPTS, Campaign
 from vpntest.probe.observation import Address, RungStep, Transfer, Trickle
 from vpntest.probe.speed import FAIR_SAMPLES
@@ -215,6 +215,31 @@ def test_a_fault_of_this_box_ends_the_probe() -> None:
         literal = far.campaign(platform("https://192.0.2.1/"))
         with pytest.raises(CannotMeasure):
             await literal.reach(Vantage("outside", Exhausted(), RESOLVER))  # type: ignore[arg-type]
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("close")
+def test_a_fault_of_ours_costs_one_attempt() -> None:
+    async def scenario(far: FarSide) -> None:
+        await world(far)
+        met: list[str] = []
+
+        def may_connect(address: str) -> bool:
+            if address == ADDRESSES[CUT] and not met:
+                met.append(address)
+                raise ZeroDivisionError
+            return True
+
+        plan = Plan(tunnels=(), platforms=PLATFORMS, settings=far.settings(control=(f"https://{CONTROL}/",)))
+        probes = Campaign(plan, far.vantage(), lambda: 0.0, far.seen.append, limits=PATIENT, may_connect=may_connect)
+        # It is not forgotten either.
+        with pytest.raises(ZeroDivisionError):
+            await probes.reach(far.vantage())
+        ends = far.select(probe="reach", role="target", platform="good", operation="http_round_trip")
+        assert [one.failure for one in ends] == [None] * 4
+        cut = far.select(probe="reach", role="target", platform="cut", operation="tls_handshake")
+        assert [one.failure for one in cut] == [Failure.CONNECTION_RESET]
 
     run(scenario)
 

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import struct
+from itertools import pairwise
 
 import pytest
 from far_side import FarSide, Site, far_side, reset, run, server_context, stays_silent, stranger
@@ -324,3 +325,43 @@ def test_tcp_info_of_a_connect_that_never_was() -> None:
 @given(st.binary(max_size=400))
 def test_tcp_info_of_any_length(raw: bytes) -> None:
     assert (read_tcp_info(raw) is None) == (len(raw) < 136)
+
+
+def test_any_bytes_in_place_of_a_certificate() -> None:
+    real = ssl.PEM_cert_to_DER_cert(stranger().cert_pem.bytes().decode())
+    assert real.count(b"\xa0\x03\x02\x01\x02") == 1
+    assert describe_leaf(real.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"))[1] is None
+    for place in range(len(real)):
+        for value in (0x03, 0xFF):
+            fingerprint, _ = describe_leaf(real[:place] + bytes((value,)) + real[place + 1 :])
+            assert len(fingerprint) == 64
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_who_sends_without_end_leaves_others_their_turn(tls: bool) -> None:
+    async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x" * 200_000)
+        await writer.drain()
+        await reader.read()
+
+    async def scenario(far: FarSide) -> None:
+        await far.serve(ADDRESS, 443, floods, server_context(NAME) if tls else None)
+        connection = await connected(far, 443)
+        if tls:
+            await connection.start_tls(far.bench().trust.public, NAME)
+        came, seen = 0, [0]
+
+        async def watch() -> None:
+            while True:
+                seen.append(came)
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        while came < 200_000:
+            came += len(await connection.read(5_000))
+        watching.cancel()
+        connection.close()
+        # At most what the TLS layer takes at a time.
+        assert max(after - before for before, after in pairwise(seen)) <= (65_536 + 16_384 if tls else 5_000)
+
+    run(scenario)

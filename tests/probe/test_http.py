@@ -252,3 +252,65 @@ def test_thinned(steps: list[tuple[float, int]]) -> None:
     if samples:
         assert thin[0] == (0.0, samples[0][1])
         assert thin[-1][1] == total
+
+
+def _frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> bytes:
+    return len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload
+
+
+def floods(data: bytes, head: bytes = b"", *, h2: bool = False) -> Handler:
+    """Says the same again and again, until we hang up."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write((_frame(4) if h2 else b"") + head)
+        while not writer.is_closing():
+            writer.write(data * 1000)
+            await writer.drain()
+
+    return handler
+
+
+_OK = _frame(1, b"\x88", flags=4, stream=1)
+"""HEADERS: `:status: 200`, the whole of it."""
+
+
+@pytest.mark.parametrize(
+    ("handler", "h2"),
+    [
+        (floods(b"HTTP/1.1 100 Continue\r\n\r\n"), False),
+        (floods(_frame(6, b"pingpong"), h2=True), True),
+        (floods(_frame(6, b"pingpong"), _OK, h2=True), True),
+        (floods(_frame(4), h2=True), True),
+        (floods(_frame(0xBE, b"unknown"), h2=True), True),
+        (floods(_frame(0, stream=1), _OK, h2=True), True),
+        (floods(_frame(1, b"\x08\x03103", flags=4, stream=1), h2=True), True),
+    ],
+    ids=["continue", "ping", "ping-after-head", "settings", "unknown", "empty-data", "early-hints"],
+)
+def test_what_never_ends_is_no_answer(handler: Handler, h2: bool) -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.serve(ADDRESS, 443, handler, server_context(NAME, h2=h2))
+        answer = await ask(far, scheme="https", timeout=60.0)
+        assert answer.alpn == ("h2" if h2 else "http/1.1")
+        assert answer.failure == Failure.HTTP_REQUEST_FAILED
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("status", [b"abc", b"", b"9" * 100, b"-1", b"99999", b"0"])
+def test_a_status_that_is_none(status: bytes) -> None:
+    head = _frame(1, b"\x08" + bytes((len(status),)) + status, flags=5, stream=1)
+
+    async def scenario(far: FarSide) -> None:
+        await far.serve(ADDRESS, 443, says(_frame(4) + head), server_context(NAME, h2=True))
+        answer = await ask(far, scheme="https")
+        assert (answer.code, answer.failure) == (None, Failure.HTTP_REQUEST_FAILED)
+
+    run(scenario)
+
+
+def test_a_length_that_is_none() -> None:
+    answer = Answer("h3")
+    answer.begin(200, [(b"content-length", b"9" * 5000)])
+    assert answer.announced is None

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+from itertools import pairwise
 
 import pytest
 from aioquic.quic.crypto import CryptoPair
@@ -225,5 +227,50 @@ def test_what_a_forger_says(frames: bytes, failure: str) -> None:
         await far.datagrams(ADDRESS, 443, _Forger(frames))
         await asked(far, far.bench())
         assert far.chain() == [("quic_handshake", failure)]
+
+    run(scenario)
+
+
+def test_a_certificate_of_very_many_names() -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.quic(ADDRESS, 443, Site(), *(f"a-rather-long-label-{number}.other.test" for number in range(60)))
+        await asked(far, far.bench())
+        assert far.chain() == [("quic_handshake", Failure.SSL_INVALID_HOSTNAME)]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [(":status", "9" * 3000), (":status", "abc"), (":status", "9" * 5000), ("X" * 3000, "x"), ("a\0" * 1500, "x")],
+    ids=["long-status", "no-number", "longer-status", "capitals", "nul"],
+)
+def test_headers_that_the_library_trips_over(header: tuple[str, str]) -> None:
+    async def scenario(far: FarSide) -> None:
+        await far.quic(ADDRESS, 443, Site({"/": Page(headers=(header,))}), NAME)
+        await asked(far, far.bench())
+        assert far.chain() == [("quic_handshake", None), ("http_round_trip", Failure.HTTP_REQUEST_FAILED)]
+
+    run(scenario)
+
+
+def test_datagrams_without_end_leave_others_their_turn() -> None:
+    class Flood(Mute):
+        def datagram_received(self, data: bytes, address: object) -> None:
+            for _ in range(100):
+                self._transport.sendto(b"noise", address)
+
+    async def scenario(far: FarSide) -> None:
+        await far.datagrams(ADDRESS, 443, Flood())
+        connection = Quic(far.vantage(), ADDRESS, 443, NAME, verified=False)
+        shaking = asyncio.create_task(connection.handshake())
+        seen = [0]
+        while seen[-1] < 100:
+            await asyncio.sleep(0)
+            seen.append(connection.datagrams)
+        shaking.cancel()
+        await asyncio.gather(shaking, return_exceptions=True)
+        connection.close()
+        assert max(after - before for before, after in pairwise(seen)) == 1
 
     run(scenario)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aioice import stun
 from far_side import PATIENT, FarSide, Mute, run
@@ -122,5 +124,35 @@ def test_no_way_there() -> None:
     async def scenario(far: FarSide) -> None:
         await bound(far)
         assert far.seen[0].failure == Failure.NETWORK_UNREACHABLE
+
+    run(scenario)
+
+
+def test_datagrams_without_end_leave_others_their_turn() -> None:
+    turns = begun = 0
+
+    class Flood(Mute):
+        def datagram_received(self, data: bytes, address: object) -> None:
+            nonlocal begun
+            begun = turns
+            for _ in range(100):
+                self._transport.sendto(_another(), address)
+            request = stun.parse_message(data)
+            answer = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
+            self._transport.sendto(bytes(answer), address)
+
+    async def scenario(far: FarSide) -> None:
+        async def another() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        await far.datagrams(ADDRESS, 3478, Flood())
+        task = asyncio.create_task(another())
+        await bound(far)
+        assert far.seen[0].failure is None
+        assert turns - begun >= 100
+        task.cancel()
 
     run(scenario)

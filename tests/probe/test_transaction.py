@@ -31,6 +31,9 @@ ADDRESS, NAME = "198.18.1.1", "www.example.test"
         ("::1", False),
         ("::", False),
         ("fe80::1", False),
+        ("255.255.255.255", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:198.18.1.1", True),
     ],
 )
 def test_connectable(address: str, may: bool) -> None:

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdata
+import dns.rdataclass
 import dns.rrset
 import pytest
 
 from vpntest.failures import Failure
 from vpntest.tunnel import netlink
-from vpntest.tunnel.dns import Resolution, ask
+from vpntest.tunnel.dns import MOST, Resolution, ask
 from vpntest.tunnel.namespace import Namespace
 
 pytestmark = pytest.mark.root
@@ -268,3 +270,79 @@ def test_a_name_that_cannot_be_asked_for(loopback: Namespace) -> None:
     found = asyncio.run(ask(loopback.socket, "127.0.0.1", "a" * 64 + ".test", "A"))
     assert found.failure is not None
     assert found.failure.startswith("unknown_failure: ")
+
+
+def test_answers_without_end_leave_others_their_turn(loopback: Namespace) -> None:
+    addresses = [f"198.18.6.{number}" for number in range(1, 100)]
+    turns = 0
+    told: list[int] = []
+
+    async def body() -> Resolution:
+        async def another() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        def script(query: dns.message.Message, _: int) -> list[tuple[float, bytes]]:
+            return [(0, answer(query, address)) for address in addresses]
+
+        async with resolver(loopback, script):
+            task = asyncio.create_task(another())
+            try:
+                return await ask(
+                    loopback.socket,
+                    "127.0.0.1",
+                    "name.test",
+                    "A",
+                    timeout=20,
+                    linger=20,
+                    heard=lambda _: told.append(turns),
+                )
+            finally:
+                task.cancel()
+
+    found = asyncio.run(body())
+    # As many as are kept end the wait.
+    assert found == Resolution("NOERROR", (addresses[0],), tuple((each,) for each in addresses[1:MOST]))
+    *told, last = told
+    assert len(told) == len(set(told)) == MOST, "a turn between any two"
+    assert last == told[-1]
+
+
+def test_the_same_answer_again_and_again_hides_no_other(loopback: Namespace) -> None:
+    def script(query: dns.message.Message, _: int) -> list[tuple[float, bytes]]:
+        same = answer(query, "198.18.6.6")
+        return [(0, same)] * 100 + [(0.1, answer(query, "198.18.1.1"))]
+
+    assert asked(loopback, script, linger=0.5).late == (("198.18.1.1",),)
+
+
+@pytest.mark.parametrize("kind", ["A", "AAAA"])
+@pytest.mark.parametrize("other", ["CH", "HS", "ANY", "NONE", "CLASS77"])
+def test_a_record_of_another_class_is_no_address(
+    loopback: Namespace, monkeypatch: pytest.MonkeyPatch, other: str, kind: str
+) -> None:
+    # As in a process that has read nothing yet.
+    monkeypatch.setattr(dns.rdata, "_rdata_classes", {})
+    true = {"A": "198.18.1.1", "AAAA": "fd00::7"}[kind]
+
+    def script(query: dns.message.Message, _: int) -> list[tuple[float, bytes]]:
+        wire = bytearray(answer(query, true, kind=kind))
+        # The class follows name and type; in a CHAOS record of type A a name and a number follow.
+        place = len(query.to_wire()) + 4
+        wire[place : place + 2] = dns.rdataclass.from_text(other).to_bytes(2)
+        if (other, kind) == ("CH", "A"):
+            wire[place + 6 :] = b"\x00\x08\x04evil\x00\x12\x34"
+        return [(0, bytes(wire)), (0.02, answer(query, true, kind=kind))]
+
+    found = asked(loopback, script, linger=0.3, kind=kind)
+    assert found == Resolution("NOERROR", (), ((true,),), Failure.DNS_NO_ANSWER)
+    assert asked(loopback, lambda query, _: [(0, answer(query, true, kind=kind))], kind=kind).answers == (true,)
+
+
+def test_a_refusal_without_its_question(loopback: Namespace) -> None:
+    def script(query: dns.message.Message, _: int) -> list[tuple[float, bytes]]:
+        return [(0, query.to_wire()[:2] + b"\x81\x85" + b"\0" * 8)]
+
+    assert asked(loopback, script) == Resolution("REFUSED", failure=Failure.DNS_REFUSED)

@@ -17,6 +17,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from vpntest.errors import VpntestError
 from vpntest.failures import Failure
 from vpntest.plan.model import OUTSIDE, Endpoint, Plan
 from vpntest.probe.carry import carries, lives
@@ -98,6 +99,10 @@ class _Log:
                 if before is None or _STEPS.index(one.operation) >= _STEPS.index(before.operation):
                     known[one.attempt] = one
         self._emit(one)
+
+    def forget(self, vantage: str, task: Task) -> None:
+        """An attempt that did not come to an end of its own."""
+        self._furthest.get((vantage, task.platform, task.service, task.endpoint.url), {}).pop(task.attempt, None)
 
     def flips(self, vantage: str, task: Task) -> bool:
         """Whether some attempts at an endpoint were answered and some not."""
@@ -223,7 +228,8 @@ class Campaign:
     async def reach(self, vantage: Vantage) -> None:
         """Every endpoint of every platform, as often as the plan says, and controls all the while.
 
-        An endpoint whose attempts disagree is tried up to :data:`MOST_ATTEMPTS` times.
+        An endpoint whose attempts disagree is tried up to :data:`MOST_ATTEMPTS` times. A fault of ours costs the one
+        attempt that met it; the first of them is raised once all others are done.
         """
         loop = asyncio.get_running_loop()
         own = asyncio.Semaphore(AT_ONCE_PER_VANTAGE)
@@ -233,6 +239,7 @@ class Campaign:
 
         number = 1
         over = asyncio.Event()
+        faults: list[Exception] = []
 
         async def one(task: Task, cost: int) -> None:
             platform = self._platforms[task.platform]
@@ -242,8 +249,15 @@ class Campaign:
             free.callback(own.release)
             free.callback(self._settle, vantage, task, cost)
             with free:
-                if await reach(self._bench, vantage, task, self._bench.trust.of(platform), free.close):
-                    self._note_answer(vantage, task)
+                try:
+                    if await reach(self._bench, vantage, task, self._bench.trust.of(platform), free.close):
+                        self._note_answer(vantage, task)
+                except VpntestError:
+                    raise
+                except Exception as fault:
+                    # One stranger's answer that nobody thought of must not take the word from all the others.
+                    faults.append(fault)
+                    self._log.forget(vantage.id, task)
             key = (task.platform, task.service, task.endpoint.url)
             done[key] += 1
             if done[key] != attempts:
@@ -278,6 +292,8 @@ class Campaign:
                 for task in reach_tasks(self._plan.platforms, attempts, self._rng):
                     await start(task)
             over.set()
+        if faults:
+            raise faults[0]
 
     def _cost(self, vantage: Vantage, endpoint: Endpoint) -> int:
         """Bytes that an attempt will cost: what the last one did; before there was one, what may come."""

@@ -400,6 +400,9 @@ class _Load:
 
             async def listen() -> None:
                 while len(ended) < ECHOES:
+                    # Whoever answers without end must not keep the loop: while anything waits, receiving gives no turn
+                    # away.
+                    await asyncio.sleep(0)
                     try:
                         answer = await loop.sock_recv(sock, 4096)
                     except OSError:

@@ -113,9 +113,13 @@ class Connection:
         """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = vantage.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if segment is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if segment is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
+        except BaseException:
+            sock.close()
+            raise
         return cls(sock, address, port)
 
     def __str__(self) -> str:
@@ -211,6 +215,9 @@ class Connection:
         return bool(data)
 
     async def _receive(self, limit: int) -> bytes:
+        # While bytes wait, the loop's own receive gives nobody else a turn, and no limit can pass: a far side that
+        # never stops would hold the whole run. Before and not after, so that a limit throws away nothing that was read.
+        await asyncio.sleep(0)
         try:
             data = await self._loop.sock_recv(self._socket, limit)
         except OSError as exc:
@@ -276,5 +283,6 @@ def describe_leaf(der: bytes) -> tuple[str, str | None]:
     fingerprint = hashlib.sha256(der).hexdigest()
     try:
         return fingerprint, x509.load_der_x509_certificate(der).issuer.rfc4514_string()
-    except ValueError:
+    except Exception:
+        # Anybody can send any bytes; what the library makes of them is no fixed set (InvalidVersion, TypeError …).
         return fingerprint, None

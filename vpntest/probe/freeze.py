@@ -7,8 +7,6 @@ says nothing of which it was. 64 bytes, two at a time, one pair every 50 ms (hyp
 from __future__ import annotations
 
 import asyncio
-import ssl
-from functools import cache
 
 from msgspec.structs import replace
 
@@ -60,7 +58,9 @@ async def _trickle(transaction: Transaction, url: str, name: str, address: str, 
     t0, before = clock(), count()
     flow = _Flow()
     async with transaction.connected(address, port) as connection:
-        if connection is not None and await transaction.handshake(connection, _context(), name):
+        if connection is not None and await transaction.handshake(
+            connection, transaction.bench.trust.http1_unverified, name
+        ):
             await flow.run(connection, request_to(name), transaction.limits.stall)
             failure = transaction.silence(flow.failure, connection)
         else:
@@ -114,13 +114,3 @@ def request_to(name: str) -> bytes:
 def _confirmed(connection: Connection) -> int:
     info = connection.tcp_info()
     return info.bytes_acked if info else 0
-
-
-@cache
-def _context() -> ssl.SSLContext:
-    """HTTP/1.1, unverified: what is asked is whether packets pass, and nothing that is learnt over it is believed."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    return context

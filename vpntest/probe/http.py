@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 # The HTTP library's maintained continuation fits as well: `import httpcore2 as httpcore`, `import httpx2 as httpx`.
-import h2.exceptions
 import httpcore
 import httpx
 
@@ -33,6 +32,11 @@ BODY_CAP = 64 * 1024
 """Bytes of a body that are read. More than the 15 to 20 KB after which some censors freeze a connection."""
 SAMPLES = 64
 """Samples that an answer keeps: as many read events as OONI keeps of a connection (dd-007)."""
+SLACK = 256 * 1024
+"""Bytes of an exchange that are no body: heads, informational answers, frames. Who sends more sends them for their own
+sake."""
+_FRAMING = 16
+"""Bytes that go with a part of a body at most, however small it is."""
 TITLE_LENGTH = 120
 _TEXT_LENGTH = 500
 HEADERS = {
@@ -44,15 +48,6 @@ HEADERS = {
     "Safari/537.36",
 }
 """What OONI sends (ooni/probe-cli, internal/model/http.go), but for the encoding: a bare client gets turned away."""
-
-
-_LIBRARY_ERRORS = (
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    httpcore.ConnectionNotAvailable,
-    h2.exceptions.ProtocolError,
-)
-"""All that the library makes of a far side that resets, hangs up or does not speak HTTP."""
 
 
 @dataclass
@@ -92,7 +87,7 @@ class Answer:
         self.challenge = is_challenge(headers)
         self.closes = "close" in headers.get("connection", "").lower()
         announced = headers.get("content-length", "")
-        self.announced = int(announced) if announced.isascii() and announced.isdigit() else None
+        self.announced = int(announced) if re.fullmatch("[0-9]{1,18}", announced) else None
 
     def take(self, chunk: bytes, cap: int) -> None:
         """Takes a part of the body that came just now."""
@@ -133,7 +128,9 @@ class Http:
             answer.failure = Failure.TIMEOUT
         except OSError as exc:
             answer.failure = failure_of(self._connection.broken or exc)
-        except _LIBRARY_ERRORS:
+        except Exception:
+            # The library's own errors for a far side that resets, hangs up or does not speak HTTP, and whatever else it
+            # trips over in a stranger's bytes (a status that is no number is a ValueError).
             if self._connection.broken:
                 answer.failure = failure_of(self._connection.broken)
             else:
@@ -142,11 +139,15 @@ class Http:
 
     async def _exchange(self, answer: Answer, method: str, url: str, content: bytes | None, cap: int) -> None:
         request = httpx.Request(method, url, headers=HEADERS, content=content)
+        self._transport.stream.left = SLACK
         response = await self._transport.handle_async_request(request)
         try:
+            if not 100 <= response.status_code <= 999:
+                raise httpcore.RemoteProtocolError("no status of HTTP (RFC 9110, 15)")
             answer.begin(response.status_code, response.headers.raw)
             async for chunk in response.aiter_raw():
                 answer.take(chunk, cap)
+                self._transport.stream.left += len(chunk) + _FRAMING
                 if answer.length >= cap:
                     break
             else:
@@ -159,7 +160,7 @@ class _Transport(httpx.AsyncBaseTransport):
     """The library's HTTP/1.1 or HTTP/2 on our stream."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.stream = _Stream(connection)
         self.alpn = (connection.tls and connection.tls.selected_alpn_protocol()) or "http/1.1"
         self._speaker: httpcore.AsyncHTTP11Connection | httpcore.AsyncHTTP2Connection | None = None
 
@@ -169,7 +170,7 @@ class _Transport(httpx.AsyncBaseTransport):
         )
         if self._speaker is None:
             speaks = _Http2 if self.alpn == "h2" else httpcore.AsyncHTTP11Connection
-            self._speaker = speaks(origin=url.origin, stream=_Stream(self._connection))
+            self._speaker = speaks(origin=url.origin, stream=self.stream)
         response = await self._speaker.handle_async_request(
             httpcore.Request(method=request.method, url=url, headers=request.headers.raw, content=request.stream)
         )
@@ -224,9 +225,15 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.left = 0
+        """Bytes that may still come, beside the body."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._connection.read(max_bytes)
+        if self.left < 0:
+            raise httpcore.RemoteProtocolError("more than an answer takes")
+        data = await self._connection.read(max_bytes)
+        self.left -= len(data)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -68,7 +68,8 @@ def _bodiless() -> type[H3Connection]:
 
 
 class Quic:
-    """A QUIC connection from a vantage. Its methods raise OSError as the kernel does, and :class:`Broken`.
+    """A QUIC connection from a vantage. Its methods raise OSError as the kernel does, and :class:`Broken`: also where
+    the library trips over what a stranger sent.
 
     Like :class:`~vpntest.probe.connection.Connection` it knows nothing of observations; who awaits sets the limit.
     """
@@ -121,7 +122,8 @@ class Quic:
         """Until the far side has finished, and its certificate fits where that is asked for."""
         from aioquic.quic.events import HandshakeCompleted
 
-        self._quic.connect((self.address, self.port), self._loop.time())
+        with self._survived():
+            self._quic.connect((self.address, self.port), self._loop.time())
 
         def done() -> bool:
             # What has come with it is left for HTTP.
@@ -160,11 +162,12 @@ class Quic:
         parts = urlsplit(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = {":method": method, ":scheme": "https", ":authority": parts.netloc, ":path": path, **HEADERS}
-        http = (_bodiless() if method == "HEAD" else H3Connection)(self._quic)
-        stream = self._quic.get_next_available_stream_id()
-        http.send_headers(
-            stream, [(name.lower().encode(), value.encode()) for name, value in headers.items()], end_stream=True
-        )
+        with self._survived():
+            http = (_bodiless() if method == "HEAD" else H3Connection)(self._quic)
+            stream = self._quic.get_next_available_stream_id()
+            http.send_headers(
+                stream, [(name.lower().encode(), value.encode()) for name, value in headers.items()], end_stream=True
+            )
 
         def done() -> bool:
             for event in self._taken():
@@ -188,7 +191,7 @@ class Quic:
     def _head(answer: Answer, fields: list[tuple[bytes, bytes]]) -> None:
         status = dict(fields).get(b":status", b"")
         # An informational answer goes before the true one; trailers have no status.
-        if status.isdigit() and int(status) >= 200:
+        if len(status) == 3 and status.isdigit() and int(status) >= 200:
             answer.begin(int(status), (field for field in fields if not field[0].startswith(b":")))
 
     def _taken(self) -> list[QuicEvent]:
@@ -199,30 +202,45 @@ class Quic:
         """Sends and receives until it is done."""
         while True:
             # What has come before the end counts.
-            if done():
-                await self._send()
+            with self._survived():
+                is_done = done()
+            if is_done:
+                with contextlib.suppress(Broken):
+                    await self._send()
                 return
+            # HTTP/3 ends the connection by itself where the far side breaks its rules.
+            self._collect(came=False)
             if self._ended is not None:
                 raise Broken(self._failure(self._ended))
             await self._send()
             timer = self._quic.get_timer()
+            # While datagrams wait, receiving gives nobody else a turn, and no limit can pass.
+            await asyncio.sleep(0)
             try:
                 async with asyncio.timeout_at(timer):
                     datagram = await self._loop.sock_recv(self._socket, 65535)
             except ConnectionRefusedError:
                 self._refuse()
             except TimeoutError:
-                self._quic.handle_timer(self._loop.time())
+                with self._survived():
+                    self._quic.handle_timer(self._loop.time())
                 self._collect(came=False)
             else:
                 self.datagrams += 1
-                try:
+                with self._survived():
                     self._quic.receive_datagram(datagram, (self.address, self.port), self._loop.time())
-                except Exception as exc:
-                    # Anybody on the way can make a first packet that decrypts. Where the library trips over what is
-                    # in it, that is the network's doing and no reason to end a run.
-                    raise Broken(Failure.HTTP_REQUEST_FAILED if self._stands else Failure.SSL_FAILED_HANDSHAKE) from exc
                 self._collect(came=True)
+
+    @contextlib.contextmanager
+    def _survived(self) -> Iterator[None]:
+        """Anybody on the way can make a first packet that decrypts, and a server may send what it likes. Where the
+        library trips over it, that is the network's doing and no reason to end a run."""
+        try:
+            yield
+        except Broken:
+            raise
+        except Exception as exc:
+            raise Broken(Failure.HTTP_REQUEST_FAILED if self._stands else Failure.SSL_FAILED_HANDSHAKE) from exc
 
     async def _send(self) -> None:
         for datagram in self._outgoing():
@@ -232,14 +250,8 @@ class Quic:
                 self._refuse()
 
     def _outgoing(self) -> list[bytes]:
-        from aioquic.quic.packet_builder import QuicPacketBuilderStop
-
-        try:
+        with self._survived():
             return [datagram for datagram, _ in self._quic.datagrams_to_send(self._loop.time())]
-        except QuicPacketBuilderStop:
-            # The library says why it closes, at any length: all the names of a certificate that does not fit are too
-            # long for a packet. Then it goes without a word; why it ended is known here all the same.
-            return []
 
     def _refuse(self) -> None:
         """An ICMP error is easily forged: it counts only if the second flight meets it too."""
@@ -277,9 +289,12 @@ class Quic:
         """Says goodbye, so that no server keeps state, and lets go of the socket. Safe to call again."""
         if self._socket.fileno() < 0:
             return
-        with contextlib.suppress(OSError):
+        # The library says why it closes, at any length, and trips over words that are too long for a packet (all the
+        # names of a certificate that does not fit). Then it goes without any; why it ended is known all the same.
+        with contextlib.suppress(OSError, Broken):
             if self.datagrams:
-                self._quic.close()
+                with self._survived():
+                    self._quic.close()
                 for datagram in self._outgoing():
                     self._socket.send(datagram)
         self._socket.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import struct
 
 from vpntest.probe.connection import at
 from vpntest.probe.patience import within
@@ -46,6 +45,9 @@ class Stun:
                     refused = None
                     await loop.sock_sendall(self._socket, bytes(request))
                     while True:
+                        # Whoever sends without end must not keep the loop: while anything waits, receiving gives no
+                        # turn away.
+                        await asyncio.sleep(0)
                         answered, mapped = _read(await loop.sock_recv(self._socket, 65535), request.transaction_id)
                         if answered:
                             return mapped
@@ -67,7 +69,8 @@ def _read(datagram: bytes, transaction: bytes) -> tuple[bool, str | None]:
 
     try:
         message = stun.parse_message(datagram)
-    except (ValueError, struct.error):
+    except Exception:
+        # A stranger's bytes: the library trips over them in more ways than it says.
         return False, None
     if message.transaction_id != transaction or message.message_class not in (stun.Class.RESPONSE, stun.Class.ERROR):
         return False, None

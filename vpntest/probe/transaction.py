@@ -44,10 +44,13 @@ def connectable(address: str) -> bool:
     """Whether an address that a resolver gave may be connected to.
 
     Private ones may, for a block page can stand there. One that means this box or this link (127.0.0.1 and 0.0.0.0 are
-    usual answers of a censor's resolver) would only measure the box itself, or hand its neighbours a request.
+    usual answers of a censor's resolver) would only measure the box itself, or hand its neighbours a request. So would
+    one that means all of them, or an IPv4 address that is written as IPv6.
     """
     ip = ipaddress.ip_address(address)
-    return not (ip.is_loopback or ip.is_unspecified or ip.is_link_local or ip.is_multicast)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    everybody = ip == ipaddress.IPv4Address("255.255.255.255")
+    return not (everybody or ip.is_loopback or ip.is_unspecified or ip.is_link_local or ip.is_multicast)
 
 
 class Limits(Struct, frozen=True):

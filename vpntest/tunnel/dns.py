@@ -21,11 +21,17 @@ if TYPE_CHECKING:
     from dns.message import Message
 
 PORT = 53
+MOST = 16
+"""Different answers to one question that are kept; who sends more is a forger, and the rest would say nothing new."""
 _RCODES = {
     "NXDOMAIN": Failure.DNS_NXDOMAIN,
     "REFUSED": Failure.DNS_REFUSED,
     "SERVFAIL": Failure.DNS_SERVFAIL,
 }
+
+
+_Content = tuple[str, tuple[str, ...]]
+"""Of an answer: its rcode, and the addresses in it."""
 
 
 class Resolution(Struct, frozen=True):
@@ -59,13 +65,20 @@ async def ask(
     UDP first, the question sent again after half of the time, TCP where the answer is truncated; `timeout` seconds for
     all of it. `or_tcp`: UDP has half of them, and where it stays silent TCP the rest. An answer counts if it comes from
     the resolver's address and port with our id and our question. For `linger` seconds after the first answer the socket
-    stays open, so that a forger's race with the truth shows. `heard` is called with what is known by then at the first
-    answer and at each that comes after it: for who does not wait for the last. Network failures are in the result;
-    never raises for them.
+    stays open, so that a forger's race with the truth shows; until :data:`MOST` have come. `heard` is called with what
+    is known by then at the first answer and at each other one that comes after it: for who does not wait for the last.
+    Network failures are in the result; never raises for them.
     """
     import dns.exception
     import dns.message
+    import dns.rdata
+    import dns.rdataclass
+    import dns.rdatatype
 
+    for each in (dns.rdatatype.A, dns.rdatatype.AAAA):
+        # The library keeps the first reader that it finds for a type, and where a record of class ANY comes first that
+        # is one that reads nothing, for all answers to come.
+        dns.rdata.get_rdata_class(dns.rdataclass.IN, each)  # type: ignore[no-untyped-call]
     try:
         query = dns.message.make_query(name, query_type, use_edns=False)
         wire = query.to_wire()
@@ -73,8 +86,8 @@ async def ask(
         return Resolution(None, failure=failure_of(exc))
     deadline = asyncio.get_running_loop().time() + timeout
 
-    def known(messages: list[Message], engine: Literal["udp", "tcp"]) -> Resolution:
-        found = _resolution([_content(message, query_type) for message in messages], engine)
+    def known(contents: list[_Content], engine: Literal["udp", "tcp"]) -> Resolution:
+        found = _resolution(contents, engine)
         if heard is not None:
             heard(found)
         return found
@@ -84,17 +97,17 @@ async def ask(
         try:
             return known(
                 await _over_udp(
-                    open_socket, resolver, query, wire, patience, linger, lambda messages: known(messages, "udp")
+                    open_socket, resolver, query, wire, patience, linger, lambda contents: known(contents, "udp")
                 ),
                 "udp",
             )
         except _Truncated:
-            return known([await _over_tcp(open_socket, resolver, query, wire, deadline)], "tcp")
+            return known([_content(await _over_tcp(open_socket, resolver, query, wire, deadline), query)], "tcp")
         except (_Unanswered, OSError) as silence:
             if not or_tcp or getattr(silence, "failure", Failure.TIMEOUT) != Failure.TIMEOUT:
                 raise
             try:
-                return known([await _over_tcp(open_socket, resolver, query, wire, deadline)], "tcp")
+                return known([_content(await _over_tcp(open_socket, resolver, query, wire, deadline), query)], "tcp")
             except (_Unanswered, OSError, EOFError):
                 # A refusal may be the proxy's own; that nothing came stays the fact.
                 raise silence from None
@@ -114,7 +127,7 @@ class _Truncated(Exception):
     """The first answer does not fit into a datagram."""
 
 
-def _resolution(contents: list[tuple[str, tuple[str, ...]]], engine: Literal["udp", "tcp"]) -> Resolution:
+def _resolution(contents: list[_Content], engine: Literal["udp", "tcp"]) -> Resolution:
     rcode, answers = contents[0]
     late = tuple(dict.fromkeys(content[1] for content in contents[1:] if _differs(content, contents[0])))
     if rcode != "NOERROR":
@@ -122,28 +135,43 @@ def _resolution(contents: list[tuple[str, tuple[str, ...]]], engine: Literal["ud
     return Resolution(rcode, answers, late, None if answers else Failure.DNS_NO_ANSWER, engine)
 
 
-def _content(message: Message, query_type: str) -> tuple[str, tuple[str, ...]]:
+def _content(message: Message, query: Message) -> _Content:
     import dns.rcode
-    import dns.rdatatype
+    import dns.rdataclass
 
-    kind = dns.rdatatype.from_text(query_type)
-    addresses = tuple(str(record) for rrset in message.answer if rrset.rdtype == kind for record in rrset)
-    return dns.rcode.to_text(message.rcode()), addresses
+    # Not of the answer's own question: a refusal may come without any.
+    kind = query.question[0].rdtype
+    # A record of another class holds no address, whatever its type.
+    texts = (
+        str(record)
+        for rrset in message.answer
+        if rrset.rdtype == kind and rrset.rdclass == dns.rdataclass.IN
+        for record in rrset
+    )
+    return dns.rcode.to_text(message.rcode()), tuple(filter(_is_address, texts))
 
 
-def _differs(one: tuple[str, tuple[str, ...]], other: tuple[str, tuple[str, ...]]) -> bool:
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _differs(one: _Content, other: _Content) -> bool:
     # Resolvers rotate the records of a set: order is no difference.
     return one[0] != other[0] or set(one[1]) != set(other[1])
 
 
 def _parse(datagram: bytes, query: Message) -> Message | str:
-    import dns.exception
     import dns.message
 
     try:
         # A truncated answer is read as far as it goes; TCP brings the rest.
         message = dns.message.from_wire(datagram, ignore_trailing=True, raise_on_truncation=False)
-    except (dns.exception.DNSException, ValueError):
+    except Exception:
+        # Whatever the library trips over in a stranger's bytes.
         return Failure.DNS_MISBEHAVING
     if message.id != query.id:
         return Failure.DNS_WRONG_ID
@@ -178,13 +206,14 @@ async def _over_udp(
     wire: bytes,
     deadline: float,
     linger: float,
-    heard: Callable[[list[Message]], object],
-) -> list[Message]:
-    """All answers, the first one first; `heard` gets them as they come, but for the last state, which is returned."""
+    heard: Callable[[list[_Content]], object],
+) -> list[_Content]:
+    """All answers that differ, the first one first; `heard` gets them as they come, but for the last state, which is
+    returned."""
     import dns.flags
 
     loop = asyncio.get_running_loop()
-    received: list[Message] = []
+    first: Message | None = None
     unfit: str | None = None
     with _open(open_socket, resolver, socket.SOCK_DGRAM) as sock:
         start = loop.time()
@@ -193,12 +222,12 @@ async def _over_udp(
             try:
                 await loop.sock_sendall(sock, wire)
                 async with asyncio.timeout_at(until):
-                    while not received:
-                        message = _parse(await loop.sock_recv(sock, 65535), query)
+                    while first is None:
+                        message = _parse(await _receive(sock, 65535), query)
                         if isinstance(message, str):
                             unfit = message
                         else:
-                            received.append(message)
+                            first = message
             except TimeoutError:
                 continue
             except OSError as exc:
@@ -206,21 +235,30 @@ async def _over_udp(
                 refused = exc
                 continue
             break
-        if not received:
+        if first is None:
             if refused is not None:
                 raise refused
             raise _Unanswered(unfit or Failure.TIMEOUT)
-        if received[0].flags & dns.flags.TC:
+        if first.flags & dns.flags.TC:
             raise _Truncated
+        contents = [_content(first, query)]
         if linger > 0:
+            heard(contents)
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(linger):
-                    while True:
-                        heard(received)
-                        message = _parse(await loop.sock_recv(sock, 65535), query)
-                        if not isinstance(message, str):
-                            received.append(message)
-    return received
+                    while len(contents) < MOST:
+                        message = _parse(await _receive(sock, 65535), query)
+                        content = None if isinstance(message, str) else _content(message, query)
+                        if content is not None and all(_differs(content, each) for each in contents):
+                            contents.append(content)
+                            heard(contents)
+    return contents
+
+
+async def _receive(sock: socket.socket, limit: int) -> bytes:
+    """While anything waits, the loop's own receive gives nobody else a turn, and no limit can pass: here each does."""
+    await asyncio.sleep(0)
+    return await asyncio.get_running_loop().sock_recv(sock, limit)
 
 
 async def _over_tcp(
@@ -238,7 +276,7 @@ async def _over_tcp(
             async def exactly(count: int) -> bytes:
                 data = b""
                 while len(data) < count:
-                    more = await loop.sock_recv(sock, count - len(data))
+                    more = await _receive(sock, count - len(data))
                     if not more:
                         raise EOFError
                     data += more
