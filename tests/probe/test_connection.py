@@ -359,6 +359,7 @@ def test_who_sends_without_end_leaves_others_their_turn(tls: bool) -> None:
         watching = asyncio.create_task(watch())
         while came < 200_000:
             came += len(await connection.read(5_000))
+        seen.append(came)
         watching.cancel()
         connection.close()
         # At most what the TLS layer takes at a time.
