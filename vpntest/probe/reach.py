@@ -80,12 +80,12 @@ async def reach(
                 )
             return done
 
+        through: bool | None = None
+
         async def browsed() -> None:
+            nonlocal through
             await stands.wait()
             through = await begin("browser").browse(address or "", target.port, target.host)
-            shaken = {"tls_handshake": False, "http_round_trip": True}.get(first.operation)
-            if through is not None and shaken is not None:
-                bench.shapes[key] = through is not shaken
 
         key = vantage.id, task.endpoint.url
         stands = asyncio.Event()
@@ -99,6 +99,9 @@ async def reach(
                 beside.cancel()
             if other is not None:
                 answered |= await tried(begin("alternate"), other)
+        shaken = {"tls_handshake": False, "http_round_trip": True}.get(first.operation)
+        if through is not None and shaken is not None:
+            bench.shapes[key] = through is not shaken
         if answered:
             chained()
         else:
