@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PORT = 53
 MOST = 16
 """Different answers to one question that are kept; who sends more is a forger, and the rest would say nothing new."""
+SENDINGS = 4
+"""Times that a question goes out over UDP. On a line that loses 3 % each way two are lost once in 290 times, four once
+in 80 000, and a run asks some thousands."""
 _RCODES = {
     "NXDOMAIN": Failure.DNS_NXDOMAIN,
     "REFUSED": Failure.DNS_REFUSED,
@@ -62,9 +65,9 @@ async def ask(
 ) -> Resolution:
     """Asks `resolver` (an address) for the addresses of `name`.
 
-    UDP first, the question sent again after half of the time, TCP where the answer is truncated; `timeout` seconds for
-    all of it. `or_tcp`: UDP has half of them, and where it stays silent TCP the rest. An answer counts if it comes from
-    the resolver's address and port with our id and our question. For `linger` seconds after the first answer the socket
+    UDP first, the question sent :data:`SENDINGS` times, evenly spaced, TCP where the answer is truncated; `timeout`
+    seconds for all of it. `or_tcp`: UDP has half of them, and where it stays silent TCP the rest. An answer counts if it
+    comes from the resolver's address and port with our id and our question. For `linger` seconds after the first answer the socket
     stays open, so that a forger's race with the truth shows; until :data:`MOST` have come. `heard` is called with what
     is known by then at the first answer and at each other one that comes after it: for who does not wait for the last.
     Network failures are in the result; never raises for them.
@@ -217,8 +220,9 @@ async def _over_udp(
     unfit: str | None = None
     with _open(open_socket, resolver, socket.SOCK_DGRAM) as sock:
         start = loop.time()
-        for until in (start + (deadline - start) / 2, deadline):
-            refused: OSError | None = None
+        refused: OSError | None = None
+        for number in range(1, SENDINGS + 1):
+            until = start + (deadline - start) * number / SENDINGS
             try:
                 await loop.sock_sendall(sock, wire)
                 async with asyncio.timeout_at(until):
@@ -229,9 +233,12 @@ async def _over_udp(
                         else:
                             first = message
             except TimeoutError:
+                refused = None
                 continue
             except OSError as exc:
-                # An ICMP error is easily forged: it counts only if the second question meets it too.
+                # An ICMP error is easily forged: it counts only if the next question meets it too.
+                if refused is not None:
+                    break
                 refused = exc
                 continue
             break
