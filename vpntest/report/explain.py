@@ -273,7 +273,7 @@ class _Told:
                 if others:
                     low, high = goodputs(own), goodputs(others)
                     p = f"p = {chance_of(low, high):.3g}"
-                    told.append(f"{name} {_rate(others)}, ratio {median(high) / max(median(low), 1e-9):.3g}, {p}")
+                    told.append(f"{name} {_rate(others)}, ratio {median(high) / max(median(low), 1e-9):.1f}, {p}")
             self._say(f"transfers {when}, medians: {'; '.join(told)}", 2)
 
     def _elsewhere(self, verdict: PlatformVerdict) -> None:
@@ -360,7 +360,7 @@ def _without_failure(steps: Sequence[Observation]) -> str:
 
 
 def _rate(samples: tuple[Sample, ...]) -> str:
-    return f"{median(goodputs(samples)) / 1000:.4g} kbit/s of {len(samples)}"
+    return f"{median(goodputs(samples)) / 1000:.1f} kbit/s of {len(samples)}"
 
 
 def _counted(number: int, what: str) -> str:
