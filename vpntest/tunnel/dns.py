@@ -66,10 +66,11 @@ async def ask(
     """Asks `resolver` (an address) for the addresses of `name`.
 
     UDP first, the question sent :data:`SENDINGS` times, evenly spaced, TCP where the answer is truncated; `timeout`
-    seconds for all of it. `or_tcp`: UDP has half of them, and where it stays silent TCP the rest. An answer counts if it
-    comes from the resolver's address and port with our id and our question. For `linger` seconds after the first answer the socket
-    stays open, so that a forger's race with the truth shows; until :data:`MOST` have come. `heard` is called with what
-    is known by then at the first answer and at each other one that comes after it: for who does not wait for the last.
+    seconds for all of it. `or_tcp`: UDP has half of them, and where it stays silent TCP the rest. An answer counts if
+    it comes from the resolver's address and port with our id and our question. For `linger` seconds after the first
+    answer the socket stays open, so that a forger's race with the truth shows; until :data:`MOST` have come. `heard` is
+    called with what is known by then at the first answer and at each other one that comes after it: for who does not
+    wait for the last.
     Network failures are in the result; never raises for them.
     """
     import dns.exception
