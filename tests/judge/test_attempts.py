@@ -30,6 +30,12 @@ from vpntest.probe.observation import TcpConnect, TcpInfo
         (bird(HTTPS), {"fails": "http_round_trip:http_request_failed"}, Seen.FAULT),
         (bird(HTTP), {"fails": "http_round_trip:http_request_failed"}, Seen.FAILED),
         (bird(HTTPS, 403), {"code": 403}, Seen.REACHED),
+        (bird(HTTPS, 403), {"code": 403, "challenge": True}, Seen.REFUSED),
+        (bird(HTTP), {"code": 299, "location": "http://blocked.example/"}, Seen.REACHED),
+        (bird(HTTP), {"code": 300, "location": "http://blocked.example/"}, Seen.FAILED),
+        (bird(HTTP), {"code": 399, "location": "http://blocked.example/"}, Seen.FAILED),
+        (bird(HTTP), {"code": 400, "location": "http://blocked.example/"}, Seen.REACHED),
+        (bird(HTTP), {"code": 304}, Seen.REACHED),
         (bird(HTTPS, 501), {"code": 501}, Seen.REACHED),
         (bird(HTTPS, 204), {"code": 200}, Seen.FAULT),
         (bird(HTTP, 501), {"code": 501}, Seen.REACHED),
@@ -45,6 +51,10 @@ from vpntest.probe.observation import TcpConnect, TcpInfo
         (bird(TCP), {"answers": [BOGON], "public": ()}, Seen.FAILED),
         (bird(TCP), {"answers": [FORGED], "public": ()}, Seen.REACHED),
         (bird(TCP), {"fails": f"connect:{REFUSED}"}, Seen.FAILED),
+        (bird(TCP), {"answers": [FORGED], "late": ((TRUE,),)}, Seen.FAILED),
+        (bird(TCP), {"answers": [TRUE], "late": ((FORGED,),)}, Seen.REACHED),
+        (bird(HTTPS), {"fails": "connect:permission_denied", "answers": ["255.255.255.255"]}, Seen.FAILED),
+        (bird(HTTPS), {"fails": "connect:carrier_exited", "answers": [BOGON]}, Seen.VOID),
         (bird(HTTPS), {"fails": "connect:network_down"}, Seen.VOID),
         (bird(HTTPS), {"fails": "connect:permission_denied"}, Seen.VOID),
         (bird(HTTPS), {"fails": "connect:network_unreachable"}, Seen.FAILED),
@@ -59,6 +69,33 @@ def test_a_proxys_own_connect_proves_nothing() -> None:
     assert attempt(bird(TCP), proxy=True).seen is Seen.UNPROVEN
     assert attempt(bird(TCP), proxy=True, answers=[BOGON]).layer is Layer.DNS
     assert attempt(bird(HTTPS), proxy=True).seen is Seen.REACHED
+
+
+@pytest.mark.parametrize(
+    ("lies", "reach", "seen"),
+    [
+        ({"nobody": [FORGED]}, {"answers": [FORGED]}, Seen.FAILED),
+        ({"nobody": [FORGED]}, {"answers": [FORGED], "public": [FORGED]}, Seen.UNPROVEN),
+        ({"nobody": None}, {"answers": [FORGED]}, Seen.UNPROVEN),
+        ({"nobody": [FORGED], "other": True}, {"answers": [FORGED]}, Seen.UNPROVEN),
+        ({"nobody": None}, {"answers": [TRUE]}, Seen.REACHED),
+    ],
+)
+def test_an_open_port_where_somebody_forges_its_name(lies: dict[str, Any], reach: dict[str, Any], seen: Seen) -> None:
+    read_so = attempt(bird(TCP), before=lambda world: world.names("outside", "bird.example", **lies), **reach)
+    assert read_so.seen is seen
+    assert bool(read_so.forged) is (seen is Seen.FAILED)
+
+
+def test_the_count_of_a_close_proves_nothing_through_a_proxy() -> None:
+    for count, seen in ((1, Seen.UNPROVEN), (2, Seen.REACHED)):
+        world = World(bird(TCP), attempts=1)
+        world.tunnel("p", proxy=True)
+        info = TcpInfo(bytes_received=count, bytes_acked=1, retransmits=0, unacked=0, rtt_ms=1.0, since_last_data_ms=0)
+        where = {"platform": "bird", "service": "web", "endpoint": TCP, "attempt": 1}
+        world.add("p", "reach", "connect", TcpConnect(TRUE, 443), tcp=info, **where)
+        [[only]] = read(world.record()).attempts["bird", "web", TCP].values()
+        assert only.seen is seen
 
 
 def test_bytes_from_the_far_side_prove_a_connect_through_a_proxy() -> None:

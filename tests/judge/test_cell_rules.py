@@ -45,9 +45,14 @@ CASES = {
     "cell.breaks": (cell("ok", "blocked"), cell("blocked", "blocked")),
     "cell.insufficient.speed-unknown": (cell("throttled", SPEED_UNKNOWN), cell("blocked", SPEED_UNKNOWN)),
     "cell.insufficient.slow-tunnel": (cell("throttled", SLOW_TUNNEL), cell("throttled", SPEED_FAIR)),
+    "cell.insufficient.freeze": (
+        cell("blocked speed.freeze.bytes", SPEED_UNKNOWN),
+        cell("blocked endpoint.blocked.works-elsewhere", SPEED_UNKNOWN),
+    ),
     "cell.insufficient.unproven": (cell("blocked", UNPROVEN), cell("ok", UNPROVEN)),
     "cell.circumvents.speed-unknown": (cell("blocked", SPEED_UNKNOWN), cell("ok", SPEED_UNKNOWN)),
     "cell.circumvents": (cell("throttled", "ok"), cell("ok", "ok")),
+    "cell.insufficient.line-unproven": (cell(UNPROVEN, "ok"), cell("ok", UNPROVEN)),
     "cell.open.unproven": (cell("ok", UNPROVEN), cell("throttled", UNPROVEN)),
     "cell.open.speed-unknown": (cell(SLOW_TUNNEL, "ok"), cell(SPEED_FAIR, SPEED_FAIR)),
     "cell.open": (cell("ok", "ok"), cell("ok", "insufficient")),
@@ -62,6 +67,13 @@ def test_cell() -> None:
 def test_an_unproven_service_never_circumvents(outside: str) -> None:
     assert first(CELL, cell(outside, UNPROVEN)).then is Outcome.INSUFFICIENT
     assert first(CELL, cell(outside, f"{UNPROVEN} speed.fair")).then is Outcome.INSUFFICIENT
+
+
+@pytest.mark.parametrize("inside", [SPEED_UNKNOWN, SLOW_TUNNEL])
+def test_small_answers_get_around_no_freeze_of_large_ones(inside: str) -> None:
+    assert first(CELL, cell("blocked speed.freeze.bytes", inside)).then is Outcome.INSUFFICIENT
+    assert first(CELL, cell("blocked endpoint.blocked.works-elsewhere", inside)).then is Outcome.CIRCUMVENTS
+    assert first(CELL, cell("blocked speed.freeze", SPEED_FAIR)).then is Outcome.CIRCUMVENTS
 
 
 @pytest.mark.parametrize("speed", ["slow-line", "unknown", "silent", "unclear"])

@@ -110,3 +110,16 @@ def test_an_answer_without_a_certificate_counts_only_as_the_page_itself(code: in
     world.control("outside", "before", code=code, url="http://control.example/")
     world.observations = [one for one in world.observations if one.operation != "tls_handshake"]
     assert (read(world.record()).controls["outside"].dead_before == ()) is worked
+
+
+@pytest.mark.parametrize(("when", "alive"), [(17.0, False), (18.5, True)])
+def test_a_short_failure_is_held_against_four_seconds_of_controls(when: float, alive: bool) -> None:
+    """A control that worked 3 s before is outweighed by one that has failed since."""
+    during = [("during", when, 0.0, None), ("during", 19.0, 0.5, TIMEOUT), ("during", 30.0, 0.0, None)]
+    assert controls(BEFORE, *during, AFTER).around(20.0, 20.1).alive is alive
+
+
+def test_a_bracket_may_be_as_wide_as_the_run() -> None:
+    seen = controls(BEFORE, ("during", 5.0, 0.0, None), AFTER)
+    assert seen.bracket(40.0, 48.0).alive
+    assert not seen.around(40.0, 48.0).alive

@@ -88,3 +88,14 @@ def test_a_server_that_has_all_of_a_trickle_and_is_silent_counts_no_packets() ->
     assert freeze_of([LARGE] * 3, [heard]) == "freeze"
     assert freeze_of([SMALL] * 3, [heard]) is None
     assert freeze_of([SMALL] * 3, [structs.replace(one, tcp=None)]) is None
+
+
+def test_ten_segments_are_the_least_that_a_budget_is() -> None:
+    assert freeze_of([of(5 * KIB, 10, in_handshake=True)] * 3, ()) == "freeze"
+    assert freeze_of([of(5 * KIB, 9, in_handshake=True)] * 3, ()) is None
+
+
+def test_a_trickle_that_is_reset_counts_no_packets() -> None:
+    [one] = trickles(False)
+    assert freeze_of([SMALL] * 3, [one]) == "freeze.packets"
+    assert freeze_of([SMALL] * 3, [structs.replace(one, failure="connection_reset")]) is None

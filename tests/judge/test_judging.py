@@ -717,6 +717,145 @@ def throttled_name() -> World:
     return world
 
 
+def frozen_outside(speed: bool) -> Callable[[], World]:
+    """Transfers freeze outside; through `a` small answers pass, and transfers are measured or not."""
+
+    def build() -> World:
+        world = frozen_transfers()
+        if not speed:
+            world.observations = [one for one in world.observations if (one.vantage, one.probe) != ("a", "speed")]
+        return world
+
+    return build
+
+
+def dying(size: int, failure: str | None, seconds: float, times: int = 5, where: str = "a") -> Callable[[], World]:
+    """The platform is cut by name outside, unless it is there that transfers die; under another name they are whole."""
+
+    def build() -> World:
+        world = two_exits(World(SPEEDY))
+        cut: dict[str, Any] = {"fails": SNI, "neutral": True} if where != "outside" else {}
+        world.reach("outside", "bird", **cut)
+        world.reach("a", "bird")
+        world.reach("b", "bird")
+        world.speed("b", "bird", target=FAST, neutral=FAST)
+        world.speed(where, "bird", target=FAST[times:], neutral=FAST)
+        if where == "outside":
+            world.speed("a", "bird", target=FAST, neutral=FAST)
+        more: dict[str, Any] = {"role": "target", "platform": "bird"}
+        if failure not in (RESET, "eof_error"):
+            more["tcp"] = info(size, 30)
+        for _ in range(times):
+            world.transfer(where, "speed", size, seconds, failure, **more)
+            if failure not in (RESET, "eof_error") and size:
+                last = world.observations[-1]
+                details = structs.replace(last.details, samples=((0.1, size), (3.0, size)))
+                world.observations[-1] = structs.replace(last, details=details)
+        return world
+
+    return build
+
+
+def early_end() -> World:
+    """A platform that crawls in the first round, and a run that ends before the second."""
+    world = throttled()()
+    world.observations = [one for one in world.observations if one.phase != "confirm"]
+    return world
+
+
+def ended_before_speed() -> World:
+    world = throttled()()
+    world.observations = [one for one in world.observations if one.probe != "speed"]
+    return world
+
+
+def doubtful_tries(answered: int, doubtful: int) -> Callable[[], World]:
+    """Cut by name outside; through `a` some tries are answered, and others fail while its own controls fail too."""
+
+    def build() -> World:
+        world = World()
+        world.at(0.0).line()
+        world.tunnel("a")
+        world.at(5.0).control("a", "during")
+        world.at(10.0).control("outside", "during")
+        world.reach("outside", "bird", fails=SNI, neutral=True)
+        world.reach("a", "bird", times=answered)
+        world.at(20.0, 8.0).control("a", "during", TIMEOUT)
+        if doubtful:
+            world.reach("a", "bird", times=doubtful, fails=f"tls_handshake:{TIMEOUT}")
+        world.at(40.0).control("a", "during")
+        return world
+
+    return build
+
+
+LIED_TO = Platform(
+    "bird",
+    "Bird",
+    (
+        Service("web", (Endpoint("https://bird.example/"),)),
+        Service("chat", tuple(Endpoint(f"tcp://e{n}.bird.example:443") for n in (1, 2)), rule="any_of"),
+    ),
+)
+
+
+def lies_about_ports(proof: bool = False, **outside: Any) -> Callable[[], World]:
+    """Outside, the names of the chat lead elsewhere, and somebody opens connections there."""
+
+    def build() -> World:
+        world = two_exits(World(LIED_TO))
+        if proof:
+            for one in LIED_TO.service[1].endpoint:
+                world.names("outside", one.url[6:].partition(":")[0], nobody=[FORGED])
+        for vantage in ("outside", "a", "b"):
+            world.reach(vantage, "bird")
+            for one in LIED_TO.service[1].endpoint:
+                lie = {"answers": [FORGED], **outside} if vantage == "outside" else {}
+                for _ in range(3):
+                    world.reach(vantage, "bird", times=1, service="chat", endpoint=one.url, **lie)
+        return world
+
+    return build
+
+
+def hangs(at: str, **exit: Any) -> Callable[[], World]:
+    """One tunnel, and a server that answers another name and not its own, there as outside."""
+
+    def build() -> World:
+        world = World()
+        world.line()
+        world.tunnel("a")
+        mute: dict[str, Any] = {"fails": at, "neutral": True}
+        world.reach("outside", "bird", **mute)
+        world.reach("a", "bird", **(exit or mute))
+        return world
+
+    return build
+
+
+def challenged() -> World:
+    """403 is what its endpoint says to anybody; through the tunnels, with a test for humans."""
+    world = two_exits(World(plain(403, url="https://bird.example/")))
+    world.reach("outside", "bird", code=403)
+    for vantage in ("a", "b"):
+        for _ in range(3):
+            world.reach(vantage, "bird", times=1, code=403, challenge=True)
+    return world
+
+
+def broadcast(address: str) -> Callable[[], World]:
+    """The resolver gives an address that this box connects to for nobody."""
+
+    def build() -> World:
+        world = two_exits(World())
+        world.reach("outside", "bird", answers=[address], fails="connect:permission_denied")
+        world.reach("a", "bird")
+        world.reach("b", "bird")
+        return world
+
+    return build
+
+
 CERT = "tls_handshake:ssl_unknown_authority"
 NXDOMAIN = "resolve:dns_nxdomain_error"
 SNI = f"tls_handshake:{RESET}"
@@ -793,6 +932,42 @@ SCENARIOS: list[tuple[str, Callable[[], World], str, str]] = [
     ("QUIC is cut by name, and optional", quic_by_name, "ok", "open open"),
     ("slow once and not again", throttled_once, "ok", "open open"),
     ("throttled by a name shown to the control", throttled_name, SLOWED, "c ?"),
+    ("transfers freeze, and none is tried inside", frozen_outside(speed=False), "blocked freeze.bytes", "? c"),
+    ("transfers freeze outside alone", frozen_outside(speed=True), "blocked freeze.bytes", "c c"),
+    ("transfers are reset inside", dying(16 * KIB, RESET, 0.1), BY_NAME, "? c"),
+    ("transfers are closed inside", dying(16 * KIB, "eof_error", 0.1), BY_NAME, "? c"),
+    ("transfers fall silent early inside", dying(5 * KIB, TIMEOUT, 3.0), BY_NAME, "? c"),
+    ("transfers never begin inside", dying(0, TIMEOUT, 3.0), BY_NAME, "? c"),
+    ("four of five transfers freeze inside", dying(16 * KIB, TIMEOUT, 3.0, times=4), BY_NAME, "? c"),
+    ("two of five transfers are reset inside", dying(16 * KIB, RESET, 0.1, times=2), BY_NAME, "? c"),
+    ("one of five transfers is reset inside", dying(16 * KIB, RESET, 0.1, times=1), BY_NAME, "c c"),
+    ("transfers are reset outside", dying(16 * KIB, RESET, 0.1, where="outside"), "insufficient", "? ?"),
+    ("transfers never begin outside", dying(0, TIMEOUT, 3.0, where="outside"), "insufficient", "? ?"),
+    ("four of five freeze outside", dying(16 * KIB, TIMEOUT, 3.0, 4, "outside"), "insufficient", "? ?"),
+    ("one of five is reset outside", dying(16 * KIB, RESET, 0.1, 1, "outside"), "ok", "open open"),
+    ("a crawl, and the run ends before the second round", early_end, "insufficient", "? ?"),
+    ("the run ends before any speed", ended_before_speed, "ok", "open open"),
+    ("two of ten tries are answered inside, and the rest in doubt", doubtful_tries(2, 8), BY_NAME, "?"),
+    ("half of ten tries are answered inside, and the rest in doubt", doubtful_tries(5, 5), BY_NAME, "?"),
+    ("two of three tries are answered inside, and one in doubt", doubtful_tries(2, 1), BY_NAME, "c"),
+    ("no try inside in doubt", doubtful_tries(3, 0), BY_NAME, "c"),
+    ("two answers about a port, one a lie", lies_about_ports(late=((TRUE,),)), "blocked dns.injection", "c c"),
+    ("a forger of the port's very name", lies_about_ports(proof=True), "blocked dns.injection", "c c"),
+    ("a forger lies to both resolvers", lies_about_ports(proof=True, public=[FORGED]), "ok", "? ?"),
+    ("a port at an address that nobody else knows", lies_about_ports(), "ok", "? ?"),
+    ("a port at the same address", lies_about_ports(answers=[TRUE]), "ok", "open open"),
+    ("a page that hangs at the only exit too", hangs(f"http_round_trip:{TIMEOUT}"), "insufficient", "?"),
+    ("a server that closes at the only exit too", hangs("tls_handshake:eof_error"), "insufficient", "?"),
+    ("a reset by name at the only exit too", hangs(f"tls_handshake:{RESET}"), BY_NAME, "b"),
+    (
+        "a page that hangs, and is dead at the only exit",
+        hangs(f"http_round_trip:{TIMEOUT}", fails=f"connect:{REFUSED}"),
+        "blocked http.timeout",
+        "?",
+    ),
+    ("a challenge where 403 is expected", challenged, "ok", "refused refused"),
+    ("a resolver that gives the broadcast address", broadcast("255.255.255.255"), "blocked dns.bogon", "c c"),
+    ("a connect that this box forbids", broadcast(TRUE), "insufficient", "? ?"),
     ("one tunnel alone cannot tell down from blocked", single_tunnel_all_fails, "insufficient", "?"),
     ("two tunnels with one exit cannot either", one_exit_for_two_tunnels, "insufficient", "? ?"),
     ("nor can exits that nobody knows", exits_unknown, "insufficient", "? ?"),

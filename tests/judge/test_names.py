@@ -68,3 +68,10 @@ def test_a_hijacked_name_does_not_exist_and_a_certificate_says_that_it_does() ->
     assert (lost.seen, lost.layer, lost.failure) == (Seen.FAILED, Layer.DNS, "dns_nxdomain_error")
     assert set(lost.hijack) <= set(lost.witnesses)
     assert attempt(before=hijack, answers=[FORGED]).seen is Seen.REACHED
+
+
+def test_what_the_public_resolver_says_is_no_hijack_of_this_one() -> None:
+    world = World()
+    world.add("outside", "names", "resolve", world.dns("x2.neutral.example", [FORGED], resolver="public"))
+    names = names_of(world.observations, LISTED, {})
+    assert all(one.hijack(frozenset({FORGED})) == () for one in names.values())

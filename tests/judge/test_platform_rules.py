@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
-from records import KIB, TIMEOUT, World
+from records import KIB, RESET, TIMEOUT, World
 from tables import check_table
 
 from vpntest.judge.platform_rules import (
@@ -109,6 +109,20 @@ def stopped(
 
 K15 = (15 * KIB,) * 3
 
+
+def cut(*ends: str | None, neutral: int = 5, fast: int = 3, borrowed: bool = False) -> SpeedSeen:
+    """Fast transfers, and some that are cut after 16 KiB by these failures."""
+    world = World()
+    where = {"platform": "bird", "endpoint": "tls://bird.example" if borrowed else None}
+    for _ in range(fast):
+        world.transfer("outside", "speed", 64 * KIB, 0.1, role="target", **where)
+    for failure in ends:
+        world.transfer("outside", "speed", 16 * KIB, 0.1, failure, role="target", **where)
+    for _ in range(neutral):
+        world.transfer("outside", "speed", 64 * KIB, 0.1, role="neutral", **where)
+    return SpeedSeen(read(world.record()).speed["outside", "bird"])
+
+
 SPEED_CASES = {
     "speed.freeze.packets": (
         stopped(*(9 * KIB,) * 3, trickle=False, segments=13),
@@ -116,6 +130,12 @@ SPEED_CASES = {
     ),
     "speed.freeze.bytes": (stopped(*K15, trickle=True), stopped(*K15, trickle=False, whole=0)),
     "speed.freeze": (stopped(15 * KIB, 15 * KIB, 14 * KIB), stopped(15 * KIB, 15 * KIB, 14 * KIB, whole=0)),
+    "speed.no-stage": (
+        cut(*[RESET] * 5, fast=0, neutral=0, borrowed=True),
+        cut(*[RESET] * 5, fast=0, neutral=1, borrowed=True),
+    ),
+    "speed.broken": (cut(RESET, "eof_error"), cut(RESET, fast=4)),
+    "speed.once": (speed(CRAWL, FAST, again={"target": FAST}), speed(CRAWL, FAST, again={"neutral": CRAWL})),
     "speed.silent": (stopped(15 * KIB, 11 * KIB, 15 * KIB), stopped(15 * KIB, 12 * KIB, 15 * KIB)),
     "speed.unknown": (speed(CRAWL[:2], FAST[:2]), speed(CRAWL, FAST)),
     "speed.throttle.sni": (speed(CRAWL, FAST), speed(CRAWL, FAST, again={"target": FAST})),
@@ -126,7 +146,7 @@ SPEED_CASES = {
         speed(CRAWL, FAST, FAST, neutral_size=150),
         speed(CRAWL, FAST, CRAWL, neutral_size=150),
     ),
-    "speed.unconfirmed": (speed(CRAWL, FAST, again=NEVER), speed(CRAWL, CRAWL, again=NEVER)),
+    "speed.unconfirmed": (speed(CRAWL, FAST, again=NEVER), speed(CRAWL, FAST, again={"target": FAST})),
     "speed.unclear": (speed(CRAWL, CRAWL), speed(CRAWL, CRAWL, CRAWL)),
 }
 
@@ -139,7 +159,6 @@ def test_speed() -> None:
     "again",
     [
         NEVER,
-        {"target": FAST},
         {"neutral": CRAWL},
         {"target": CRAWL[:4]},
         {"neutral": FAST[:4]},
@@ -153,8 +172,48 @@ def test_what_no_second_round_of_five_pairs_shows_again_is_no_throttling(again: 
 def test_three_pairs_of_an_older_record_are_no_throttling() -> None:
     assert judge_speed(speed(CRAWL[:3], FAST[:3]).samples).rule == "speed.unconfirmed"
     assert judge_speed(speed(CRAWL[:3], FAST[:3], again={"target": CRAWL, "neutral": FAST}).samples).speed is (
-        Speed.UNKNOWN
+        Speed.DOUBTFUL
     )
+
+
+@pytest.mark.parametrize(
+    ("facts", "rule"),
+    [
+        (cut(RESET, RESET), "speed.broken"),
+        (cut("eof_error", "eof_error", fast=0), "speed.broken"),
+        (cut(*[RESET] * 5, fast=0, neutral=0), "speed.broken"),
+        (cut("http_request_failed", "http_request_failed"), "speed.fair"),
+        (cut("carrier_exited", "carrier_exited"), "speed.fair"),
+        (cut(RESET), "speed.fair"),
+        (cut(RESET, fast=0), "speed.unknown"),
+        (cut(RESET, RESET, borrowed=True), "speed.broken"),
+        (cut(RESET, RESET, neutral=0, borrowed=True), "speed.no-stage"),
+        (cut(neutral=0, borrowed=True), "speed.fair"),
+        (stopped(*(16 * KIB,) * 4), "speed.freeze"),
+    ],
+)
+def test_transfers_that_die(facts: SpeedSeen, rule: str) -> None:
+    assert judge_speed(facts.samples).rule == rule
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_throttled"),
+    [
+        # One name at one address: four times slower, and under 400 kbit/s.
+        (speed(CRAWL, tuple(3.5 * rate for rate in CRAWL)), False),
+        (speed((1000.0, 990.0, 1010.0, 1005.0, 995.0), FAST), False),
+        (speed((390.0, 380.0, 395.0, 385.0, 392.0), FAST), True),
+    ],
+)
+def test_how_slow_is_throttled(facts: SpeedSeen, is_throttled: bool) -> None:
+    assert (judge_speed(facts.samples).speed is Speed.THROTTLED) is is_throttled
+
+
+def test_by_address_needs_another_name_to_say_so() -> None:
+    assert judge_speed(speed(CRAWL, CRAWL[:2], FAST).samples).mechanism == "throttle"
+    assert judge_speed(speed(CRAWL, CRAWL, FAST).samples).mechanism == "throttle.ip"
+    between = tuple(3.5 * rate for rate in CRAWL)
+    assert judge_speed(speed(CRAWL, between, (1450.0, 1440.0, 1460.0)).samples).rule == "speed.unclear"
 
 
 def test_rounds_that_differ_in_what_they_blame_agree_that_it_is_throttled() -> None:
@@ -166,7 +225,7 @@ def test_rounds_that_differ_in_what_they_blame_agree_that_it_is_throttled() -> N
 def test_a_name_shown_to_the_controls_server_tells_of_the_name_alone() -> None:
     borrowed = {"endpoint": "tls://media.bird.example"}
     assert judge_speed(speed(CRAWL, FAST, FAST, **borrowed).samples).mechanism == "throttle.sni"
-    assert judge_speed(speed(CRAWL, CRAWL, FAST, **borrowed).samples).speed is Speed.UNKNOWN
+    assert judge_speed(speed(CRAWL, CRAWL, FAST, **borrowed).samples).speed is Speed.DOUBTFUL
     assert judge_speed(stopped(*K15, borrowed=True).samples).rule == "speed.silent"
 
 
@@ -197,7 +256,7 @@ def test_a_slow_line_is_not_throttling_even_with_a_faster_neutral() -> None:
 @pytest.mark.parametrize("sizes", [(0, 0), (0, 0, 0), (5 * KIB,) * 3, (15 * KIB, 15 * KIB), (15 * KIB, 15 * KIB, 0)])
 def test_what_stops_too_early_or_too_seldom_is_no_freeze(sizes: tuple[int, ...]) -> None:
     seen = judge_speed(stopped(*sizes).samples)
-    assert (seen.speed, seen.mechanism, seen.rule) == (Speed.UNKNOWN, None, "speed.silent")
+    assert (seen.speed, seen.mechanism, seen.rule) == (Speed.DOUBTFUL, None, "speed.silent")
 
 
 def given_up(neutral: int, whole: int = 2) -> SpeedSeen:
@@ -213,9 +272,9 @@ def given_up(neutral: int, whole: int = 2) -> SpeedSeen:
 
 def test_two_pairs_that_stop_alike_are_a_freeze() -> None:
     assert judge_speed(given_up(14 * KIB).samples).mechanism == "freeze"
-    assert judge_speed(given_up(14 * KIB, whole=1).samples).speed is Speed.UNKNOWN
-    assert judge_speed(given_up(30 * KIB).samples).speed is Speed.UNKNOWN
-    assert judge_speed(given_up(0).samples).speed is Speed.UNKNOWN
+    assert judge_speed(given_up(14 * KIB, whole=1).samples).speed is Speed.DOUBTFUL
+    assert judge_speed(given_up(30 * KIB).samples).speed is Speed.DOUBTFUL
+    assert judge_speed(given_up(0).samples).speed is Speed.DOUBTFUL
 
 
 def test_a_freeze_names_all_that_it_stands_on() -> None:
@@ -228,11 +287,11 @@ def test_a_freeze_names_all_that_it_stands_on() -> None:
 def test_bytes_that_nobody_counted_are_no_freeze() -> None:
     seen = stopped(15 * KIB, 15 * KIB, 15 * KIB)
     blind = tuple(Sample(structs.replace(one.observation, tcp=None), one.details) for one in seen.samples.asked)
-    assert judge_speed(replace(seen.samples, asked=blind, target=blind)).speed is Speed.UNKNOWN
+    assert judge_speed(replace(seen.samples, asked=blind, target=blind)).speed is Speed.DOUBTFUL
 
 
 def test_one_stopped_transfer_is_no_freeze() -> None:
-    assert judge_speed(stopped(15 * KIB).samples).speed is Speed.UNKNOWN
+    assert judge_speed(stopped(15 * KIB).samples).speed is Speed.DOUBTFUL
 
 
 def test_silent_controls_are_no_yardstick() -> None:
@@ -284,6 +343,10 @@ PLATFORM_CASES = {
     "platform.refused": (platform("ok", "refused", "down"), platform("ok", "down")),
     "platform.frozen": (platform("ok", speed=Speed.FROZEN), platform("blocked", speed=Speed.FROZEN)),
     "platform.throttled": (platform("ok", speed=Speed.THROTTLED), platform("refused", speed=Speed.THROTTLED)),
+    "platform.insufficient.speed": (
+        platform("ok", UNPROVEN, speed=Speed.DOUBTFUL),
+        platform("ok", "down", speed=Speed.DOUBTFUL),
+    ),
     "platform.ok.unproven": (platform("ok", UNPROVEN), platform(UNPROVEN)),
     "platform.insufficient": (platform("ok", UNPROVEN, "insufficient x"), platform("ok", UNPROVEN)),
     "platform.down": (platform("ok", "down"), platform("down", "insufficient x")),

@@ -28,3 +28,11 @@ def test_what_the_record_does_not_plan_is_left_out() -> None:
     world.reach("nobody", "bird")
     world.reach("outside", "bird", service="other")
     assert read(world.record()).attempts == {("bird", "web", "https://bird.example/"): {}}
+
+
+def test_uploads_are_no_yardstick_of_downloads() -> None:
+    world = World()
+    world.transfer("outside", "carry", 64 * 1024, 0.2, direction="up", role="control")
+    assert read(world.record()).yardstick.get("outside", ()) == ()
+    world.transfer("outside", "carry", 64 * 1024, 0.2, role="control")
+    assert len(read(world.record()).yardstick["outside"]) == 1

@@ -108,6 +108,10 @@ FAILURE_CASES = {
         at_tls(UNKNOWN_CA, answers=[FORGED], elsewhere=True),
         at_tls(UNKNOWN_CA, elsewhere=True),
     ),
+    "failure.dns.injection.ghost": (
+        at_tls(UNKNOWN_CA, answers=[FORGED], denied=True),
+        at_tls(UNKNOWN_CA, answers=[FORGED], public=()),
+    ),
     "failure.dns.injection.race": (
         at_tcp(TIMEOUT, late=(("198.18.1.1",),), elsewhere=True),
         at_tcp(TIMEOUT, late=(("198.18.1.1",),)),
@@ -182,6 +186,7 @@ OK, REFUSAL, FAULT = attempt(), attempt(code=403), attempt(code=503)
 FAIL = attempt(fails=f"tls_handshake:{RESET}")
 NAMED = attempt(fails=f"tls_handshake:{RESET}", neutral=True)
 UNSURE = attempt(of=bird(TCP), proxy=True)
+UNSIGNED = attempt(of=bird(HTTP), answers=[FORGED])
 VOID = attempt(fails="connect:network_down")
 ALONE = attempt(fails=f"tls_handshake:{RESET}", neutral=True, controls=None)
 WHILE_DEAD = attempt(fails=f"tls_handshake:{RESET}", neutral=True, controls=(None, TIMEOUT))
@@ -226,6 +231,7 @@ ENDPOINT_CASES = {
     ),
     "endpoint.down": (seen(FAIL, FAULT, FAIL, **DOWN), seen(FAIL, FAULT, FAIL)),
     "endpoint.insufficient.server-error": (seen(FAULT, FAULT, OK), seen(FAULT, FAULT, FAIL, **DOWN)),
+    "endpoint.insufficient.unsigned": (seen(UNSIGNED, UNSIGNED, FAIL), seen(UNSURE, UNSURE, UNSURE)),
     "endpoint.insufficient.unproven": (seen(UNSURE, UNSURE, FAIL), seen(UNSURE, FAIL, FAIL)),
     "endpoint.insufficient.no-witness": (seen(FAIL, FAIL, FAIL), seen(FAIL, FAIL, FAIL, **ELSEWHERE)),
     "endpoint.insufficient.mixed": (seen(OK, FAULT, REFUSAL), seen(OK, OK, REFUSAL)),
@@ -425,3 +431,51 @@ def test_service() -> None:
 @pytest.mark.parametrize("of", [any_of, all_of])
 def test_a_service_without_evidence_is_never_ok(of: Any) -> None:
     assert first(SERVICE, of()).then is State.INSUFFICIENT
+
+
+# ── near misses ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("facts", "mechanism"),
+    [
+        (at_tls(UNKNOWN_CA, answers=[FORGED]), "tls.certificate"),
+        (at_tls("ssl_failed_handshake", neutral=True), "tls.failed"),
+        (at_quic("eof_error", neutral=True), "quic.reset"),
+        (at_quic(REFUSED, neutral=True), "quic.refused"),
+    ],
+)
+def test_what_is_not_meant_by_the_deeper_rule(facts: Failing, mechanism: str) -> None:
+    assert first(FAILURES, facts).then == mechanism
+
+
+BROWSED: dict[str, Any] = {"browser_elsewhere": ("o9",)}
+TURNED_AWAY = attempt(code=403, browser=TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("facts", "rule"),
+    [
+        (seen(TURNED_AWAY, TURNED_AWAY, TURNED_AWAY, **BROWSED), "endpoint.refused"),
+        (seen(TURNED_AWAY, TURNED_AWAY, TURNED_AWAY), "endpoint.refused"),
+        (seen(HELLO, HELLO, WELL, **BROWSED), "endpoint.blocked.hello"),
+        (seen(HELLO, HELLO, WELL, WELL, **BROWSED), "endpoint.ok"),
+        (seen(SHAPE, SHAPE, ALL_CUT), "endpoint.insufficient.shape"),
+        (seen(SHAPE, ALL_CUT, FAIL), "endpoint.insufficient.no-witness"),
+    ],
+)
+def test_two_thirds_of_the_browsers(facts: EndpointSeen, rule: str) -> None:
+    assert judge_endpoint(facts).rule == rule
+
+
+@pytest.mark.parametrize(
+    ("answered", "doubtful", "rule"),
+    [
+        (2, 1, "endpoint.ok"),
+        (7, 3, "endpoint.ok"),
+        (6, 4, "endpoint.insufficient.mixed"),
+        (2, 8, "endpoint.insufficient.control"),
+    ],
+)
+def test_a_failure_in_doubt_is_no_failure_and_no_answer(answered: int, doubtful: int, rule: str) -> None:
+    assert judge_endpoint(seen(*[OK] * answered, *[WHILE_DEAD] * doubtful)).rule == rule

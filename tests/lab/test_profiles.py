@@ -356,9 +356,9 @@ def test_the_cells_follow_from_their_row_and_column(name: str, of: str) -> None:
         inside = _inside(profile, tunnel, of)
         if _tunnel(profile, tunnel) != "up":
             assert str(cell) == "tunnel-down"
-        elif of == "refuser":
+        elif of in ("refuser", *profile.world.challenges):
             assert str(cell) == "refused"
-        elif of in (*profile.world.refuses, *profile.world.challenges):
+        elif of in profile.world.refuses:
             assert str(cell) == "partial"
         elif outside == "insufficient" or only_connects:
             assert str(cell) == "insufficient"

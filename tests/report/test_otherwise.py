@@ -77,10 +77,10 @@ def test_the_fewest_tries_that_matter_are_told() -> None:
     assert judge(less.record()).outside[0].state == "ok"
 
 
-def test_a_cell_that_went_as_the_other_side_did_would_be_open_or_blocked() -> None:
+def test_a_cell_that_went_as_the_other_side_did_would_gain_nothing() -> None:
     told = changes(censored(), "se")
     assert told["had it gone outside as inside se"].startswith("open; ")
-    assert told["had it gone inside se as outside"].startswith("blocked; inside blocked")
+    assert told["had it gone inside se as outside"].startswith("insufficient; inside insufficient")
 
 
 def test_of_speed_too() -> None:
@@ -93,7 +93,7 @@ def test_of_speed_too() -> None:
     world.speed("se", "bird", target=[8000] * 5, neutral=[8000] * 5, control=[9000] * 5)
     told = changes(world, "se")
     assert told["without its transfers outside"].startswith("open; ")
-    assert told["without the confirming round outside"].startswith("open; ")
+    assert told["without the confirming round outside"].startswith("insufficient; ")
     assert "throttle.sni" not in told["had the neutral name's transfers been 100 times slower outside"]
     assert "had it gone outside as inside se" in told
     slow = told["had its transfers been 100 times slower inside se, twice"]

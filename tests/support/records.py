@@ -268,7 +268,7 @@ class World:
         fails: str | None = None,
         code: int = 200,
         neutral: bool | None = None,
-        alternate: bool | None = None,
+        alternate: bool | dict[str, Any] | None = None,
         browser: str | None = None,
         passed: tuple[int, int] | None = None,
         neutral_passed: tuple[int, int] | None = None,
@@ -281,6 +281,7 @@ class World:
     ) -> None:
         """Tries of an endpoint. `fails`: `operation:failure`. `neutral`, `alternate`: whether got through.
 
+        `alternate` may be what an answer there holds. `denied`: the public resolver says that there is no such name.
         `browser`: `ok`, or the failure of a browser's TLS handshake. `passed`: (bytes, segments) on a connection that
         falls silent, and on that of a neutral name. `leaf`: the certificate that is shown, also under another name.
         """
@@ -304,7 +305,8 @@ class World:
                 self._chain(vantage, url, where | {"attempt": attempt}, "neutral", stop, 404, None, None, passing)
             if alternate is not None:
                 stop = None if alternate else "connect:generic_timeout_error"
-                self._chain(vantage, url, where | {"attempt": attempt}, "alternate", stop, code, None, None)
+                more = alternate if isinstance(alternate, dict) else {}
+                self._chain(vantage, url, where | {"attempt": attempt}, "alternate", stop, code, None, None, **more)
             if browser is not None:
                 self._transactions += 1
                 more = where | {"attempt": attempt, "role": "browser", "transaction": self._transactions}
@@ -344,8 +346,11 @@ class World:
                 late = http.pop("late", ())
                 details: Any = self.dns(name, found, rcode=rcode, late=late, asked=asked(vantage))
                 self.add(vantage, "reach", operation, details, stop, **more)
-                details = self.dns(name, public or (), resolver="public", rcode="NOERROR" if public else None)
-                self.add(vantage, "reach", operation, details, None if public else TIMEOUT, **more)
+                denied = http.pop("denied", False)
+                public, rcode = ((), "NXDOMAIN") if denied else (public or (), "NOERROR" if public else None)
+                details = self.dns(name, public, resolver="public", rcode=rcode)
+                failure_there = "dns_nxdomain_error" if denied else TIMEOUT
+                self.add(vantage, "reach", operation, details, None if public else failure_there, **more)
             elif operation == "connect":
                 self.add(vantage, "reach", operation, TcpConnect(ip, 443), stop, **more)
             elif operation == "tls_handshake":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from vpntest.judge.controls import Controls, Proof
 from vpntest.judge.freezing import Silence, silence_of
 from vpntest.judge.kinds import CERTIFICATE, OURS, RESET, TIMEOUT, UNREACHABLE, host_of, is_bogon, is_verified
 from vpntest.judge.names import Names
+from vpntest.judge.pages import Belief, Page, whose
 from vpntest.plan.model import Endpoint
 from vpntest.probe.observation import (
     DnsAnswer,
@@ -53,6 +54,8 @@ class Layer(StrEnum):
 
 CUT = RESET | TIMEOUT | {Failure.EOF}
 """How a handshake ends that somebody on the way cuts."""
+NO_WAY = frozenset({Failure.PERMISSION_DENIED, Failure.ADDRESS_NOT_AVAILABLE, *UNREACHABLE})
+"""What a box says of an address that it connects to for nobody, such as the broadcast address."""
 REFUSALS = frozenset({403, 429, 451})
 """RFC 9110 and RFC 6585, RFC 7725: statuses by which a server turns a caller away."""
 
@@ -118,7 +121,13 @@ Reading = tuple[Seen, Layer | None, str | None]
 _NOTHING: Reading = (Seen.VOID, None, None)
 
 
-def _reading_of(chain: Chain, endpoint: Endpoint, answers_locally: bool) -> Reading:
+Pages = Mapping[str, tuple[Page, ...]]
+"""By exit: its answers to one endpoint without a certificate, from addresses that are not doubted."""
+
+
+def _reading_of(
+    chain: Chain, endpoint: Endpoint, answers_locally: bool, pages: Pages, beside: tuple[Page, ...] = ()
+) -> Reading:
     scheme = urlsplit(endpoint.url).scheme
     if chain.http is not None:
         if chain.http.failure == Failure.HTTP_REQUEST_FAILED and chain.secure is not None and is_verified(chain.secure):
@@ -126,7 +135,7 @@ def _reading_of(chain: Chain, endpoint: Endpoint, answers_locally: bool) -> Read
             return Seen.FAULT, None, None
         if chain.http.failure is not None:
             return _failed(Layer.HTTP, chain.http)
-        return _answer(chain, endpoint, scheme)
+        return _answer(chain, endpoint, scheme, pages, beside)
     if chain.stun is not None:
         return _failed(Layer.STUN, chain.stun) if chain.stun.failure is not None else _binding(chain)
     if chain.quic is not None:
@@ -162,13 +171,36 @@ def _binding(chain: Chain) -> Reading:
 
 def _unsigned(chain: Chain, *, by_itself: bool) -> Reading:
     """Something answers that shows no certificate; `by_itself`: it may be this box's own tunnel."""
-    ours, theirs = _answers(chain.resolved), _answers(chain.public)
-    if ours and all(map(is_bogon, ours)):
+    if _is_bogon(chain):
         # Whoever listens at an address that no public server can have, it is not the platform.
         return Seen.FAILED, Layer.DNS, None
-    # At an address that only the provider's resolver gives, anybody may listen.
-    unconfirmed = bool(ours) and (any(map(is_bogon, ours)) or (bool(theirs) and ours.isdisjoint(theirs)))
-    return (Seen.UNPROVEN if unconfirmed or by_itself else Seen.REACHED), None, None
+    return (Seen.UNPROVEN if _is_doubted(chain) or by_itself else Seen.REACHED), None, None
+
+
+def _is_bogon(chain: Chain) -> bool:
+    ours = _answers(chain.resolved)
+    return bool(ours) and all(map(is_bogon, ours))
+
+
+def _is_doubted(chain: Chain) -> bool:
+    """Whether anybody may listen at the address: no server can have it, or only this vantage's resolver gives it."""
+    return any(map(is_bogon, _answers(chain.resolved))) or _is_unshared(chain)
+
+
+def _is_unshared(chain: Chain) -> bool:
+    ours, theirs = _answers(chain.resolved), _answers(chain.public)
+    return bool(ours) and ours.isdisjoint(theirs) and (bool(theirs) or _is_denied(chain))
+
+
+def _is_raced(chain: Chain) -> bool:
+    return any(isinstance(step.details, DnsAnswer) and bool(step.details.late) for step in chain.resolved)
+
+
+def _is_denied(chain: Chain) -> bool:
+    """Whether the public resolver says that there is no such name, or no such address, where this vantage's has one."""
+    denials = {Failure.DNS_NXDOMAIN, Failure.DNS_NO_ANSWER}
+    asked = [one for one in chain.public if isinstance(one.details, DnsAnswer) and one.details.query_type == "A"]
+    return any("." in ours for ours in _answers(chain.resolved)) and any(one.failure in denials for one in asked)
 
 
 def _failed(layer: Layer, observation: Observation) -> Reading:
@@ -183,17 +215,13 @@ def _failed(layer: Layer, observation: Observation) -> Reading:
     return Seen.FAILED, layer, failure
 
 
-def _answer(chain: Chain, endpoint: Endpoint, scheme: str) -> Reading:
+def _answer(chain: Chain, endpoint: Endpoint, scheme: str, pages: Pages, beside: tuple[Page, ...]) -> Reading:
     assert chain.http is not None
     details = chain.http.details
     if not isinstance(details, HttpExchange) or details.code is None:
         return _NOTHING
     if scheme == "http":
-        moved = not endpoint.status and bool(details.location) and 300 <= details.code < 400
-        if _is_true_answer(details, endpoint) and not moved:
-            return Seen.REACHED, None, None
-        # Nobody signed it: a block page, the platform's refusal and a portal look alike.
-        return Seen.FAILED, Layer.HTTP, None
+        return _page(chain, details, endpoint, pages, beside)
     if chain.secure is None or not is_verified(chain.secure):
         return _NOTHING
     if _is_true_answer(details, endpoint):
@@ -203,11 +231,67 @@ def _answer(chain: Chain, endpoint: Endpoint, scheme: str) -> Reading:
     return Seen.FAULT, None, None
 
 
+def _page(chain: Chain, details: HttpExchange, endpoint: Endpoint, pages: Pages, beside: tuple[Page, ...]) -> Reading:
+    """An answer that nobody signed."""
+    if not _may_be_true(details, endpoint):
+        if details.challenge and details.code in (endpoint.status or (details.code,)):
+            # Whoever says so, it is a content network's manner, and no censor's.
+            return Seen.UNPROVEN, None, None
+        # A block page, the platform's refusal and a portal look alike.
+        return Seen.FAILED, Layer.HTTP, None
+    if not _has_name(endpoint):
+        return Seen.REACHED, None, None
+    belief = whose(_body(details), pages, beside, doubted=_is_doubted(chain))
+    if belief is Belief.PLATFORM:
+        return Seen.REACHED, None, None
+    if _is_bogon(chain):
+        return Seen.FAILED, Layer.DNS, None
+    return (Seen.FAILED, Layer.HTTP, None) if belief is Belief.OTHER else (Seen.UNPROVEN, None, None)
+
+
+def _may_be_true(details: HttpExchange, endpoint: Endpoint) -> bool:
+    assert details.code is not None
+    moved = not endpoint.status and bool(details.location) and 300 <= details.code < 400
+    return _is_true_answer(details, endpoint) and not moved
+
+
+def _has_name(endpoint: Endpoint) -> bool:
+    """Whether a resolver could lie about it, or a censor find its name in a request."""
+    host = urlsplit(endpoint.url).hostname or ""
+    return ":" not in host and not host.replace(".", "").isdigit()
+
+
+def _body(details: HttpExchange) -> Page:
+    return Page(details.code or 0, details.title, details.body_length or 0)
+
+
+def _pages(chains: Iterable[Chain], endpoint: Endpoint) -> tuple[Page, ...]:
+    found = [chain.http.details for chain in chains if chain.http is not None and chain.http.failure is None]
+    return tuple(
+        dict.fromkeys(
+            _body(details)
+            for details in found
+            if isinstance(details, HttpExchange) and details.code is not None and _may_be_true(details, endpoint)
+        )
+    )
+
+
+def pages_at(tries: Iterable[Mapping[str, list[Observation]]], endpoint: Endpoint) -> tuple[Page, ...]:
+    """What one vantage got from an endpoint without a certificate, at addresses that are not doubted."""
+    if not endpoint.url.startswith("http:"):
+        return ()
+    targets = [_chain(roles.get("target", ())) for roles in tries]
+    return _pages((chain for chain in targets if not _is_doubted(chain)), endpoint)
+
+
 def _is_true_answer(details: HttpExchange, endpoint: Endpoint) -> bool:
     assert details.code is not None
+    if details.challenge:
+        # Even where 403 is what the endpoint says to everybody: this one tests who asks.
+        return False
     if endpoint.status:
         return details.code in endpoint.status
-    return not details.challenge and details.code not in REFUSALS and details.code < 500
+    return details.code not in REFUSALS and details.code < 500
 
 
 @dataclass(frozen=True)
@@ -235,6 +319,8 @@ class Attempt:
     may have given is nowhere seen to be the platform's."""
     hijack: tuple[str, ...] = ()
     """Ids of the observations that show that this resolver gives the same address for names that do not exist."""
+    pages: Pages = field(default_factory=dict)
+    """What other exits than this vantage's got from the endpoint, where nobody signs its answers."""
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -244,13 +330,22 @@ class Attempt:
     @property
     def is_bogon(self) -> bool:
         """Whether this vantage's resolver gave only addresses that no server can have."""
-        return bool(self.addresses) and all(map(is_bogon, self.addresses))
+        return _is_bogon(self.target)
 
     @property
     def is_unshared(self) -> bool:
         """Whether both resolvers answered and have no address in common."""
-        public = _answers(self.target.public)
-        return bool(self.addresses) and bool(public) and self.addresses.isdisjoint(public)
+        return _is_unshared(self.target)
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether the public resolver says that there is no such name, or no address, where this vantage's has one."""
+        return _is_denied(self.target)
+
+    @property
+    def is_unsigned(self) -> bool:
+        """Whether an answer came of which nothing shows whose it is."""
+        return self.seen is Seen.UNPROVEN and self.target.http is not None and self.target.http.failure is None
 
     @property
     def is_misled(self) -> bool:
@@ -260,7 +355,7 @@ class Attempt:
     @property
     def is_raced(self) -> bool:
         """Whether a second, different answer came to the same question: somebody was faster than the resolver."""
-        return any(isinstance(step.details, DnsAnswer) and bool(step.details.late) for step in self.target.resolved)
+        return _is_raced(self.target)
 
     @property
     def neutral_through(self) -> bool:
@@ -336,7 +431,7 @@ class Attempt:
     @property
     def alternate_through(self) -> bool:
         """Whether the platform answered at the public resolver's address."""
-        seen, _, _ = _reading_of(self.alternate, self.endpoint, self.answers_locally)
+        seen, _, _ = _reading_of(self.alternate, self.endpoint, self.answers_locally, self.pages)
         return seen in (Seen.REACHED, Seen.REFUSED)
 
     @property
@@ -384,17 +479,30 @@ def attempt_of(
     answers_locally: bool,
     controls: Controls,
     names: Names | None = None,
+    pages: Pages | None = None,
 ) -> Attempt:
-    """One try, read; `roles`: its observations, in the order of ending."""
+    """One try, read; `roles`: its observations, in the order of ending; `pages`: see :attr:`Attempt.pages`."""
+    pages = pages or {}
     target = _chain(roles.get("target", ()))
     browser = _chain(roles.get("browser", ()))
+    alternate = _chain(roles.get("alternate", ()))
     name = urlsplit(endpoint.url).hostname or ""
     answers = _answers(target.resolved)
-    seen, layer, failure = _reading_of(target, endpoint, answers_locally)
+    seen, layer, failure = _reading_of(target, endpoint, answers_locally, pages, _pages((alternate,), endpoint))
     hijack = names.hijack(answers) if names else ()
     if hijack and (seen in (Seen.FAILED, Seen.UNPROVEN) or not target.secure):
         # Only a certificate could show that the platform is where every name leads.
         seen, layer, failure = Seen.FAILED, Layer.DNS, str(Failure.DNS_NXDOMAIN)
+    forged = names.forged(name, answers) if names else ()
+    is_misled = bool(forged) or (_is_doubted(target) and _is_raced(target))
+    if seen is Seen.UNPROVEN and is_misled:
+        # Whoever opens this connection, somebody on the way has chosen him.
+        seen, layer, failure = Seen.FAILED, Layer.DNS, None
+    elif seen is Seen.REACHED and forged and not target.secure and not target.http:
+        seen = Seen.UNPROVEN
+    elif seen is Seen.VOID and _is_bogon(target) and any(step.failure in NO_WAY for step in target.steps):
+        # The box declines the address, and the resolver gave it.
+        seen, layer, failure = Seen.FAILED, Layer.DNS, None
     doubt = None
     if seen is Seen.FAILED:
         # The step that failed, not the whole try: what went well before it says how the line was then.
@@ -407,7 +515,7 @@ def attempt_of(
     return Attempt(
         target=target,
         neutral=_chain(roles.get("neutral", ())),
-        alternate=_chain(roles.get("alternate", ())),
+        alternate=alternate,
         endpoint=endpoint,
         answers_locally=answers_locally,
         seen=seen,
@@ -416,8 +524,9 @@ def attempt_of(
         browser=browser,
         browser_proof=controls.around(cut.t0, cut.t) if cut else None,
         doubt=doubt,
-        forged=names.forged(name, answers) if names and seen is Seen.FAILED else (),
+        forged=forged if seen is Seen.FAILED else (),
         hijack=hijack,
+        pages=pages,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vpntest.judge.platform_rules import JUDGED
+from vpntest.judge.platform_rules import FREEZES, JUDGED
 from vpntest.judge.rule import Rule, always
 from vpntest.judge.verdict import Outcome, PlatformVerdict, State, TunnelVerdict
 
@@ -21,6 +21,11 @@ class CellSeen:
     def is_censored(self) -> bool:
         """Whether there is something to circumvent."""
         return self.outside.state in (State.BLOCKED, State.THROTTLED)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it is only larger answers that stop outside."""
+        return self.outside.rule in FREEZES
 
     @property
     def speed_is_unknown(self) -> bool:
@@ -159,6 +164,13 @@ CELL: tuple[Rule[CellSeen, Outcome], ...] = (
         "OONI dd-007",
     ),
     Rule(
+        "cell.insufficient.freeze",
+        lambda f: f.is_frozen and f.speed_is_unknown,
+        Outcome.INSUFFICIENT,
+        "small answers pass outside as well; whether larger ones come whole through the tunnel is not known",
+        "net4people/bbs#490: 14 to 34 KB pass before the silence",
+    ),
+    Rule(
         "cell.circumvents.speed-unknown",
         lambda f: f.is_censored and f.speed_is_unknown,
         Outcome.CIRCUMVENTS,
@@ -173,8 +185,15 @@ CELL: tuple[Rule[CellSeen, Outcome], ...] = (
         _TABLE,
     ),
     Rule(
+        "cell.insufficient.line-unproven",
+        lambda f: f.line_is_unproven,
+        Outcome.INSUFFICIENT,
+        "to a service that the platform needs a connection opens outside, and it may be anybody who opens it",
+        "an address that only the access provider's resolver gives may be anybody's",
+    ),
+    Rule(
         "cell.open.unproven",
-        lambda f: f.is_unproven or f.line_is_unproven,
+        lambda f: f.is_unproven,
         Outcome.OPEN,
         "the platform works with and without the tunnel, as far as a connection without a proof can show",
         "a proxy's TUN completes every TCP connect itself; an unconfirmed address may be anybody's",

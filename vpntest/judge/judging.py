@@ -194,6 +194,9 @@ class _Bench:
         if by_speed:
             told = _Told(speed.mechanism, speed.rule, speed.witnesses)
             attempts = (len(samples.asked), len(samples.asked))
+        elif rule.id == "platform.insufficient.speed":
+            told = _Told(None, speed.rule, speed.witnesses)
+            attempts = (0, len(samples.asked))
         else:
             agreeing = [
                 one
@@ -254,10 +257,10 @@ class _Bench:
         return ()
 
     def _failures_everywhere(self, alone: dict[str, EndpointSeen]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The failures of an endpoint that fails outside and at enough independent exits, and answers nowhere.
+        """The failures of an endpoint that fails outside and at exits, and answers nowhere.
 
-        First if it fails under any name; second if only under its own, everywhere in the same way, and no try shows
-        that somebody on the way does it.
+        First if it fails under any name, at enough independent exits; second if only under its own, everywhere in the
+        same way, and no try shows that somebody on the way does it.
         """
         if any(seen.count(*ANSWERED) for seen in alone.values()):
             return (), ()
@@ -269,8 +272,7 @@ class _Bench:
         if OUTSIDE not in credible or not all(seen.most(Seen.FAILED, Seen.FAULT) for seen in credible.values()):
             return (), ()
         exits = {self._reading.address(vantage, "exit", 4) for vantage in credible if vantage != OUTSIDE}
-        if len(exits - {None, self._reading.address(OUTSIDE, "exit", 4)}) < INDEPENDENT_EXITS:
-            return (), ()
+        are_enough = len(exits - {None, self._reading.address(OUTSIDE, "exit", 4)}) >= INDEPENDENT_EXITS
         here, there = _leaves([alone[OUTSIDE]]), _leaves(seen for key, seen in credible.items() if key != OUTSIDE)
         if here and there and here.isdisjoint(there):
             # Somebody else is at the line's address: what is down at the exits was not asked there.
@@ -280,9 +282,10 @@ class _Bench:
         if any(attempt.is_cut_by_name for attempt in tries):
             return (), ()
         if not any(attempt.works_here for attempt in tries):
-            return failures, ()
+            return failures if are_enough else (), ()
         ways = {_way(seen.attempts) for seen in credible.values()}
-        return (), failures if len(ways) == 1 else ()
+        # One exit where it fails in the same way is doubt enough, as less evidence must not say more.
+        return (), failures if len(credible) > 1 and len(ways) == 1 else ()
 
 
 def _leaves(those: Iterable[EndpointSeen]) -> frozenset[str]:

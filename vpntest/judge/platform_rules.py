@@ -42,6 +42,9 @@ class Speed(StrEnum):
     FAIR = "fair"
     """As fast as the line allows, or fast enough."""
     UNKNOWN = "unknown"
+    """Nothing tells, and nothing looks wrong but for what all transfers here have in common."""
+    DOUBTFUL = "doubtful"
+    """Transfers crawl, break or fall silent, and nothing tells whether that is meant."""
     THROTTLED = "throttled"
     FROZEN = "frozen"
     """Transfers stop for good after some bytes, where others do not."""
@@ -108,6 +111,17 @@ class SpeedSeen:
         return bool(self.samples.asked) and all(one.is_silent for one in self.samples.asked)
 
     @property
+    def is_broken(self) -> bool:
+        """Whether more transfers under the platform's own name died than a third: one of so few may be chance."""
+        died = sum(one.has_died for one in self.samples.asked)
+        return died >= 2 and 3 * died > len(self.samples.asked)
+
+    @property
+    def has_no_stage(self) -> bool:
+        """Whether the server that is borrowed for the name gave nothing whole under another name either."""
+        return self.samples.borrowed and not any(one.is_complete for one in self.samples.neutral)
+
+    @property
     def freeze(self) -> str | None:
         """The mechanism of a freeze: these silences show one, and others at this vantage came whole, as one before and
         one after them.
@@ -159,6 +173,12 @@ class SpeedSeen:
     def both(self, what: Callable[[SpeedSeen], bool]) -> bool:
         """Whether both rounds show this."""
         return self.confirming is not None and what(self) and what(self.confirming)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a second round shows the platform as fast as it should be."""
+        again = SpeedSeen(self.samples.confirming) if self.samples.confirming else None
+        return again is not None and again.is_measured and not again.is_slow and not again.is_broken
 
     @property
     def line_is_slow(self) -> bool:
@@ -228,11 +248,26 @@ SPEED: tuple[Rule[SpeedSeen, SpeedFinding], ...] = (
         "net4people/bbs#490; one kind of transfer cannot tell a budget of bytes from one of packets",
     ),
     Rule(
+        "speed.no-stage",
+        lambda f: f.has_no_stage and (f.is_silent or f.is_broken),
+        SpeedFinding(Speed.UNKNOWN),
+        "the control's server, which lends itself to the platform's name, gives no transfer under any strange name",
+        _DD007,
+    ),
+    Rule(
         "speed.silent",
         lambda f: f.is_silent,
-        SpeedFinding(Speed.UNKNOWN),
+        SpeedFinding(Speed.DOUBTFUL),
         "every transfer from the platform stops for good, but too early, or too few were made, to call it a freeze",
         "net4people/bbs#490: silence after 14 to 34 KB; OONI dd-007: a single run gives no verdict",
+    ),
+    # What dies only sometimes, and crawls both times, is throttled: a policer's drops end some transfers.
+    Rule(
+        "speed.broken",
+        lambda f: f.is_broken and not f.both(lambda one: one.is_suspect),
+        SpeedFinding(Speed.DOUBTFUL),
+        "transfers from the platform are cut off before their end, by a reset, a close or silence",
+        "net4people/bbs#490 (cut after some KB); small answers that pass show nothing of larger ones",
     ),
     Rule(
         "speed.unknown",
@@ -277,16 +312,23 @@ SPEED: tuple[Rule[SpeedSeen, SpeedFinding], ...] = (
         "OONI dd-007: compare with concurrent other targets",
     ),
     Rule(
+        "speed.once",
+        lambda f: f.is_suspect and f.is_over,
+        SpeedFinding(Speed.UNKNOWN),
+        "transfers from the platform crawled, and in a second round they did not",
+        "Wehe: what looks throttled is measured once more; OONI dd-007: a single run gives no verdict",
+    ),
+    Rule(
         "speed.unconfirmed",
         lambda f: f.is_suspect,
-        SpeedFinding(Speed.UNKNOWN),
+        SpeedFinding(Speed.DOUBTFUL),
         "transfers from the platform crawl, and no second round of five pairs showed it again",
         "Wehe: what looks throttled is measured once more; OONI dd-007: a single run gives no verdict",
     ),
     Rule(
         "speed.unclear",
         always,
-        SpeedFinding(Speed.UNKNOWN),
+        SpeedFinding(Speed.DOUBTFUL),
         "transfers are slow, but no comparison tells whether it is meant",
         "Wehe: large difference without significance is inconclusive",
     ),
@@ -309,6 +351,11 @@ class PlatformSeen:
     def some(self, state: State) -> bool:
         """Whether a required service is in this state."""
         return any(service.state is state for service in self.services)
+
+    @property
+    def all_ok(self) -> bool:
+        """Whether every required service is ok."""
+        return all(service.state is State.OK for service in self.services)
 
     @property
     def lacks_only_proof(self) -> bool:
@@ -354,6 +401,13 @@ PLATFORM: tuple[Rule[PlatformSeen, State], ...] = (
         State.THROTTLED,
         "the platform answers, but crawls",
         "OONI dd-007",
+    ),
+    Rule(
+        "platform.insufficient.speed",
+        lambda f: f.speed is Speed.DOUBTFUL and (f.all_ok or f.lacks_only_proof),
+        State.INSUFFICIENT,
+        "small answers pass, and transfers crawl or break; nothing tells whether that is meant",
+        "OONI dd-007: a single run gives no verdict",
     ),
     Rule(
         "platform.ok.unproven",
@@ -410,5 +464,7 @@ def judge_speed(samples: SpeedSamples) -> SpeedVerdict:
     return SpeedVerdict(rule.then.speed, rule.then.mechanism, rule.id, witnesses, detail)
 
 
-JUDGED = frozenset(rule.id for rule in SPEED if rule.then.speed is not Speed.UNKNOWN)
+JUDGED = frozenset(rule.id for rule in SPEED if rule.then.speed not in (Speed.UNKNOWN, Speed.DOUBTFUL))
 """Rules by which a platform's speed is known, good or bad."""
+FREEZES = frozenset(rule.id for rule in SPEED if rule.then.speed is Speed.FROZEN)
+"""Rules by which a platform is blocked whose small answers pass."""

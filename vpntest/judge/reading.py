@@ -13,10 +13,11 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from vpntest.judge.attempts import Attempt, Seen, attempt_of, proven_addresses
+from vpntest.judge.attempts import Attempt, Seen, attempt_of, pages_at, proven_addresses
 from vpntest.judge.controls import Controls, controls_of
 from vpntest.judge.kinds import host_of
 from vpntest.judge.names import Names, names_of
+from vpntest.judge.pages import Page
 from vpntest.judge.samples import Sample, SpeedSamples, telling
 from vpntest.judge.tunnels import TunnelSeen, came_through, kind_of
 from vpntest.plan.model import Platform
@@ -115,10 +116,15 @@ def read(record: Record) -> Reading:
         for endpoint in service.endpoint
     )
     proven = proven_addresses(observations)
+    exits = {
+        vantage: one.details.address
+        for (vantage, of, family), one in addresses.items()
+        if (of, family) == ("exit", 4) and isinstance(one.details, Address) and one.details.address
+    }
     return Reading(
         record=record,
         observations=observations,
-        attempts=_attempts(record, observations, locally, seen, names_of(observations, listed, proven)),
+        attempts=_attempts(record, observations, locally, seen, names_of(observations, listed, proven), exits),
         controls=seen,
         speed={
             key: _speed(roles, yardsticks.get(key[0], ()), tuple(trickles.get(key, ()))) for key, roles in speed.items()
@@ -152,6 +158,7 @@ def _attempts(
     locally: set[str],
     controls: dict[str, Controls],
     names: dict[str, Names],
+    exits: dict[str, str],
 ) -> dict[Key, dict[str, tuple[Attempt, ...]]]:
     sorted_out: dict[tuple[Key, str], dict[int, dict[str, list[Observation]]]] = defaultdict(dict)
     for observation in observations:
@@ -159,11 +166,17 @@ def _attempts(
             key = (observation.platform or "", observation.service or "", observation.endpoint or "")
             roles = sorted_out[key, observation.vantage].setdefault(observation.attempt, defaultdict(list))
             roles[observation.role].append(observation)
+    vantages = (OUTSIDE, *(tunnel.name for tunnel in record.tunnels))
     attempts: dict[Key, dict[str, tuple[Attempt, ...]]] = {}
     for platform in record.platforms:
         for service in platform.service:
             for endpoint in service.endpoint:
                 key = (platform.id, service.id, endpoint.url)
+                pages = {
+                    vantage: found
+                    for vantage in vantages
+                    if (found := pages_at(sorted_out.get((key, vantage), {}).values(), endpoint))
+                }
                 attempts[key] = {
                     vantage: tuple(
                         attempt_of(
@@ -172,18 +185,34 @@ def _attempts(
                             vantage in locally,
                             controls.get(vantage, Controls()),
                             names.get(vantage),
+                            _at_other_exits(pages, vantage, exits),
                         )
                         for number in sorted(by_number)
                     )
-                    for vantage in (OUTSIDE, *(tunnel.name for tunnel in record.tunnels))
+                    for vantage in vantages
                     if (by_number := sorted_out.get((key, vantage)))
                 }
-    for vantage in (OUTSIDE, *(tunnel.name for tunnel in record.tunnels)):
+    for vantage in vantages:
         for platform in record.platforms:
             _doubt_bare_connects([attempts[key] for key in _keys(platform)], vantage)
         # Where no platform at all is heard, that goes for those too that nothing but a connect is asked of.
         _doubt_bare_connects(list(attempts.values()), vantage)
     return attempts
+
+
+def _at_other_exits(
+    pages: dict[str, tuple[Page, ...]], vantage: str, exits: dict[str, str]
+) -> dict[str, tuple[Page, ...]]:
+    """By exit, the pages at vantages that leave elsewhere; the line's own vouch for nobody.
+
+    Two tunnels whose exits are not known, or are the same, may be one.
+    """
+    found: dict[str, tuple[Page, ...]] = {}
+    for other, those in pages.items():
+        exit = exits.get(other, "")
+        if other not in (vantage, OUTSIDE) and exit not in (exits.get(vantage, ""), exits.get(OUTSIDE, "")):
+            found[exit] = found.get(exit, ()) + those
+    return found
 
 
 def _keys(platform: Platform) -> list[Key]:

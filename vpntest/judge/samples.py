@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vpntest.failures import Failure
 from vpntest.judge.freezing import Silence, segments_of
-from vpntest.judge.kinds import TIMEOUT
+from vpntest.judge.kinds import OURS, TIMEOUT
 from vpntest.probe.observation import Observation, Transfer
 
 PORTION = 64 * 1024
@@ -89,6 +90,15 @@ class Sample:
             return False
         samples = self.details.samples
         return not samples or samples[-1][0] - min(t for t, n in samples if n == samples[-1][1]) >= SILENCE
+
+    @property
+    def has_died(self) -> bool:
+        """Whether somebody or something ended it before its end, and not the clock, nor this box itself."""
+        failure = self.observation.failure
+        # Who breaks an exchange within its own encryption is the server.
+        own = OURS | TIMEOUT | {Failure.HTTP_REQUEST_FAILED}
+        cut = failure is not None and failure not in own
+        return self.is_silent or (cut and not self.is_complete)
 
     @property
     def is_telling(self) -> bool:

@@ -88,6 +88,13 @@ FAILURES: tuple[Rule[Failing, str], ...] = (
         "CERTainty (PETS 2023): the certificate tells a forged address from a CDN's",
     ),
     Rule(
+        "failure.dns.injection.ghost",
+        lambda f: f.attempt.is_denied and f.by(*CERTIFICATE),
+        "dns.injection",
+        "the resolver gave an address for a name that does not exist elsewhere, and somebody else is there",
+        "ooni/probe#2308: names that are gone stay on the lists of resolvers (ghostDNSBlocking)",
+    ),
+    Rule(
         "failure.dns.injection.race",
         lambda f: f.attempt.is_raced and f.elsewhere,
         "dns.injection",
@@ -320,7 +327,7 @@ FAILURES: tuple[Rule[Failing, str], ...] = (
         lambda f: f.at(Layer.HTTP) and f.by(None) and f.elsewhere,
         "http.blockpage",
         "a page came that the platform does not send at other vantages",
-        "ooni/probe-cli http-diff, for cleartext answers only",
+        "ooni/probe-cli http-diff, for cleartext answers only: status, title, ratio of the bodies' lengths (pages.py)",
     ),
     Rule(
         "failure.http.unsigned",
@@ -386,7 +393,8 @@ class EndpointSeen:
     down: tuple[str, ...] = ()
     """Ids of its failures at outside and at independent exits, where it fails at every vantage and answers at none."""
     alike: tuple[str, ...] = ()
-    """The same, where another name gets through, and no try at any vantage shows that somebody on the way does it."""
+    """The same, at one exit at least, where another name gets through, and no try anywhere shows that somebody on the
+    way does it."""
     browser_elsewhere: tuple[str, ...] = ()
     """Ids of the observations that show a browser's handshake getting through at another vantage."""
     trickles: tuple[Observation, ...] = ()
@@ -398,7 +406,8 @@ class EndpointSeen:
 
     def most(self, *seen: Seen) -> bool:
         """Whether enough tries came to one of these."""
-        return is_quorum(self.count(*seen), max(self.planned, self.made))
+        # What failed in doubt is no failure, and yet no success: two answers of ten tries are not enough.
+        return is_quorum(self.count(*seen), max(self.planned, self.made + len(self.doubted)))
 
     @property
     def made(self) -> int:
@@ -491,7 +500,7 @@ whoever tries again: it is neither blocked nor open, and a reader must be told s
 
 def is_noise(against: int, n: int) -> bool:
     """Whether so many of n tries may go against the others without meaning anything."""
-    return against == 0 or (n >= NOISE and NOISE * against <= n)
+    return NOISE * against <= n
 
 
 _FLOOR = "OONI Data ontology §6.3: below the floor of evidence a state is insufficient, never a weak blocked"
@@ -579,7 +588,7 @@ ENDPOINT: tuple[Rule[EndpointSeen, State], ...] = (
         "endpoint.insufficient.alike",
         lambda f: f.most(Seen.FAILED) and bool(f.alike),
         State.INSUFFICIENT,
-        "its servers do not answer under its name, here and at independent exits alike, which may be their own fault",
+        "its servers do not answer under its name, here and at other exits alike, which may be their own fault",
         "ooni/spec ts-017: probe and control agree; only a reset, or an answer elsewhere, shows that it is meant",
     ),
     Rule(
@@ -609,6 +618,13 @@ ENDPOINT: tuple[Rule[EndpointSeen, State], ...] = (
         State.INSUFFICIENT,
         "the platform answered under its own certificate, but not as it should; its own fault, or a refusal",
         "RFC 9110 §15.6",
+    ),
+    Rule(
+        "endpoint.insufficient.unsigned",
+        lambda f: f.most(Seen.UNPROVEN) and any(attempt.is_unsigned for attempt in f.attempts),
+        State.INSUFFICIENT,
+        "an answer came without a certificate, and what comes elsewhere does not show whether it is the platform's",
+        "ooni/probe-cli http-diff: without a control an answer in cleartext is neither accessible nor blocked",
     ),
     Rule(
         UNPROVEN,
