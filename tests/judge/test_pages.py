@@ -130,6 +130,14 @@ def test_without_anything_to_compare_with_nothing_is_said(more: dict[str, Any]) 
     assert verdict(world(**more)) == (State.INSUFFICIENT, None, "endpoint.insufficient.unsigned")
 
 
+def test_where_answers_for_the_name_are_forged_its_address_is_doubted() -> None:
+    made = world(**MINE)
+    assert verdict(made)[0] is State.OK
+    # Both resolvers say the same, and so does an address where no resolver is.
+    made.names("outside", "bird.example", nobody=[TRUE], other=False)
+    assert verdict(made)[0] is not State.OK
+
+
 def test_a_page_in_the_platforms_own_place_needs_two_exits_that_agree() -> None:
     assert verdict(world("a", "b", **THEIRS))[:2] == (State.BLOCKED, "http.blockpage")
     assert verdict(world("a", **THEIRS))[0] is State.INSUFFICIENT

@@ -1171,6 +1171,109 @@ def no_certificate_is_valid_yet(lab: StandingLab) -> None:
 
 
 @pytest.mark.parametrize("profile", names())
+# ── OONI's scenarios ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fetched(lab: StandingLab, name: str, address: str | None = None, host: str = "client") -> str:
+    """The answer to a request in plain HTTP, with its head; empty where there is none."""
+    where = f"{name}:80:{address or at(lab, name)}"
+    command = ("curl", "-sSi", "--max-time", "3", "--resolve", where, f"http://{name}/")
+    return lab.run(host, *command, check=False).stdout
+
+
+@effect(Lie, "ooni")
+def some_names_have_the_block_pages_address(lab: StandingLab) -> None:
+    for name in ("www.unknown-authority.example", "www.itsat.example", "secure.itsat.example", "www.plain.example"):
+        assert lab.dig(ISP_RESOLVER, name) == [LIE], name
+        truth = ["NXDOMAIN"] if "itsat" in name else [at(lab, name)]
+        assert lab.dig(PUBLIC_RESOLVER, name) == truth, name
+    page, true = fetched(lab, "www.plain.example", LIE), fetched(lab, "www.plain.example")
+    assert page.startswith("HTTP/1.1 200")
+    assert "Access to this resource is restricted" in page
+    assert len(true) > 4 * len(page)
+
+
+def lies_of_one_address(name: str, address: str) -> None:
+    @effect(Lie, "ooni")
+    def check(lab: StandingLab) -> None:
+        assert lab.dig(ISP_RESOLVER, name) == [address]
+        assert lab.dig(PUBLIC_RESOLVER, name) == [at(lab, name)]
+
+
+lies_of_one_address("www.bogon.example", "10.10.34.35")
+lies_of_one_address("www.nxdomain.example", "NXDOMAIN")
+lies_of_one_address("www.to-localhost.example", "127.0.0.1")
+lies_of_one_address("www.to-proxy.example", "198.18.53.101")
+lies_of_one_address("secure.to-proxy.example", "198.18.53.102")
+lies_of_one_address("www.http-diff-too.example", "198.18.53.103")
+lies_of_one_address("www.tls-reset-too.example", "198.18.53.104")
+lies_of_one_address("www.tcp-refused.example", ISP_RESOLVER)
+
+
+@effect(InjectReset, "ooni")
+def a_reset_by_name_in_tls_and_in_a_request(lab: StandingLab) -> None:
+    for name, address in (("www.tls-reset.example", None), ("www.tls-reset-too.example", "198.18.53.104")):
+        assert is_reset(lab, name, address=address or at(lab, name))
+        assert neutral(lab, name)
+    assert lab.curl(NEUTRAL_NAME, "/", "-k", address="198.18.53.104").ok
+    assert fetched(lab, "www.http-reset.example") == ""
+    assert fetched(lab, NEUTRAL_NAME, at(lab, "www.http-reset.example")).startswith("HTTP/1.1 200")
+
+
+@effect(InjectPage, "ooni")
+def a_page_with_the_status_of_the_true_one(lab: StandingLab) -> None:
+    for name, address in (("www.http-diff.example", None), ("www.http-diff-too.example", "198.18.53.103")):
+        true = fetched(lab, name, host="public")
+        for where in (address, None):
+            page = fetched(lab, name, where)
+            assert page.startswith("HTTP/1.1 200"), name
+            assert "<title>Access Denied</title>" in page
+            assert len(true) > 4 * len(page)
+        # Neither the proxy nor the server does it.
+        assert (
+            fetched(lab, NEUTRAL_NAME, address or at(lab, name)).partition("\r\n\r\n")[2]
+            == (true.partition("\r\n\r\n")[2])
+        )
+
+
+@effect(Unroute, "ooni")
+def one_site_is_unrouted(lab: StandingLab) -> None:
+    assert unreachable(lab, lab.lab.web.addresses["tcp-blocking-connect-timeout"])
+    assert lab.curl("secure.success.example").ok
+
+
+@effect(Police, "ooni")
+def one_site_is_policed(lab: StandingLab) -> None:
+    policed(lab, ("www.throttling.example",), ("secure.largefile.example",))
+
+
+@effect(World, "ooni")
+def sites_that_are_wrong_for_everybody(lab: StandingLab) -> None:
+    def fault(name: str) -> str:
+        command = ("openssl", "s_client", "-CAfile", "ca.pem", "-verify_hostname", name, "-servername", name)
+        said = lab.run("public", *command, "-connect", f"{at(lab, name)}:443", check=False).stdout
+        return next(iter(re.findall(r"Verify return code: (\d+)", said)), said)
+
+    # Expired, another name, an issuer that is not known (openssl-verification-options).
+    badssl = ("expired", "wrong-host", "untrusted-root")
+    assert [fault(f"{kind}.badssl.example") for kind in badssl] == ["10", "62", "20"]
+    assert fault("secure.success.example") == "0"
+    for resolver in (ISP_RESOLVER, PUBLIC_RESOLVER):
+        assert lab.dig(resolver, "www.down-nxdomain.example") == ["NXDOMAIN"]
+        assert lab.dig(resolver, "www.down-no-addrs.example") == ["NOERROR"]
+        assert lab.dig(resolver, "secure.localhost.example") == ["127.0.0.1"]
+    assert not lab.connects("www.down-connect.example", 444)
+    for name, address in (("www.to-proxy.example", "198.18.53.101"), ("www.success.example", None)):
+        assert fetched(lab, name, address).startswith("HTTP/1.1 200"), name
+    assert lab.curl("secure.to-proxy.example", address="198.18.53.102").ok
+    # Of whole words.
+    assert 262140 < lab.curl("secure.largefile.example").size <= 262144
+    for visitor, code in (("client", 403), ("public", 200)):
+        assert lab.curl("secure.cloudflare-cache.example", host=visitor).code == code
+        page = fetched(lab, "www.cloudflare-cache.example", host=visitor)
+        assert ("cf-mitigated: challenge" in page) == (code == 403)
+
+
 def test_every_rule_of_every_profile_has_its_check(profile: str) -> None:
     found = load(profile)
     stated: list[Stated] = [type(one) for one in found.rules]

@@ -283,6 +283,15 @@ def test_the_first_rule_that_has_the_name_decides() -> None:
     assert seen(looking, hello("fine.example"), port=3) == 0
 
 
+def test_a_reset_is_for_the_name_in_a_request_too() -> None:
+    looking = inspector(InjectPage(("book.example",), "x"), InjectReset(("bird.example",), "x"))
+    expected = {"bird.example": (32, 1), "book.example": (16, 2), "a.example": (0, 0)}
+    for port, (name, found) in enumerate(expected.items(), 1):
+        asked = f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
+        decision = looking.see(build(Packet(TCP, (CLIENT[0], port), (SERVER[0], 80), asked, flags=PSH | ACK)))
+        assert (decision.mark, len(decision.forged)) == found, name
+
+
 def test_forged_resets_fit_into_the_connection() -> None:
     asked = Packet(TCP, CLIENT, SERVER, b"x" * 10, 0xFFFFFFFA, 700, PSH | ACK)
     client, server = forged_resets(asked, InjectReset(("a.example",), "x", payload=10, ttl=58, to_server=True))

@@ -16,6 +16,8 @@ from vpntest.lab import http3
 from vpntest.lab.network import program
 from vpntest.lab.sites import (
     CHAIN_BYTES,
+    PAGE_BYTES,
+    Fault,
     Issuer,
     Listener,
     Manners,
@@ -90,6 +92,35 @@ def test_certificates_begin_when_the_world_says() -> None:
         assert x509.load_pem_x509_certificate(root.cert_pem.bytes()).not_valid_before_utc < now
 
 
+@pytest.mark.parametrize("fault", ["expired", "wrong-name", "unknown-authority"])
+def test_a_platforms_certificate_can_be_at_fault(tmp_path: Path, fault: Fault) -> None:
+    root, issuer = authority()
+    web = lay_out((BIRD, BOOK), "127.18.1.0/24", "127.18.2.0/24")
+    write_platforms(tmp_path, web, issuer, Manners(certificates={"bird": fault}))
+    trusted = x509.load_pem_x509_certificate(root.cert_pem.bytes())
+    now = datetime.datetime.now(datetime.UTC)
+
+    def faults(name: str) -> set[str]:
+        chain = x509.load_pem_x509_certificates((tmp_path / f"{web.names[name]}.pem").read_bytes())
+        names = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return {
+            *(["expired"] if chain[0].not_valid_after_utc < now else []),
+            *(["wrong-name"] if name not in names.get_values_for_type(x509.DNSName) else []),
+            *(["unknown-authority"] if chain[1].issuer != trusted.subject else []),
+        }
+
+    assert faults("bird.example") == {fault}
+    assert faults("book.example") == set()
+
+
+def test_pages_have_the_length_that_is_asked_for(tmp_path: Path) -> None:
+    web = lay_out((BIRD, BOOK), "127.18.1.0/24", "127.18.2.0/24")
+    write_platforms(tmp_path, web, authority()[1], Manners(page_bytes={"bird": 100_000}))
+    sizes = {name: (tmp_path / "www" / f"{name}.html").stat().st_size for name in ("bird", "book")}
+    assert 0 <= 100_000 - sizes["bird"] < 4
+    assert 0 <= PAGE_BYTES - sizes["book"] < 4
+
+
 def test_http3_has_the_web_servers_pages_and_certificates(tmp_path: Path) -> None:
     web = lay_out((TUBE, BIRD), "127.18.1.0/24", "127.18.2.0/24")
     manners = Manners(refuses=("bird",), challenges=("tube",), exits=("198.18.20.1",))
@@ -128,7 +159,10 @@ def test_nginx_takes_what_is_written(tmp_path: Path) -> None:
     # Addresses that can be bound to here.
     web = lay_out((BIRD, BOOK, GRAM, CHAT, TUBE), "127.18.1.0/24", "127.18.2.0/24")
     manners = Manners(
-        *(("book",), ("bird",), ("tube",), ("198.18.20.1",)), refuses_line=("gram",), line=("198.19.0.2",)
+        *(("book",), ("bird",), ("tube",), ("198.18.20.1",)),
+        refuses_line=("gram",),
+        challenges_line=("chat",),
+        line=("198.19.0.2",),
     )
     written = [
         write_platforms(tmp_path / "web", web, issuer, manners),

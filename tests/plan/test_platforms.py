@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 import trustme
 from cryptography.x509 import load_pem_x509_certificates
@@ -115,6 +116,12 @@ def _load(folder: Path, text: str) -> Platform:
     file.write_text(text)
     (folder / "notes.txt").write_text("no certificate")
     return platforms.load(file)
+
+
+def test_a_platform_can_be_written_as_it_is_read(tmp_path: Path) -> None:
+    for platform in (*BUILT_IN, platforms.load(platforms.configs() / "lab" / "bystander.toml")):
+        bare = msgspec.structs.replace(platform, roots=None)
+        assert _load(tmp_path, platforms.text_of(bare)) == bare
 
 
 def test_a_users_own_platform(tmp_path: Path) -> None:

@@ -125,9 +125,18 @@ Pages = Mapping[str, tuple[Page, ...]]
 """By exit: its answers to one endpoint without a certificate, from addresses that are not doubted."""
 
 
-def _reading_of(
-    chain: Chain, endpoint: Endpoint, answers_locally: bool, pages: Pages, beside: tuple[Page, ...] = ()
-) -> Reading:
+@dataclass(frozen=True)
+class _Beside:
+    """What an answer that nobody signed is held against."""
+
+    pages: Pages
+    alternate: tuple[Page, ...] = ()
+    """Answers at the public resolver's address."""
+    is_forged: bool = False
+    """Whether somebody on the way answers for this name."""
+
+
+def _reading_of(chain: Chain, endpoint: Endpoint, answers_locally: bool, beside: _Beside) -> Reading:
     scheme = urlsplit(endpoint.url).scheme
     if chain.http is not None:
         if chain.http.failure == Failure.HTTP_REQUEST_FAILED and chain.secure is not None and is_verified(chain.secure):
@@ -135,7 +144,7 @@ def _reading_of(
             return Seen.FAULT, None, None
         if chain.http.failure is not None:
             return _failed(Layer.HTTP, chain.http)
-        return _answer(chain, endpoint, scheme, pages, beside)
+        return _answer(chain, endpoint, scheme, beside)
     if chain.stun is not None:
         return _failed(Layer.STUN, chain.stun) if chain.stun.failure is not None else _binding(chain)
     if chain.quic is not None:
@@ -215,13 +224,13 @@ def _failed(layer: Layer, observation: Observation) -> Reading:
     return Seen.FAILED, layer, failure
 
 
-def _answer(chain: Chain, endpoint: Endpoint, scheme: str, pages: Pages, beside: tuple[Page, ...]) -> Reading:
+def _answer(chain: Chain, endpoint: Endpoint, scheme: str, beside: _Beside) -> Reading:
     assert chain.http is not None
     details = chain.http.details
     if not isinstance(details, HttpExchange) or details.code is None:
         return _NOTHING
     if scheme == "http":
-        return _page(chain, details, endpoint, pages, beside)
+        return _page(chain, details, endpoint, beside)
     if chain.secure is None or not is_verified(chain.secure):
         return _NOTHING
     if _is_true_answer(details, endpoint):
@@ -231,7 +240,7 @@ def _answer(chain: Chain, endpoint: Endpoint, scheme: str, pages: Pages, beside:
     return Seen.FAULT, None, None
 
 
-def _page(chain: Chain, details: HttpExchange, endpoint: Endpoint, pages: Pages, beside: tuple[Page, ...]) -> Reading:
+def _page(chain: Chain, details: HttpExchange, endpoint: Endpoint, beside: _Beside) -> Reading:
     """An answer that nobody signed."""
     if not _may_be_true(details, endpoint):
         if details.challenge and details.code in (endpoint.status or (details.code,)):
@@ -241,7 +250,8 @@ def _page(chain: Chain, details: HttpExchange, endpoint: Endpoint, pages: Pages,
         return Seen.FAILED, Layer.HTTP, None
     if not _has_name(endpoint):
         return Seen.REACHED, None, None
-    belief = whose(_body(details), pages, beside, doubted=_is_doubted(chain))
+    doubted = beside.is_forged or _is_doubted(chain)
+    belief = whose(_body(details), beside.pages, beside.alternate, doubted=doubted)
     if belief is Belief.PLATFORM:
         return Seen.REACHED, None, None
     if _is_bogon(chain):
@@ -431,7 +441,7 @@ class Attempt:
     @property
     def alternate_through(self) -> bool:
         """Whether the platform answered at the public resolver's address."""
-        seen, _, _ = _reading_of(self.alternate, self.endpoint, self.answers_locally, self.pages)
+        seen, _, _ = _reading_of(self.alternate, self.endpoint, self.answers_locally, _Beside(self.pages))
         return seen in (Seen.REACHED, Seen.REFUSED)
 
     @property
@@ -488,12 +498,13 @@ def attempt_of(
     alternate = _chain(roles.get("alternate", ()))
     name = urlsplit(endpoint.url).hostname or ""
     answers = _answers(target.resolved)
-    seen, layer, failure = _reading_of(target, endpoint, answers_locally, pages, _pages((alternate,), endpoint))
+    forged = names.forged(name, answers) if names else ()
+    beside = _Beside(pages, _pages((alternate,), endpoint), bool(forged))
+    seen, layer, failure = _reading_of(target, endpoint, answers_locally, beside)
     hijack = names.hijack(answers) if names else ()
     if hijack and (seen in (Seen.FAILED, Seen.UNPROVEN) or not target.secure):
         # Only a certificate could show that the platform is where every name leads.
         seen, layer, failure = Seen.FAILED, Layer.DNS, str(Failure.DNS_NXDOMAIN)
-    forged = names.forged(name, answers) if names else ()
     is_misled = bool(forged) or (_is_doubted(target) and _is_raced(target))
     if seen is Seen.UNPROVEN and is_misled:
         # Whoever opens this connection, somebody on the way has chosen him.

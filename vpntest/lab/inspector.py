@@ -552,8 +552,13 @@ class Inspector:
         if host is None:
             return None
         for watch in self._watches:
-            if isinstance(watch.rule, InjectPage) and listed(host, watch.rule.names):
-                return Decision(watch.mark, tuple(map(build, forged_page(packet, watch.rule))))
+            match watch.rule:
+                case InjectPage(names=names) as rule if listed(host, names):
+                    return Decision(watch.mark, tuple(map(build, forged_page(packet, rule))))
+                case InjectReset(names=names) as rule if listed(host, names):
+                    return Decision(watch.mark, tuple(map(build, forged_resets(packet, rule))))
+                case _:
+                    pass
         return _PASS
 
     def _tls(self, packet: Packet, data: bytes) -> Decision | None:

@@ -110,7 +110,7 @@ async def raise_lab(profile: Profile, cage: Cage) -> Lab:
         profile = msgspec.structs.replace(profile, truth=without_carrier(profile.truth, vpn.REALITY))
     if importlib.util.find_spec("trustme") is None:
         raise CannotMeasure("the lab needs the Python package trustme, which is not on this machine")
-    web = lay_out(_platforms(), PLATFORMS, LITERALS)
+    web = lay_out(_platforms(profile), PLATFORMS, LITERALS)
     directory = cage.directory / "lab"
     directory.mkdir(mode=0o700)
     lab = Lab(profile, Network(cage), directory, web)
@@ -126,14 +126,14 @@ async def raise_lab(profile: Profile, cage: Cage) -> Lab:
     return lab
 
 
-def _platforms() -> list[Platform]:
-    return [platform(name) for name in (*BUILT_IN, *OWN, *FURTHER)]
+def _platforms(profile: Profile) -> list[Platform]:
+    return [*(platform(name) for name in (*BUILT_IN, *OWN, *FURTHER)), *profile.brought]
 
 
 async def _raise(lab: Lab, reality: bool) -> None:
     network, web, directory, line = lab.network, lab.web, lab.directory, lab.profile.line
     hosts = (
-        Host("isp", (ISP_RESOLVER, LIE, PORTAL)),
+        Host("isp", (ISP_RESOLVER, LIE, PORTAL, *lab.profile.world.relays)),
         Host("home", (HOME,)),
         Host("public", (PUBLIC_RESOLVER,)),
         Host("control", (CONTROL, WHOAMI), CONTROL6),
@@ -146,6 +146,8 @@ async def _raise(lab: Lab, reality: bool) -> None:
     network.condition(line)
     if line.portal:
         network.lead_to_portal(PORTAL, ISP_RESOLVER)
+    if lab.profile.world.relays:
+        network.relay("isp", {relay: web.addresses[to][0] for relay, to in lab.profile.world.relays.items()})
 
     plan = directory / "plan"
     plan.mkdir()
@@ -226,7 +228,10 @@ def _start_web(lab: Lab, issuer: Issuer) -> list[Daemon]:
         challenges=frozenset(world.challenges),
         exits=vpn.EXITS,
         refuses_line=frozenset(world.refuses_line),
+        challenges_line=frozenset(world.challenges_line),
         line=CLIENT[:1],
+        certificates=world.certificates,
+        page_bytes=world.page_bytes,
     )
     silent = [address for address, owner in web.platform_of.items() if owner.id in world.silent]
     if silent:
@@ -253,7 +258,15 @@ def _start_web(lab: Lab, issuer: Issuer) -> list[Daemon]:
 def _start_names(lab: Lab, lies: Sequence[str]) -> None:
     """Starts both resolvers and the whoami name server."""
     network, directory = lab.network, lab.directory
-    names = lab.web.names | vpn.NAMES
+    odd = {
+        name: said
+        for name, address in lab.web.names.items()
+        if (said := lab.profile.world.resolves.get(lab.web.platform_of[address].id))
+    }
+    names = {name: address for name, address in lab.web.names.items() if name not in odd} | vpn.NAMES
+    names |= {name: said for name, said in odd.items() if said not in ("nxdomain", "no-address")}
+    # A record of another kind makes a name that exists and has no address.
+    bare = [f"txt-record={name},none" for name, said in odd.items() if said == "no-address"]
     names |= {CONTROL_NAME: CONTROL, HOME_NAME: HOME, COVER_NAME: COVER, NEUTRAL_NAME: CONTROL}
     table = [f"{address} {name}" for name, address in names.items()] + [f"{CONTROL6} {CONTROL_NAME}"]
     (directory / "names").write_text("\n".join(table) + "\n")
@@ -264,7 +277,7 @@ def _start_names(lab: Lab, lies: Sequence[str]) -> None:
     # The resolvers are told apart by the one who asks the whoami server: each must ask it itself, every time.
     whoami = f"server=/{WHOAMI_NAME}/{WHOAMI}"
     own = {
-        "public": [f"listen-address={PUBLIC_RESOLVER}", f"addn-hosts={directory}/names", "local=/#/", whoami],
+        "public": [f"listen-address={PUBLIC_RESOLVER}", f"addn-hosts={directory}/names", "local=/#/", whoami, *bare],
         "isp": [f"listen-address={ISP_RESOLVER}", f"server={PUBLIC_RESOLVER}", whoami, *lies],
     }
     if lab.profile.line.portal:
@@ -304,7 +317,10 @@ def _write_plan(folder: Path, lab: Lab, tunnels: Sequence[vpn.ClientTunnel]) -> 
         *(f"{quoted(published)} = {quoted(here)}" for published, here in lab.web.literals.items()),
     ]
     for file in (Path(named) for named in cast.values() if named.endswith(".toml")):
-        shutil.copy(platforms.configs() / "lab" / file.name, folder)
+        if (own := platforms.configs() / "lab" / file.name).is_file():
+            shutil.copy(own, folder)
+    for brought in lab.profile.brought:
+        (folder / f"{brought.id}.toml").write_text(platforms.text_of(brought))
     for tunnel in (tunnel for tunnel in tunnels if tunnel.name in lab.profile.tunnels):
         lines += ["", "[[tunnel]]", f"name = {quoted(tunnel.name)}"]
         if tunnel.uri:

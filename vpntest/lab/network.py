@@ -161,6 +161,25 @@ class Network:
                 "".join(f"qdisc add dev {leg} root {bucket}\n" for leg in ("client", "eth0")),
             )
 
+    def relay(self, name: str, relays: Mapping[str, str]) -> None:
+        """Makes a host pass all TCP that comes for some of its addresses on to other hosts, and their answers back."""
+        leads = "\n".join(f"ip daddr {relay} meta l4proto tcp dnat to {to}" for relay, to in relays.items())
+        self.sysctl(name, _FORWARDING)
+        self.run(
+            name,
+            ["nft", "-f", "-"],
+            f"""\
+table ip relay {{
+chain lead {{ type nat hook prerouting priority dstnat;
+{leads}
+}}
+chain hide {{ type nat hook postrouting priority srcnat;
+ct status dnat masquerade
+}}
+}}
+""",
+        )
+
     def lead_to_portal(self, portal: str, resolver: str) -> None:
         """Leads the client's questions to one resolver and its web to one server; nothing else of it passes."""
         self.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -38,8 +39,15 @@ class Profile(Struct, frozen=True):
     tunnels: tuple[str, ...]
     """Those in the client's plan, in its order."""
     platforms: tuple[str, ...]
-    """Likewise: built-in ones, and the lab's own (`configs/lab`)."""
+    """Likewise: built-in ones, the lab's own (`configs/lab`), and those that the profile brings."""
     truth: Truth
+    brought: tuple[Platform, ...] = ()
+    """Platforms that are told in the profile's own file. No other profile knows them."""
+
+    @property
+    def cast(self) -> list[Platform]:
+        """The platforms in the client's plan."""
+        return _cast(self.platforms, self.brought)
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +59,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     world: World = field(default_factory=World)
     rule: tuple[Rule, ...] = ()
     exit: dict[str, tuple[Rule, ...]] = {}
+    platform: tuple[Platform, ...] = ()
     truth: TruthFile = field(default_factory=TruthFile)
 
 
@@ -77,12 +86,19 @@ def read(name: str, text: str, where: str) -> Profile:
         for rules in parts.exit.values():
             if any(isinstance(rule, Lie) for rule in rules):
                 raise ValueError("an exit has no resolver of its own that could lie - at `$.exit`")
-        truth = make(parts.truth, parts.tunnels, [platform(one) for one in parts.platforms])
+        platforms = (*parts.platforms, *(one.id for one in parts.platform))
+        truth = make(parts.truth, parts.tunnels, _cast(platforms, parts.platform))
     except (ValueError, msgspec.ValidationError) as error:
         raise ConfigError(" ".join(str(error).split()), where=where) from error
     return Profile(
-        name, parts.title, parts.rule, parts.exit, parts.line, parts.world, parts.tunnels, parts.platforms, truth
+        *(name, parts.title, parts.rule, parts.exit, parts.line, parts.world, parts.tunnels, platforms, truth),
+        brought=parts.platform,
     )
+
+
+def _cast(names: Iterable[str], brought: Iterable[Platform]) -> list[Platform]:
+    known = {one.id: one for one in brought}
+    return [known.get(name) or platform(name) for name in names]
 
 
 def platform(name: str) -> Platform:

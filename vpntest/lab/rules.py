@@ -52,7 +52,8 @@ class Reject(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", ta
 
 
 class InjectReset(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="inject-reset"):
-    """A forged reset overtakes the server's answer, while the ClientHello goes on to the server."""
+    """A forged reset overtakes the server's answer, while the ClientHello, or the request in plain HTTP with the name
+    in its Host header, goes on to the server."""
 
     names: tuple[Name, ...]
     source: str
@@ -309,5 +310,16 @@ class World(Struct, frozen=True, forbid_unknown_fields=True):
     """Platforms that answer 403 to the client's own line, for the country that it is in."""
     challenges: tuple[str, ...] = ()
     """Platforms that answer VPN exits with a test for humans (Cloudflare's header and 403)."""
+    challenges_line: tuple[str, ...] = ()
+    """Platforms that answer the client's own line so."""
+    certificates: dict[str, Literal["expired", "wrong-name", "unknown-authority"]] = {}
+    """Platforms whose own certificate is not valid, and what is wrong with it."""
+    resolves: dict[str, str] = {}
+    """Platforms whose names every honest resolver answers otherwise than with their address: `nxdomain`, `no-address`,
+    or an IPv4 address."""
+    relays: dict[str, str] = {}
+    """Addresses of the access provider's → platform: a transparent proxy, which passes on whatever comes for it."""
+    page_bytes: dict[str, Positive] = {}
+    """Platforms with pages of another length than the usual one, in bytes."""
     clock_days: int = 0
     """Days by which the client's clock runs behind the world's: certificates begin so much later."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -30,6 +30,9 @@ SPEED_BYTES = 128 * 1024
 """Body of a platform's `speed` URL."""
 PAGE_BYTES = 8 * 1024
 """Body of any other page. Small, for it is fetched a thousand times in a run."""
+NOTICE_BYTES = 1024
+"""Body of a page of the access provider's: a few lines, as block pages are. OONI's has an eighth of the length of the
+page in whose place it comes (ooni/probe-cli, netemx)."""
 
 _DEFAULT_PORT = {"https": 443, "http": 80, "quic": 443, "stun": 3478}
 
@@ -121,10 +124,12 @@ class Issuer:
     authority: trustme.CA
     begins: datetime | None = None
     """None: for long."""
+    ends: datetime | None = None
+    """None: not for long."""
 
     def issue(self, *names: str, common_name: str | None = None) -> trustme.LeafCert:
         """A key and a certificate for `names`."""
-        return self.authority.issue_cert(*names, common_name=common_name, not_before=self.begins)
+        return self.authority.issue_cert(*names, common_name=common_name, not_before=self.begins, not_after=self.ends)
 
 
 def authority(days: int = 0) -> tuple[trustme.CA, Issuer]:
@@ -140,6 +145,21 @@ def issue(issuer: Issuer, names: Sequence[str], file: Path) -> None:
     # A name takes its length and two bytes; the leaf and the intermediate without it some 1100.
     padding = [f"edge-{number:03}.{names[0]}" for number in range((CHAIN_BYTES - 1000) // (len(names[0]) + 11))]
     issuer.issue(*names, *padding).private_key_and_cert_chain_pem.write_to_path(str(file))
+
+
+Fault = Literal["expired", "wrong-name", "unknown-authority"]
+"""What can be wrong with a server's own certificate."""
+
+
+def issue_faulty(issuer: Issuer, names: Sequence[str], file: Path, fault: Fault) -> None:
+    """Likewise, with a fault."""
+    if fault == "wrong-name":
+        issue(issuer, ["somebody-else.example"], file)
+    elif fault == "unknown-authority":
+        issue(authority()[1], names, file)
+    else:
+        now = datetime.now(UTC)
+        issue(replace(issuer, begins=now - timedelta(90), ends=now - timedelta(1)), names, file)
 
 
 # ── nginx ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,8 +204,14 @@ class Manners:
     """Addresses of VPN servers."""
     refuses_line: Collection[str] = ()
     """They answer 403 to `line`."""
+    challenges_line: Collection[str] = ()
+    """They answer 403 with that header to `line`."""
     line: Sequence[str] = ()
     """The client's own addresses."""
+    certificates: Mapping[str, Fault] = field(default_factory=dict)
+    """What is wrong with theirs."""
+    page_bytes: Mapping[str, int] = field(default_factory=dict)
+    """How long their pages are, where not :data:`PAGE_BYTES`."""
 
 
 REFUSAL, CHALLENGE = "<title>Access denied</title>", "<title>Just a moment...</title>"
@@ -198,19 +224,25 @@ def write_platforms(directory: Path, web: Web, issuer: Issuer, manners: Manners)
     """Writes what the platforms' servers need under `directory`; returns the configuration of nginx."""
     (directory / "www").mkdir(parents=True)
     for platform in {id(one): one for one in web.platform_of.values()}.values():
-        _write_page(_page(directory, platform), platform.title, PAGE_BYTES)
+        size = manners.page_bytes.get(platform.id, PAGE_BYTES)
+        _write_page(_page(directory, platform), platform.title, size)
         _write_page(_page(directory, platform, "-speed"), platform.title, SPEED_BYTES)
     names_at = defaultdict(list)
     for name, address in web.names.items():
         names_at[address].append(name)
     for address in {listener.address for listener in (*web.tls, *web.http3)}:
-        issue(issuer, names_at[address] or [address], _certificate(directory, address))
+        names, fault = names_at[address] or [address], manners.certificates.get(web.platform_of[address].id)
+        if fault:
+            issue_faulty(issuer, names, _certificate(directory, address), fault)
+        else:
+            issue(issuer, names, _certificate(directory, address))
     header, mark = CHALLENGE_HEADER
     lines = [_COMMON.format(directory=directory)]
     for variable, value, visitors in (
         ("exit", "1", manners.exits),
         ("line", "1", manners.line),
         ("challenged", mark, manners.exits),
+        ("line_challenged", mark, manners.line),
     ):
         lines += [
             f"  geo ${variable} {{",
@@ -233,6 +265,11 @@ def write_platforms(directory: Path, web: Web, issuer: Issuer, manners: Manners)
         if platform.id in manners.challenges:
             # A header without a value is not sent.
             kind += [f"    add_header {header} $challenged always;", f"    if ($exit) {{ return 403 '{CHALLENGE}'; }}"]
+        if platform.id in manners.challenges_line:
+            kind += [
+                f"    add_header {header} $line_challenged always;",
+                f"    if ($line) {{ return 403 '{CHALLENGE}'; }}",
+            ]
         # The default server: any name, the neutral one too, gets the same chain and the same bodies.
         every = [endpoint for endpoints in hosts.values() for endpoint in endpoints]
         for host, endpoints in ((None, every), *hosts.items()):
@@ -271,6 +308,7 @@ def write_http3(directory: Path, web: Web, manners: Manners) -> Path:
         unwelcome = dict.fromkeys(manners.exits if platform.id in manners.refuses else (), refusal)
         unwelcome |= dict.fromkeys(manners.exits if platform.id in manners.challenges else (), challenge)
         unwelcome |= dict.fromkeys(manners.line if platform.id in manners.refuses_line else (), refusal)
+        unwelcome |= dict.fromkeys(manners.line if platform.id in manners.challenges_line else (), challenge)
         sites = {}
         for host, endpoints in hosts.items():
             answers = {
@@ -385,8 +423,8 @@ def write_provider(directory: Path, lie: str, portal: str, portal_name: str) -> 
     """
     www = directory / "www"
     www.mkdir(parents=True)
-    _write_page(www / "blocked.html", "Access to this resource is restricted", PAGE_BYTES)
-    _write_page(www / "login.html", "Sign in to the network", PAGE_BYTES)
+    _write_page(www / "blocked.html", "Access to this resource is restricted", NOTICE_BYTES)
+    _write_page(www / "login.html", "Sign in to the network", NOTICE_BYTES)
     certificate = directory / "provider.pem"
     _, issuer = authority()
     issuer.issue(portal_name).private_key_and_cert_chain_pem.write_to_path(str(certificate))

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from vpntest.errors import ConfigError
 from vpntest.plan import files, syntax
@@ -55,6 +58,21 @@ def load(path: Path) -> Platform:
     except ValueError as fault:
         raise ConfigError(f"`roots`: {fault}", where=where) from None
     return msgspec.structs.replace(platform, roots=roots)
+
+
+def text_of(platform: Platform) -> str:
+    """A platform file for a platform without roots of its own: what :func:`load` reads."""
+
+    def lines(of: Struct, names: Iterable[str]) -> list[str]:
+        # A JSON string is a TOML basic string, a JSON list of them or of numbers a TOML array.
+        return [f"{name} = {json.dumps(value)}" for name in names if (value := getattr(of, name)) not in (None, ())]
+
+    text = lines(platform, ("id", "title", "speed", "throttled_name", "source"))
+    for service in platform.service:
+        text += ["", "[[service]]", *lines(service, ("id", "rule", "required"))]
+        for endpoint in service.endpoint:
+            text += ["", "[[service.endpoint]]", *lines(endpoint, ("url", "method", "status"))]
+    return "\n".join(text) + "\n"
 
 
 def certificates(pem: bytes) -> str:
