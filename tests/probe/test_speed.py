@@ -17,12 +17,19 @@ from far_side import (
 from msgspec.structs import replace
 
 from vpntest.failures import Failure
+from vpntest.judge.platform_rules import SLOW
 from vpntest.probe.http import BODY_CAP
 from vpntest.probe.observation import Transfer
 from vpntest.probe.speed import FAIR_RATE, FAIR_SAMPLES, FROZEN, PAIRS, froze, measure, measured_by, slow
 
 # They wait, for that is what they are about: no part of the quick suite that runs anywhere.
 pytestmark = pytest.mark.root
+
+
+def test_a_round_that_ends_early_is_one_that_the_judge_could_not_call_slow() -> None:
+    assert FAIR_RATE >= SLOW
+    assert 2 * FAIR_SAMPLES > PAIRS
+
 
 NAME, ADDRESS, REAL = "cdn.example.test", "198.18.1.1", "198.18.2.2"
 CONTROL, CONTROL_ADDRESS = "control.test", "198.18.3.3"
