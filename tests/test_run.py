@@ -154,6 +154,10 @@ class Evidence:
         if vantage.id == %r:
             raise RuntimeError("planted")
 
+    def of(self, tunnel):
+        say("of", tunnel)
+        return None
+
     async def end(self):
         say("end")
 
@@ -161,7 +165,9 @@ def say(*words):
     print("evidence:", *words, file=sys.stderr, flush=True)
 
 real = vpntest.run.Run
-vpntest.run.Run = lambda *given, **named: real(*given, **{**named, "evidence": Evidence()})
+vpntest.run.Run = lambda plan, outside, cage, carriers, notify, _: real(
+    plan, outside, cage, carriers, notify, Evidence()
+)
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -171,6 +177,7 @@ def test_evidence_is_kept_from_the_first_vantage_to_the_end(network: OwnNetwork,
     status, out, err = finished(scripted(network, EVIDENCE % fails))
     assert [line.removeprefix("evidence: ") for line in err.splitlines() if line.startswith("evidence: ")] == [
         "begin outside",
+        "of good",
         f"begin good 198.18.7.99:{SHADOWSOCKS_PORT}/tcp",
         "end",
     ]
