@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from vpntest.errors import ConfigError
 from vpntest.plan import syntax
-from vpntest.plan.model import Kind, ProxyConfig, Server
+from vpntest.plan.model import Finding, Kind, ProxyConfig, Server
 from vpntest.plan.secret import Secret
 from vpntest.plan.syntax import Unsupported
 
@@ -71,7 +71,7 @@ class _Link:
     ports: str
     """What follows the host's colon; empty where there is none."""
     parameters: dict[str, str]
-    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     needs: set[str] = field(default_factory=set)
     unverified: bool = False
 
@@ -115,8 +115,8 @@ def scheme_of(text: str) -> str | None:
     return found[1].lower() if found else None
 
 
-def parse(text: str, where: str) -> tuple[ProxyConfig, tuple[str, ...]]:
-    """The link's meaning, and warnings.
+def parse(text: str, where: str) -> tuple[ProxyConfig, tuple[Finding, ...]]:
+    """The link's meaning, and what a reader should know of it.
 
     `where` names the place in messages: the link itself is a secret and is never shown, in whole or in part. Raises
     ConfigError for a broken link, its subclass Unsupported for one that asks for what is not carried.
@@ -144,8 +144,9 @@ def parse(text: str, where: str) -> tuple[ProxyConfig, tuple[str, ...]]:
         tls_unverified=link.unverified,
     )
     if link.unverified:
-        link.warnings.append(f"{where}: the link asks not to check the server's certificate: anybody can pose as it")
-    return config, tuple(link.warnings)
+        text = "the link asks not to check the server's certificate: anybody can pose as it"
+        link.findings.append(Finding("danger", text))
+    return config, tuple(link.findings)
 
 
 def _taken_apart(rest: str, kind: Kind, where: str) -> _Link:
@@ -270,7 +271,7 @@ def _hysteria2(link: _Link) -> tuple[Server, dict[str, object]]:
     link.expect("alpn", {"h3"})
     link.expect("security", {"tls"})
     if link.take("fp"):
-        link.warnings.append(f"{link.where}: `fp` is ignored: it has no meaning in QUIC")
+        link.findings.append(Finding("note", "`fp` is ignored: it has no meaning in QUIC"))
     tls: dict[str, object] = {"enabled": True, "server_name": _server_name(link), "alpn": ["h3"]}
     if _insecure(link):
         tls["insecure"] = True
@@ -349,7 +350,7 @@ def _reality(link: _Link) -> dict[str, object]:
     if not _SHORT_ID.fullmatch(short_id):
         link.broken("`sid` is not 0 to 16 hexadecimal digits in pairs")
     if link.take("spx") not in ("", "/"):
-        link.warnings.append(f"{link.where}: `spx` is ignored: it matters only after the server was not recognised")
+        link.findings.append(Finding("note", "`spx` is ignored: it matters only after the server was not recognised"))
     return {
         "enabled": True,
         "public_key": base64.urlsafe_b64encode(raw).decode().rstrip("="),  # the one spelling that sing-box takes

@@ -1,6 +1,7 @@
 """What a run needs, validated: the frozen types that every later stage reads.
 
-    Plan ─┬─ TunnelSpec ── WireGuardConfig | OpenVpnConfig | ProxyConfig   (or the reason why there is none)
+    Plan ─┬─ TunnelSpec ── Config: of WireGuard, OpenVPN, a proxy, Tor, a command   (or the Problem why there is none)
+          │              └─ Finding …
           ├─ Platform ── Service ── Endpoint
           └─ Settings
 
@@ -33,8 +34,18 @@ class Kind(StrEnum):
     OPENVPN = "openvpn"
     SHADOWSOCKS = "shadowsocks"
     VLESS = "vless"
+    VMESS = "vmess"
     TROJAN = "trojan"
     HYSTERIA2 = "hysteria2"
+    TUIC = "tuic"
+    ANYTLS = "anytls"
+    SOCKS = "socks"
+    HTTP = "http"
+    """A proxy by HTTP CONNECT, with or without TLS."""
+    SSH = "ssh"
+    TOR = "tor"
+    COMMAND = "command"
+    """Any other client, which the plan's own command line starts."""
     UNKNOWN = "unknown"
     """The config could not be read far enough to tell."""
 
@@ -116,7 +127,7 @@ class OpenVpnConfig(Struct, frozen=True):
 
 
 class ProxyConfig(Struct, frozen=True):
-    """A share link's meaning: one sing-box outbound."""
+    """The meaning of a share link, or of one proxy in a client's own document: one sing-box outbound."""
 
     server: Server
     outbound: dict[str, object]
@@ -125,6 +136,8 @@ class ProxyConfig(Struct, frozen=True):
     """Build features of sing-box that it needs: `utls`, `quic`."""
     tls_unverified: bool = False
     """The link asked that the server's certificate be not checked. Honoured, and shown."""
+    carries_udp: bool = True
+    """Whether UDP passes at all. Where it does not, names are asked for over TCP, and nothing is sent by QUIC."""
 
     @property
     def servers(self) -> tuple[Server, ...]:
@@ -132,13 +145,97 @@ class ProxyConfig(Struct, frozen=True):
         return (self.server,)
 
 
+class Bridge(Struct, frozen=True):
+    """One bridge line, as Tor's manual has it: `[transport] address:port [fingerprint] [key=value …]`."""
+
+    transport: str | None
+    """`obfs4`, `webtunnel`, `snowflake`, `meek_lite`; None for a plain one."""
+    address: str
+    """`address:port`, IPv6 in brackets. With webtunnel, snowflake and meek a placeholder that nobody calls."""
+    fingerprint: str | None
+    """Forty hexadecimal digits; None where the line has none."""
+    arguments: tuple[tuple[str, Secret], ...]
+    """Of the transport, in the line's order: who knows them can find and block the bridge."""
+    server: Server | None
+    """Where the outer packets go first, as far as the line tells: the bridge, or the front of its `url`. None where
+    the transport finds out by itself."""
+
+
+class TorConfig(Struct, frozen=True):
+    """Tor by bridges."""
+
+    bridges: tuple[Bridge, ...]
+    """At least one; tor chooses among them."""
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """Every bridge's, in file order."""
+        return tuple(bridge.server for bridge in self.bridges if bridge.server)
+
+
+class CommandConfig(Struct, frozen=True):
+    """A client of its own that the plan starts: its words are the operator's, and trusted."""
+
+    argv: tuple[str, ...]
+    """Program and arguments; no shell. They stand in the process list: secrets belong into `environment`."""
+    environment: tuple[tuple[str, Secret], ...] = ()
+    device: str | None = None
+    """The network device that the client makes. Exactly one of this and `proxy` is set."""
+    proxy: str | None = None
+    """`socks5://127.0.0.1:1080` or `http://127.0.0.1:8080`, where the client listens in its own namespace."""
+    ready: tuple[str, ...] = ()
+    """A program that exits with 0 once the client is connected; empty: the device has an address, the proxy's port is
+    open."""
+    ready_within: float = 30.0
+    """Seconds."""
+    resolver: str | None = None
+    """Address of the resolver inside; None: the plan's public one."""
+    server: Server | None = None
+    """Where its outer packets go, as far as the plan says it."""
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """The one server, where the plan names it."""
+        return (self.server,) if self.server else ()
+
+
+Config = WireGuardConfig | OpenVpnConfig | ProxyConfig | TorConfig | CommandConfig
+
+
 class Problem(Struct, frozen=True):
     """Why a tunnel of the plan cannot be raised at all."""
 
-    mechanism: Literal["invalid", "unsupported"]
-    """`invalid`: the config is broken. `unsupported`: it is sound, but we cannot honour something that it asks for."""
+    mechanism: Literal["invalid", "unsupported", "refused"]
+    """`invalid`: the config is broken. `unsupported`: it is sound, but we cannot honour something that it asks for.
+    `refused`: it could be honoured, and must not be, for it reaches for this machine or its own networks."""
     reason: str
     """One line: where, what, what to do. Holds no secret."""
+
+
+class Finding(Struct, frozen=True):
+    """One thing that a reader should know about a config that can be used."""
+
+    level: Literal["note", "warning", "danger"]
+    """`note`: left out, and what is tested stays the same. `warning`: left out or weak, and it may matter.
+    `danger`: it would have acted on this machine, or lets anybody pose as the server."""
+    text: str
+    """What is so and what follows, in one line without secrets."""
+    line: int | None = None
+    """One-based, in the source; None where it has no line."""
+
+
+class Entry(Struct, frozen=True):
+    """One config as it was found in a source, before it is a tunnel with a name."""
+
+    kind: Kind
+    config: Config | None
+    """None exactly when `problem` is set."""
+    problem: Problem | None = None
+    findings: tuple[Finding, ...] = ()
+    line: int | None = None
+    """Where it begins in the source: a link's line in a list. None where it is the whole source."""
+    label: str = ""
+    """What the source itself calls it (a link's fragment, a proxy's tag): printable, of a stranger, never a key."""
 
 
 class TunnelSpec(Struct, frozen=True):
@@ -147,12 +244,24 @@ class TunnelSpec(Struct, frozen=True):
     name: Slug
     kind: Kind
     source: str
-    """The file it came from, or `uri` for a link in the plan; never the link itself."""
-    config: WireGuardConfig | OpenVpnConfig | ProxyConfig | None
+    """The file it came from (`links.txt`, `pack.zip/se.ovpn`), or `uri` for a link in the plan; never the link."""
+    config: Config | None
     """None exactly when `problem` is set."""
     problem: Problem | None = None
-    warnings: tuple[str, ...] = ()
-    """What of the config is ignored, and why; one line each, without secrets."""
+    findings: tuple[Finding, ...] = ()
+    line: int | None = None
+    """As of :class:`Entry`."""
+    label: str = ""
+    """As of :class:`Entry`."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Its findings from `warning` on, each with its place."""
+        return tuple(
+            f"{self.source}{'' if finding.line is None else f':{finding.line}'}: {finding.text}"
+            for finding in self.findings
+            if finding.level != "note"
+        )
 
 
 # ── platforms ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,6 +340,9 @@ class Settings(Struct, frozen=True):
     """Name whose A record is the address of the resolver that asked: tells who resolves for a vantage."""
     neutral_name: str = "example.org"
     """A name that no censor lists, shown to a platform's own address in place of the platform's."""
+    local_servers: bool = False
+    """Whether tunnels' servers may stand in this machine's own networks: loopback, link-local, what it is wired to. A
+    stranger's config could else have us knock there, on a router or a cloud's metadata service."""
     addresses: dict[str, str] = field(default_factory=dict)
     """Literal addresses of platforms to be replaced, published → here: for closed networks."""
 

@@ -25,7 +25,7 @@ from typing import Literal, TypeVar
 
 from vpntest.errors import ConfigError
 from vpntest.plan import syntax
-from vpntest.plan.model import OpenVpnConfig, Server
+from vpntest.plan.model import Finding, OpenVpnConfig, Server
 from vpntest.plan.secret import Secret
 from vpntest.plan.syntax import Unsupported
 
@@ -220,7 +220,7 @@ class _Remote:
 class _Reading:
     where: str
     read_file: ReadFile
-    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     directives: list[tuple[str, ...]] = field(default_factory=list)
     inline: dict[str, Secret] = field(default_factory=dict)
     remotes: list[_Remote] = field(default_factory=list)
@@ -242,14 +242,14 @@ class _Reading:
     def broken(self, reason: str, line: int | None = None, hint: str = "") -> ConfigError:
         return ConfigError(reason, where=self.where, line=line, hint=hint)
 
-    def warn(self, line: int, text: str) -> None:
-        self.warnings.append(f"{self.where}:{line}: {text}")
+    def note(self, line: int, text: str, level: Literal["note", "warning", "danger"] = "note") -> None:
+        self.findings.append(Finding(level, text, line))
 
 
 def parse(
     text: str, where: str, read_file: ReadFile, *, username: Secret | None = None, password: Secret | None = None
-) -> tuple[OpenVpnConfig, tuple[str, ...]]:
-    """The config's meaning, and one warning for each directive that is left out.
+) -> tuple[OpenVpnConfig, tuple[Finding, ...]]:
+    """The config's meaning, and one finding for each directive that is left out.
 
     `username` and `password` come from the plan and win over the config's own. Raises ConfigError for a broken config,
     its subclass Unsupported for one that needs what vpntest does not carry. No message quotes a value.
@@ -264,9 +264,8 @@ def parse(
     _check(reading)
     name, secret = (reading.login or (None, None)) if reading.asks_login else (None, None)
     if given and not reading.asks_login:
-        reading.warnings.append(
-            f"{where}: the plan's user name and password are ignored: no `auth-user-pass` asks for them"
-        )
+        text = "the plan's user name and password are ignored: no `auth-user-pass` asks for them"
+        reading.findings.append(Finding("warning", text))
     config = OpenVpnConfig(
         servers=_servers(reading),
         directives=tuple(reading.directives),
@@ -274,7 +273,7 @@ def parse(
         username=name,
         password=secret,
     )
-    return config, tuple(reading.warnings)
+    return config, tuple(reading.findings)
 
 
 def _statements(text: str, where: str) -> Iterator[tuple[int, list[str], list[tuple[int, str]] | None]]:
@@ -320,9 +319,9 @@ def _directive(reading: _Reading, line: int, directive: list[str]) -> None:
     elif name in _ALLOWED:
         reading.directives.append((name, *arguments))
     elif name in _HOST:
-        reading.warn(line, f"`{name}` is ignored: it does not change what is spoken with the server")
+        reading.note(line, f"`{name}` is ignored: it does not change what is spoken with the server")
     elif name in reading.tolerated:
-        reading.warn(line, "a directive is ignored that `ignore-unknown-option` names")
+        reading.note(line, "a directive is ignored that `ignore-unknown-option` names")
     elif name not in _MOOT:
         # Not repeated in the message: a stray line of a key or a password reads as a directive.
         close = difflib.get_close_matches(name, _VOCABULARY, n=1, cutoff=0.8)
@@ -336,7 +335,7 @@ def _own(reading: _Reading, line: int, name: str, arguments: list[str]) -> None:
             reading.login_file = line
         return
     if name == "push-peer-info":
-        reading.warn(line, f"`{name}` is ignored: it tells the server this machine's hardware address")
+        reading.note(line, f"`{name}` is ignored: it tells the server this machine's hardware address")
         return
     if not arguments:
         raise reading.broken(f"`{name}` without its argument", line)
@@ -402,7 +401,7 @@ def _block(reading: _Reading, line: int, name: str, block: list[tuple[int, str]]
     elif name in _UNSUPPORTED:
         raise Unsupported(f"<{name}> is not supported: {_UNSUPPORTED[name]}", where=reading.where, line=line)
     elif name in _HOST or name in _MOOT:
-        reading.warn(line, f"<{name}> is ignored: it does not change what is spoken with the server")
+        reading.note(line, f"<{name}> is ignored: it does not change what is spoken with the server")
     else:
         raise reading.broken("an inline block of a name that OpenVPN does not have", line)
 
@@ -435,7 +434,7 @@ def _connection(reading: _Reading, line: int, block: list[tuple[int, str]]) -> N
         if name in ("remote", "proto", "port", "rport"):
             _own(inner, number, name, found[1:])
         elif name in _CONNECTION_TUNING:
-            reading.warn(number, f"`{name}` is ignored: in a <connection> only the server is read")
+            reading.note(number, f"`{name}` is ignored: in a <connection> only the server is read")
         elif name in _VOCABULARY:
             raise Unsupported(f"`{name}` inside <connection> is not supported", where=reading.where, line=number)
         else:
@@ -522,7 +521,7 @@ def _check(reading: _Reading) -> None:
 def _servers(reading: _Reading) -> tuple[Server, ...]:
     """The servers in file order. A <connection> takes the place of every `remote` outside one, as in OpenVPN."""
     if reading.connections and reading.remotes:
-        reading.warn(reading.remotes[0].line, "`remote` is ignored: the config has <connection> blocks")
+        reading.note(reading.remotes[0].line, "`remote` is ignored: the config has <connection> blocks")
     servers = tuple(
         dict.fromkeys(
             Server(host=remote.host, port=remote.port or reading.port, transport=remote.transport or reading.transport)

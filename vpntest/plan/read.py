@@ -22,6 +22,7 @@ from vpntest.errors import ConfigError, UsageError
 from vpntest.plan import files, kinds, links, ovpn, platforms, syntax, wgquick
 from vpntest.plan.model import (
     OUTSIDE,
+    Finding,
     Kind,
     OpenVpnConfig,
     Plan,
@@ -42,7 +43,7 @@ _CONFIG_SUFFIXES = frozenset({".conf", ".ovpn"})
 """In a folder, a file of such a name is a tunnel even if its content is none: it was meant to be one."""
 _PLAN_SUFFIX = ".toml"
 _Login = tuple[Secret, Secret] | None
-_Meaning = tuple[WireGuardConfig | OpenVpnConfig | ProxyConfig, tuple[str, ...]]
+_Meaning = tuple[WireGuardConfig | OpenVpnConfig | ProxyConfig, tuple[Finding, ...]]
 
 
 def read_plan(paths: Sequence[Path]) -> Plan:
@@ -157,17 +158,17 @@ def _from_file(name: str, path: Path, shown: str, login: _Login) -> TunnelSpec:
         nothing = ConfigError("neither a wg-quick config, nor an OpenVPN one, nor a share link", where=shown)
         return _problem(name, kind, shown, nothing)
     if login:
-        note = f"{shown}: the plan's user name and password are ignored: only OpenVPN asks for them"
-        return structs.replace(spec, warnings=(*spec.warnings, note))
+        note = Finding("warning", "the plan's user name and password are ignored: only OpenVPN asks for them")
+        return structs.replace(spec, findings=(*spec.findings, note))
     return spec
 
 
 def _spec(name: str, kind: Kind, source: str, parse: Callable[[], _Meaning]) -> TunnelSpec:
     try:
-        config, warnings = parse()
+        config, findings = parse()
     except ConfigError as fault:
         return _problem(name, kind, source, fault)
-    return TunnelSpec(name=name, kind=kind, source=source, config=config, warnings=warnings)
+    return TunnelSpec(name=name, kind=kind, source=source, config=config, findings=findings)
 
 
 def _problem(name: str, kind: Kind, source: str, fault: ConfigError) -> TunnelSpec:
@@ -248,8 +249,8 @@ def _planned(tunnel: _Tunnel, number: int, folder: Path) -> TunnelSpec:
     uri, where = tunnel.uri or "", f"[[tunnel]] {number} ({tunnel.name})"
     spec = _spec(tunnel.name, kinds.kind_of(uri), "uri", lambda: links.parse(uri, where))
     if login:
-        note = f"{where}: `username` and `password` are ignored: the link holds its own"
-        return structs.replace(spec, warnings=(*spec.warnings, note))
+        note = Finding("warning", "`username` and `password` are ignored: the link holds its own")
+        return structs.replace(spec, findings=(*spec.findings, note))
     return spec
 
 

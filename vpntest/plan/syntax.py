@@ -40,6 +40,10 @@ class Unsupported(ConfigError):
     """
 
 
+class Refused(ConfigError):
+    """A config that could be honoured and must not be: it reaches for this machine or its own networks."""
+
+
 def decoded(data: bytes, where: str) -> str:
     """A config file's text, without byte order mark. Raises ConfigError for an empty file and for what is no text."""
     if not data.strip():

@@ -15,18 +15,20 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from vpntest.errors import ConfigError
 from vpntest.plan import syntax
 from vpntest.plan.keys import check_key
-from vpntest.plan.model import AmneziaParameters, Server, WireGuardConfig, WireGuardPeer
+from vpntest.plan.model import AmneziaParameters, Finding, Server, WireGuardConfig, WireGuardPeer
 from vpntest.plan.secret import Secret
 from vpntest.plan.syntax import Unsupported
 
 _INTERFACE = ("PrivateKey", "Address", "DNS", "MTU", "ListenPort")
 _PEER = ("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive")
-_HOST = ("PreUp", "PostUp", "PreDown", "PostDown", "Table", "SaveConfig", "FwMark")
+_HOOKS = ("PreUp", "PostUp", "PreDown", "PostDown")
+"""What wg-quick hands to a root shell."""
+_HOST = (*_HOOKS, "Table", "SaveConfig", "FwMark")
 """Keys that act on the host and not on the tunnel."""
 AMNEZIA = (
     *("Jc", "Jmin", "Jmax", "S1", "S2", "S3", "S4"),
@@ -81,14 +83,14 @@ class _Section:
     values: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
 
-def parse(text: str, where: str) -> tuple[WireGuardConfig, tuple[str, ...]]:
-    """The config's meaning, and one warning for each line that is left out.
+def parse(text: str, where: str) -> tuple[WireGuardConfig, tuple[Finding, ...]]:
+    """The config's meaning, and one finding for each line that is left out.
 
     `where` names the file in messages. Raises ConfigError for a broken config, its subclass Unsupported for a sound one
     that needs what the carrier does not have. No message quotes a value.
     """
-    warnings: list[str] = []
-    sections = _sections(text, where, warnings)
+    findings: list[Finding] = []
+    sections = _sections(text, where, findings)
     interfaces = [section for section in sections if section.name == "Interface"]
     if not interfaces:
         raise ConfigError("no [Interface] section", where=where)
@@ -104,11 +106,11 @@ def parse(text: str, where: str) -> tuple[WireGuardConfig, tuple[str, ...]]:
         seen.add(peer.public_key)
     if not any(peer.endpoint for peer in peers):
         raise ConfigError("no peer has an Endpoint, so there is nobody to call", where=where)
-    _warn_of_gaps(peers, where, warnings)
-    return _config(interfaces[0], tuple(peers), where), tuple(warnings)
+    _warn_of_gaps(peers, where, findings)
+    return _config(interfaces[0], tuple(peers), where), tuple(findings)
 
 
-def _sections(text: str, where: str, warnings: list[str]) -> list[_Section]:
+def _sections(text: str, where: str, findings: list[Finding]) -> list[_Section]:
     sections: list[_Section] = []
     for number, raw in syntax.numbered(text, where):
         line = raw.partition("#")[0].strip()
@@ -125,7 +127,7 @@ def _sections(text: str, where: str, warnings: list[str]) -> list[_Section]:
             raise ConfigError("not of the form key = value", where=where, line=number)
         if not sections:
             raise ConfigError("a line before the first [Interface] or [Peer]", where=where, line=number)
-        _enter(sections[-1], _key(word.strip(), sections[-1], where, number), value.strip(), where, number, warnings)
+        _enter(sections[-1], _key(word.strip(), sections[-1], where, number), value.strip(), where, number, findings)
     return sections
 
 
@@ -144,9 +146,10 @@ def _key(word: str, section: _Section, where: str, number: int) -> str:
     return key
 
 
-def _enter(section: _Section, key: str, value: str, where: str, number: int, warnings: list[str]) -> None:
+def _enter(section: _Section, key: str, value: str, where: str, number: int, findings: list[Finding]) -> None:
     if key in _HOST:
-        warnings.append(f"{where}:{number}: {key} is ignored: it acts on the host, not on the tunnel")
+        level: Literal["note", "danger"] = "danger" if key in _HOOKS else "note"
+        findings.append(Finding(level, f"{key} is ignored: it acts on the host, not on the tunnel", number))
         return
     have = section.values.setdefault(key, [])
     if have and key not in _REPEATABLE:
@@ -255,14 +258,16 @@ def _tag_length(words: list[str]) -> int:
     return int(argument)
 
 
-def _warn_of_gaps(peers: list[WireGuardPeer], where: str, warnings: list[str]) -> None:
+def _warn_of_gaps(peers: list[WireGuardPeer], where: str, findings: list[Finding]) -> None:
     networks = [ipaddress.ip_network(allowed) for peer in peers for allowed in peer.allowed_ips]
     if not networks:
-        warnings.append(f"{where}: no peer has AllowedIPs, so nothing can go through this tunnel")
+        findings.append(Finding("warning", "no peer has AllowedIPs, so nothing can go through this tunnel"))
         return
     version4 = ipaddress.collapse_addresses(net for net in networks if isinstance(net, ipaddress.IPv4Network))
     if sum(net.num_addresses for net in version4) < _WHOLE_INTERNET:
-        warnings.append(f"{where}: AllowedIPs hold only a part of the internet; the rest cannot pass this tunnel")
+        findings.append(
+            Finding("warning", "AllowedIPs hold only a part of the internet; the rest cannot pass this tunnel")
+        )
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -321,6 +321,8 @@ class TunnelFacts(Struct, frozen=True):
     """Program and version that carried it: `wireguard-go 0.0.20220316`, `kernel`."""
     answers_locally: bool = False
     """A proxy's TUN: a TCP connect through it proves nothing."""
+    carries_udp: bool = True
+    """False where the tunnel takes TCP only: nothing was tried over UDP."""
 
 
 class VantageFacts(Struct, frozen=True):

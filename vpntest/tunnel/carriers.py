@@ -9,7 +9,15 @@ import threading
 from dataclasses import dataclass
 from typing import assert_never
 
-from vpntest.plan.model import OpenVpnConfig, Problem, ProxyConfig, TunnelSpec, WireGuardConfig
+from vpntest.plan.model import (
+    CommandConfig,
+    OpenVpnConfig,
+    Problem,
+    ProxyConfig,
+    TorConfig,
+    TunnelSpec,
+    WireGuardConfig,
+)
 from vpntest.tunnel.namespace import Namespace
 
 KERNEL = "kernel"
@@ -93,6 +101,10 @@ class Carriers:
                 if self["sing-box"].usable and missing:
                     reason = f"{spec.source}: this sing-box was built without {missing}; install one that has it"
                     return Problem("unsupported", reason)
+            case TorConfig():
+                names = ["tor"]
+            case CommandConfig():
+                names = ["sing-box"]
             case None:
                 return Problem("invalid", f"{spec.source}: there is no config")
             case _ as never:

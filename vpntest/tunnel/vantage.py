@@ -36,6 +36,8 @@ class Vantage:
     """The rungs climbed while raising; empty for `outside`."""
     answers_locally: bool = False
     """True where a proxy's TUN completes every TCP connect itself, so that only a first byte proves anything."""
+    carries_udp: bool = True
+    """False where the tunnel takes TCP only: names are asked for over TCP, and QUIC and STUN are not tried."""
     count_packets: Callable[[], PacketCount | None] = field(default=lambda: None)
     """Reads the tunnel device's counters; None where there is no such device (`outside`)."""
     alive: Callable[[], bool] = field(default=lambda: True)
