@@ -34,6 +34,7 @@ INTERRUPTED = 128
 
 EXAMPLES = """\
 examples:
+  vpntest check configs/              what each config in the folder is, and what of it cannot be honoured
   sudo vpntest run configs/           each config in the folder against every built-in platform
   sudo vpntest run plan.toml          what plan.toml asks for
   sudo vpntest demo                   the same on an embedded lab: censor, platforms and VPN servers on this machine
@@ -96,6 +97,19 @@ def _parser() -> argparse.ArgumentParser:
         "--profile", default="ru_2023_08_vpn", metavar="NAME", help="the lab's censor (default: %(default)s)"
     )
     demo.set_defaults(call=_demo)
+
+    check = commands.add_parser(
+        "check", help="what configs are, and what of them cannot be honoured (no root, no network)"
+    )
+    check.add_argument(
+        "paths", nargs="+", type=Path, metavar="PLAN|DIR|FILE", help="plans, folders of configs, archives, configs"
+    )
+    check.add_argument("--format", choices=("text", "json"), default="text", help="of the result")
+    check.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
+    check.add_argument("--problems", action="store_true", help="only count what is ok")
+    check.add_argument("--width", type=_positive, metavar="COLUMNS", help="of the text; default: the terminal's")
+    check.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of the text")
+    check.set_defaults(call=_check)
 
     judge = commands.add_parser("judge", parents=[output], help="judge a kept run (JSON) again, offline")
     judge.add_argument("kept", type=Path, metavar="RUN", help="its JSON, or the directory of its evidence")
@@ -281,6 +295,30 @@ def _list(_: argparse.Namespace) -> int:
     return DONE
 
 
+def _check(arguments: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from vpntest.plan.read import found
+    from vpntest.report import checked
+    from vpntest.tunnel.carriers import find
+
+    with _stream(arguments) as stream:
+        report = checked.check(found(arguments.paths), find(), datetime.now(UTC))
+        if arguments.format == "json":
+            stream.write(checked.encode(report).decode() + "\n")
+        else:
+            stream.writelines(
+                checked.render(
+                    report,
+                    width=_width(arguments),
+                    colour=_in_colour(arguments.color, stream),
+                    unicode=_unicode(stream),
+                    all_of_them=not arguments.problems,
+                )
+            )
+    return DONE if report.usable else CONFIG_FAULT
+
+
 def _evidence(arguments: argparse.Namespace) -> Evidence | None:
     """Where evidence is to be kept; to be called before a cage hides /run."""
     from vpntest.tunnel.evidence import Evidence
@@ -462,16 +500,23 @@ def _print(record: Record, arguments: argparse.Namespace, stream: TextIO) -> Jud
     else:
         from vpntest.report.terminal import render
 
-        width = arguments.width or shutil.get_terminal_size((120, 24)).columns
         colour = _in_colour(arguments.color, stream)
-        unicode = stream.encoding.lower().replace("-", "") == "utf8"
-        stream.write(render(record, judgement, width=width, colour=colour, unicode=unicode))
+        stream.write(render(record, judgement, width=_width(arguments), colour=colour, unicode=_unicode(stream)))
     stream.flush()
     if arguments.timings:
         from vpntest.report.timings import render as render_timings
 
         print(render_timings(record), file=sys.stderr)
     return judgement
+
+
+def _width(arguments: argparse.Namespace) -> int:
+    return int(arguments.width or shutil.get_terminal_size((120, 24)).columns)
+
+
+def _unicode(stream: TextIO) -> bool:
+    """Whether glyphs beyond ASCII can be shown."""
+    return stream.encoding.lower().replace("-", "") == "utf8"
 
 
 def _in_colour(choice: str, stream: TextIO) -> bool:

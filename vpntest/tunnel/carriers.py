@@ -11,6 +11,7 @@ from typing import assert_never
 
 from vpntest.plan.model import (
     CommandConfig,
+    Config,
     OpenVpnConfig,
     Problem,
     ProxyConfig,
@@ -88,31 +89,41 @@ class Carriers:
         """The name of the carrier for a tunnel, or why there is none."""
         if spec.problem is not None:
             return spec.problem
-        match spec.config:
-            case WireGuardConfig(amnezia=None):
-                names = [KERNEL, "wireguard-go"]
-            case WireGuardConfig():
-                names = ["amneziawg-go"]
-            case OpenVpnConfig():
-                names = ["openvpn"]
-            case ProxyConfig(needs=needs):
-                names = ["sing-box"]
-                missing = ", ".join(f"with_{need}" for need in needs if f"with_{need}" not in self["sing-box"].features)
-                if self["sing-box"].usable and missing:
-                    reason = f"{spec.source}: this sing-box was built without {missing}; install one that has it"
-                    return Problem("unsupported", reason)
-            case TorConfig():
-                names = ["tor"]
-            case CommandConfig():
-                names = ["sing-box"]
-            case None:
-                return Problem("invalid", f"{spec.source}: there is no config")
-            case _ as never:
-                assert_never(never)
+        names = _able(spec.config)
+        if isinstance(spec.config, ProxyConfig):
+            missing = ", ".join(
+                f"with_{need}" for need in spec.config.needs if f"with_{need}" not in self["sing-box"].features
+            )
+            if self["sing-box"].usable and missing:
+                reason = f"{spec.source}: this sing-box was built without {missing}; install one that has it"
+                return Problem("unsupported", reason)
         for name in names:
             if self[name].usable:
                 return name
         return Problem("unsupported", f"{spec.source}: {self[names[-1]].hint}")
+
+    def absent(self, spec: TunnelSpec) -> bool:
+        """Whether this box has none of the programs that could carry a tunnel, so that nothing is known of them."""
+        return not any(self[name].usable for name in _able(spec.config))
+
+
+def _able(config: Config | None) -> tuple[str, ...]:
+    """The carriers of a config, the best first."""
+    match config:
+        case WireGuardConfig(amnezia=None):
+            return (KERNEL, "wireguard-go")
+        case WireGuardConfig():
+            return ("amneziawg-go",)
+        case OpenVpnConfig():
+            return ("openvpn",)
+        case ProxyConfig() | CommandConfig():
+            return ("sing-box",)
+        case TorConfig():
+            return ("tor",)
+        case None:
+            raise ValueError("a tunnel without a config has a problem")
+        case _ as never:
+            assert_never(never)
 
 
 def find(path: str | None = None) -> Carriers:
