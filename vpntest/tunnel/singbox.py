@@ -21,7 +21,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vpntest.failures import Failure
@@ -31,6 +31,7 @@ from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import Process
 from vpntest.tunnel.carriers import Carrier
 from vpntest.tunnel.ladder import Fall, Rung
+from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.site import HANDSHAKE_TIMEOUT, Site
 
 MTU = 1400
@@ -81,10 +82,14 @@ async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | 
     with step(Rung.ENDPOINT):
         addresses = site.reachable(addresses, server.port)
         address = addresses[0] if server.transport == "udp" else await site.connects(addresses, server.port)
-        # Longer than any probe waits: where the server is silent, a probe shall see silence, not the stack's refusal.
-        outbound |= {"server": address, "server_port": server.port, "tag": "proxy", "connect_timeout": "20s"}
+        outbound |= {"server": address, "server_port": server.port}
         said: list[str] = []
-        process = await _started(site, carrier.program, _document(site, outbound, roots), said)
+
+        def heard(line: str) -> None:
+            if len(said) < _LINES_KEPT:
+                said.append(line)
+
+        process = await device(site, carrier.program, [outbound], roots, heard=heard)
     if _shows_its_handshake(outbound):
         rejection = ""
         with step(Rung.HANDSHAKE):
@@ -171,11 +176,26 @@ async def _rejection(site: Site, outbound: Mapping[str, Any], fall: Fall, roots:
     return "the server shows the certificate of the site that it borrows: it does not know this key or short id"
 
 
-async def _started(site: Site, program: str, document: dict[str, Any], said: list[str]) -> Process:
+async def device(
+    site: Site,
+    program: str,
+    outbounds: Sequence[Mapping[str, Any]],
+    roots: str | None = None,
+    *,
+    heard: Callable[[str], None] = lambda line: None,
+    home: Namespace | None = None,
+) -> Process:
+    """Makes the tunnel's device: a TUN of sing-box in the tunnel's namespace, addressed, all of whose traffic goes
+    through the first of `outbounds`; the others are those that it names. Raises Fall.
+
+    `outbounds` are as sing-box wants them, with addresses for names, and may hold :class:`Secret`. `roots` is PEM that
+    is trusted beside the system's roots; `heard` gets each line that sing-box says; `home` is the namespace that it
+    dials in, the underlay by default.
+    """
     # In memory and by descriptor: the config is never on the file system and never in an argument.
     config = os.memfd_create("config")
     try:
-        os.write(config, json.dumps(document).encode())
+        os.write(config, json.dumps(_document(site, _revealed(outbounds), roots)).encode())
         os.lseek(config, 0, os.SEEK_SET)
         process = site.spawn(
             [program, "run", "-c", "stdin", "--disable-color"],
@@ -183,7 +203,8 @@ async def _started(site: Site, program: str, document: dict[str, Any], said: lis
             pass_fds=[site.netns.fileno()],
             # It finds no program there that could act on the host.
             env={"PATH": "/nonexistent"},
-            heard=lambda line: said.append(line) if len(said) < _LINES_KEPT else None,
+            heard=heard,
+            netns=home,
         )
     finally:
         os.close(config)
@@ -200,7 +221,8 @@ async def _started(site: Site, program: str, document: dict[str, Any], said: lis
     return process
 
 
-def _document(site: Site, outbound: dict[str, Any], roots: str | None) -> dict[str, Any]:
+def _document(site: Site, outbounds: Sequence[dict[str, Any]], roots: str | None) -> dict[str, Any]:
+    first, *others = outbounds
     return {
         "certificate": {"store": "system", "certificate": [roots] if roots else []},
         "log": {"level": "warn", "timestamp": False},
@@ -215,8 +237,9 @@ def _document(site: Site, outbound: dict[str, Any], roots: str | None) -> dict[s
                 "stack": "gvisor",
             }
         ],
-        "outbounds": [outbound],
-        "route": {"final": "proxy"},
+        # Longer than any probe waits: where the server is silent, a probe shall see silence, not the stack's refusal.
+        "outbounds": [{"connect_timeout": "20s", "tag": "proxy"} | first, *others],
+        "route": {"final": first.get("tag", "proxy")},
     }
 
 

@@ -75,12 +75,14 @@ class Site:
         pass_fds: Sequence[int] = (),
         env: dict[str, str] | None = None,
         heard: Callable[[str], None] = lambda line: None,
+        netns: Namespace | None = None,
     ) -> Process:
-        """Starts the carrier in the underlay. It is stopped with the tunnel, and its output is read until then.
+        """Starts the carrier, in the underlay by default. It is stopped with the tunnel, and its output is read until
+        then.
 
         Only a short tail of the output is kept; `heard` gets each line as it comes.
         """
-        process = self.cage.spawn(argv, self.underlay, pass_fds=pass_fds, env=env, stdin=stdin)
+        process = self.cage.spawn(argv, netns or self.underlay, pass_fds=pass_fds, env=env, stdin=stdin)
 
         async def drain() -> None:
             async for line in process.lines():
