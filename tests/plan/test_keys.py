@@ -90,3 +90,23 @@ def test_what_passes_is_a_key_and_is_returned_as_it_is(text: str) -> None:
     raw = base64.b64decode(checked, validate=True)
     assert len(raw) == keys.KEY_BYTES
     assert any(raw)
+
+
+def test_a_key_as_links_write_it() -> None:
+    raw = bytes([0xFB, 0xFF, *range(30)])
+    key = base64.b64encode(raw).decode()
+    for text in (
+        key,
+        key.rstrip("="),
+        base64.urlsafe_b64encode(raw).decode(),
+        raw.hex(),
+        raw.hex().upper(),
+        f" {key}\n",
+    ):
+        assert keys.read_key(text) == key
+    # The bits that base64 has to spare are cleared, or two spellings of one key would pass for two.
+    assert keys.read_key(key[:42] + chr(ord(key[42]) + 1) + "=") == key
+    for text in ("", key[:-2], key + "A", key[:20] + " " + key[20:], "0" * 64, "g" * 64, "A" * 43):
+        with pytest.raises(ValueError, match="key") as fault:
+            keys.read_key(text)
+        assert not text or text not in str(fault.value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from functools import cache
 from types import ModuleType
 
@@ -16,6 +17,8 @@ from vpntest.plan.secret import Secret
 
 KEY_BYTES = 32
 """Length of every WireGuard key: private, public and preshared."""
+NO_KEY = "A" * 43 + "="
+"""Base64 of 32 zero bytes: as a preshared key it means none."""
 
 
 def generate() -> tuple[Secret, str]:
@@ -62,6 +65,18 @@ def check_key(text: str) -> str:
     if not any(raw):
         raise ValueError("the key is all zeros")
     return text
+
+
+def read_key(text: str) -> str:
+    """The key that a link or a document holds, as canonical base64: they come in base64 of both alphabets, with and
+    without padding, and in hexadecimal. Raises ValueError with a reason that does not quote the key.
+    """
+    text = text.strip().rstrip("=").replace("-", "+").replace("_", "/")
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+        return check_key(base64.b64encode(bytes.fromhex(text)).decode())
+    if not re.fullmatch(r"[A-Za-z0-9+/]{43}", text):
+        raise ValueError("the key is not 32 bytes in base64")
+    return check_key(base64.b64encode(base64.b64decode(text + "=")).decode())
 
 
 @cache
