@@ -14,7 +14,7 @@ from vpntest.plan import wgquick
 from vpntest.plan.keys import generate
 from vpntest.plan.model import Finding, Server, WireGuardConfig
 from vpntest.plan.syntax import Unsupported
-from vpntest.plan.wglinks import label, parse
+from vpntest.plan.wglinks import parse
 
 PRIVATE, PUBLIC = generate()
 PRESHARED = generate()[0]
@@ -187,21 +187,6 @@ def test_a_broken_link_is_one_clear_line(link: str, reason: str) -> None:
     assert reason in fault.reason
 
 
-@pytest.mark.parametrize(
-    ("link", "said"),
-    [
-        (V2RAYN, ""),
-        (V2RAYN + "#NL%201", "NL 1"),
-        (V2RAYN + "#%F0%9F%87%B3%F0%9F%87%B1 NL", "🇳🇱 NL"),
-        (V2RAYN + "#%1b[2J%0a%e2%80%ae<b>", "�[2J��<b>"),
-        (V2RAYN + "#%ff", "�"),
-        (V2RAYN + "#" + "x" * 1000, "x" * 100),
-    ],
-)
-def test_the_label(link: str, said: str) -> None:
-    assert label(link) == said
-
-
 PARTS = st.sampled_from(
     [*V2RAYN.replace("?", "&?&").split("&"), "@", "%", "#", "[::1]", "jc=1", "reserved=1", "=", "://"]
 )
@@ -210,7 +195,6 @@ PARTS = st.sampled_from(
 @given(parts=st.lists(PARTS | st.text(max_size=8), max_size=12))
 def test_only_a_config_error_leaves_the_parser_and_it_shows_no_secret(parts: list[str]) -> None:
     text = "wg://" + "&".join(parts)
-    label(text)
     try:
         _, findings = parse(text, "x")
     except ConfigError as fault:

@@ -22,7 +22,7 @@ from vpntest.plan.keys import read_key
 from vpntest.plan.model import Finding, WireGuardConfig
 from vpntest.plan.syntax import Unsupported
 
-SCHEMES = frozenset({"wireguard", "wg", "awg"})
+SCHEMES = frozenset({"wireguard", "wg"})
 _LONGEST = 1 << 16
 """Characters of a link; the longest that clients write hold five packets of 1.5 KB in hexadecimal."""
 _DEFAULT_ADDRESS = "172.16.0.2/32"
@@ -98,12 +98,6 @@ def parse(text: str, where: str) -> tuple[WireGuardConfig, tuple[Finding, ...]]:
     interface = [(key, value) for key, value in given.items() if key not in _OF_PEER and key != "Endpoint"]
     config, more = wgquick.from_keys(interface, [peer], where)
     return config, (*findings, *more)
-
-
-def label(text: str) -> str:
-    """What the link calls itself: its fragment, decoded and printable; empty where it has none."""
-    fragment = text.strip().partition("#")[2]
-    return syntax.printable(unquote(fragment[:_LONGEST], errors="replace").strip())[:100]
 
 
 def _config_in(rest: str) -> str | None:
