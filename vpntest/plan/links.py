@@ -1,117 +1,139 @@
-"""Reads share links of proxies into one sing-box outbound each.
+"""Reads share links of proxies: their grammar only. What they mean is said in :mod:`vpntest.plan.proxies`.
 
 Sans-I/O. There is no standard for these links: what is read here is what the projects themselves publish (SIP002 for
-Shadowsocks, Xray's discussion 716 for VLESS and Trojan, Hysteria's URI scheme). A parameter that is not mapped makes
-the link unsupported, with its name: left out, it would silently test another setup than the one in use.
+Shadowsocks, Xray's discussion 716 for VLESS, VMess and Trojan, Hysteria's URI scheme, dae's discussion 182 for TUIC)
+and what the usual client, v2rayN, reads and writes, which is more lenient than any of these.
 
 Order matters: a link is split first and percent-decoded after, part by part, because a password may hold `@`, `/`, `?`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import json
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import NoReturn
-from urllib.parse import unquote
+from collections.abc import Callable, Iterator
+from urllib.parse import unquote, unquote_plus
 
 from vpntest.errors import ConfigError
-from vpntest.plan import syntax
-from vpntest.plan.model import Finding, Kind, ProxyConfig, Server
-from vpntest.plan.secret import Secret
+from vpntest.plan import proxies, syntax
+from vpntest.plan.model import Finding, Kind, ProxyConfig
+from vpntest.plan.proxies import Proxy, decoded_base64
 from vpntest.plan.syntax import Unsupported
 
 SCHEMES = {
     "ss": Kind.SHADOWSOCKS,
     "vless": Kind.VLESS,
+    "vmess": Kind.VMESS,
     "trojan": Kind.TROJAN,
     "hysteria2": Kind.HYSTERIA2,
     "hy2": Kind.HYSTERIA2,
+    "tuic": Kind.TUIC,
+    "anytls": Kind.ANYTLS,
+    "socks": Kind.SOCKS,
+    "socks5": Kind.SOCKS,
+    "socks5h": Kind.SOCKS,
+    "socks4": Kind.SOCKS,
+    "socks4a": Kind.SOCKS,
+    "http": Kind.HTTP,
+    "https": Kind.HTTP,
+    "ssh": Kind.SSH,
 }
-"""Schemes that are read."""
+"""Schemes that are read. `http` and `https` are proxies only where nothing but a server and its port is named."""
 KNOWN_SCHEMES = frozenset(
-    {"vmess", "tuic", "anytls", "hysteria", "hy", "ssr", "ssconf", "wireguard", "wg", "socks", "naive+https"}
+    """
+    ssconf hysteria hy hysteria2+realm hysteria2+realm+http ssr ssd naive naive+https naive+quic naive+http juicity
+    mieru mierus snell brook trojan-go shadowtls shadowquic sn wireguard wg tg tt mtproto masque dns
+    """.split()
 )
 """Schemes of share links that are not carried: said to be unsupported, not broken."""
+MAX_LINK = 1 << 16
+"""Characters of the longest link that is read; real ones stay under 8 KiB, also with post-quantum keys."""
 
-_METHODS = {
-    "aes-128-gcm": 0,
-    "aes-192-gcm": 0,
-    "aes-256-gcm": 0,
-    "chacha20-ietf-poly1305": 0,
-    "xchacha20-ietf-poly1305": 0,
-    "2022-blake3-aes-128-gcm": 16,
-    "2022-blake3-aes-256-gcm": 32,
-    "2022-blake3-chacha20-poly1305": 32,
+_FETCH = "fetch it yourself, and give the answer as a file"
+_BLANKS = " \t\r\n\ufeff\u200b\u200c\u200d\u200e\u200f\u2060\u00a0"
+"""What chats and editors put around a link."""
+_SCHEME = re.compile(rf"[{_BLANKS}]*([A-Za-z][A-Za-z0-9+.-]{{0,31}})://")
+_ANOTHER = re.compile(rf"\s(?:{'|'.join(map(re.escape, sorted({*SCHEMES, *KNOWN_SCHEMES})))})://", re.IGNORECASE)
+_PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]*)\]|([^:\[\]]*))(?::([^:/?#@]*))?")
+_PLACE_WITHIN = re.compile(
+    r"@(?:\[[0-9A-Fa-f:.]{2,45}\]|[^\s@/?#:\[\]]{1,253}):[0-9][0-9,-]{0,255}(?=[/?#]|\Z)", re.ASCII
+)
+_AMPERSAND = re.compile(r"&(?:amp;)+|\\u0026")
+"""As pages and JSON write it: how chats deliver links."""
+_OLD_FORM = re.compile(r"([^:]+):(.+)@([^@]+)", re.DOTALL)
+"""`cipher:secret@server`, which was in base64."""
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]")
+"""Characters that count as printable and that nobody sees."""
+_LABEL_LENGTH = 80
+_NOT_IN_LINKS = frozenset(
+    """
+    ca pin client-cert client-key headers method tls-min tls-max mux-padding mux-connections mux-min-streams mux-streams
+    global-padding authenticated-length udp-over-stream eh
+    """.split()
+)
+_WORDS = {word.lower(): word for word in proxies.WORDS - _NOT_IN_LINKS}
+_ALIASES = {
+    "allowinsecure": "insecure",
+    "allow_insecure": "insecure",
+    "allow-insecure": "insecure",
+    "skip-cert-verify": "insecure",
+    "peer": "sni",
+    "servername": "sni",
+    "fingerprint": "fp",
+    "publickey": "pbk",
+    "shortid": "sid",
+    "spiderx": "spx",
+    "disable_sni": "disable-sni",
+    "service_name": "serviceName",
+    "packet_encoding": "packetEncoding",
+    "alterid": "aid",
+    "obfs_password": "obfs-password",
+    "obfspassword": "obfs-password",
+    "hop_interval": "hop-interval",
+    "hopinterval": "hop-interval",
+    "upmbps": "up",
+    "up_mbps": "up",
+    "downmbps": "down",
+    "down_mbps": "down",
+    "congestion-control": "congestion_control",
+    "udp-relay-mode": "udp_relay_mode",
+    "reduce_rtt": "reduce-rtt",
+    "zero_rtt_handshake": "reduce-rtt",
+    "udp-over-tcp": "uot",
+    "udp_over_tcp": "uot",
+    "fastopen": "tfo",
+    "fast-open": "tfo",
+    "tcp_fast_open": "tfo",
+    "privatekey": "private-key",
+    "private_key": "private-key",
+    "hostkey": "host-key",
+    "host_key": "host-key",
 }
-"""Shadowsocks methods (sing-shadowsocks2); the 2022 ones have for a password a key of so many bytes."""
-_METHOD_ALIASES = {
-    "chacha20-poly1305": "chacha20-ietf-poly1305",
-    "xchacha20-poly1305": "xchacha20-ietf-poly1305",
-}
-"""Xray's names for the same two methods."""
-_FINGERPRINTS = frozenset("chrome firefox edge safari 360 qq ios android random randomized".split())
-"""Client hellos that sing-box can imitate (common/tls/utls_client.go)."""
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-_SHORT_ID = re.compile(r"([0-9a-f]{2}){0,8}", re.IGNORECASE)
-_ALPN = frozenset({"h2", "http/1.1"})
-_HTTPS_PORT = 443
-
-
-@dataclass
-class _Link:
-    """A link taken apart. Each reader takes its parameters out; what is left over makes the link unsupported."""
-
-    where: str
-    userinfo: str
-    """Still percent-encoded."""
-    host: str
-    ports: str
-    """What follows the host's colon; empty where there is none."""
-    parameters: dict[str, str]
-    findings: list[Finding] = field(default_factory=list)
-    needs: set[str] = field(default_factory=set)
-    unverified: bool = False
-
-    def broken(self, reason: str) -> NoReturn:
-        raise ConfigError(reason, where=self.where)
-
-    def unsupported(self, reason: str) -> NoReturn:
-        raise Unsupported(reason, where=self.where)
-
-    def take(self, *names: str) -> str:
-        """The value of the first of these parameters that has one, and none of them is left over."""
-        values = [self.parameters.pop(name, "") for name in names]
-        return next(filter(None, values), "")
-
-    def expect(self, name: str, usual: Iterable[str]) -> None:
-        """Refuses a parameter whose value is not one of those that change nothing."""
-        if self.take(name).lower() not in {"", *usual}:
-            self.unsupported(f"`{name}` has a value that is not carried")
-
-    def port(self, default: int | None = None) -> int:
-        if not self.ports and default is not None:
-            return default
-        try:
-            return syntax.port(self.ports)
-        except ValueError as fault:
-            self.broken(str(fault))
-
-    def password(self) -> Secret:
-        return Secret(self.decoded(self.userinfo, "the password"))
-
-    def decoded(self, text: str, what: str) -> str:
-        value = _percent_decoded(text)
-        if value is None or not syntax.is_plain(value):
-            self.broken(f"{what} is not percent-encoded UTF-8 text")
-        return value
+"""Other spellings that generators have, in lower case, and the word of :mod:`vpntest.plan.proxies`."""
+_VMESS_WORDS = (
+    ("aid", "aid"),
+    ("scy", "scy"),
+    ("tls", "security"),
+    ("sni", "sni"),
+    ("alpn", "alpn"),
+    ("fp", "fp"),
+    ("net", "type"),
+    ("host", "host"),
+    ("path", "path"),
+    ("pbk", "pbk"),
+    ("sid", "sid"),
+    ("spx", "spx"),
+    ("pcs", "pcs"),
+    ("vcn", "vcn"),
+    ("ech", "ech"),
+    ("fm", "fm"),
+)
+"""Keys of v2rayN's JSON, and the words of :mod:`vpntest.plan.proxies`."""
 
 
 def scheme_of(text: str) -> str | None:
     """The link's scheme in lower case, if the text begins with one."""
-    found = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]{0,15})://", text)
+    found = _SCHEME.match(text)
     return found[1].lower() if found else None
 
 
@@ -121,294 +143,331 @@ def parse(text: str, where: str) -> tuple[ProxyConfig, tuple[Finding, ...]]:
     `where` names the place in messages: the link itself is a secret and is never shown, in whole or in part. Raises
     ConfigError for a broken link, its subclass Unsupported for one that asks for what is not carried.
     """
-    text = text.strip()
-    scheme = scheme_of(text)
-    kind = SCHEMES.get(scheme or "")
-    if kind is None:
-        if scheme in KNOWN_SCHEMES:
-            raise Unsupported(f"{scheme}:// links are not supported", where=where)
-        raise ConfigError("not a share link", where=where, hint="it begins with ss, vless, trojan, hysteria2 or hy2")
-    if not syntax.is_plain(text) or " " in text.partition("#")[0]:
-        raise ConfigError("a link is one line without blanks", where=where, hint="one link per tunnel")
-    link = _taken_apart(text.partition("://")[2], kind, where)
-    server, outbound = _READERS[kind](link)
-    left = sorted(link.parameters)
-    if left:
-        # Only known names are shown: behind a stray `&` a name may be a piece of a password.
-        named = [f"`{name}`" for name in left if name in _PARAMETERS]
-        link.unsupported(f"{', '.join(named) or 'a parameter'} cannot be honoured")
-    config = ProxyConfig(
-        server=server,
-        outbound={"type": kind.value, **outbound},
-        needs=tuple(sorted(link.needs)),
-        tls_unverified=link.unverified,
-    )
-    if link.unverified:
-        text = "the link asks not to check the server's certificate: anybody can pose as it"
-        link.findings.append(Finding("danger", text))
-    return config, tuple(link.findings)
+    return proxies.outbound(proxy(text, where))
 
 
-def _taken_apart(rest: str, kind: Kind, where: str) -> _Link:
-    rest = rest.partition("#")[0]
-    rest, _, query = rest.partition("?")
-    if kind is Kind.SHADOWSOCKS and "@" not in rest:
+def proxy(text: str, where: str) -> Proxy:
+    """The link taken apart, nothing judged but its grammar. Raises as :func:`parse`."""
+    text = text.strip(_BLANKS)
+    if len(text) > MAX_LINK:
+        raise ConfigError("longer than any link is", where=where)
+    scheme = scheme_of(text) or ""
+    if scheme == "ssconf":
+        raise Unsupported(
+            "ssconf:// names a place to fetch a config from, and nothing is fetched", where=where, hint=_FETCH
+        )
+    if scheme in KNOWN_SCHEMES:
+        raise Unsupported(f"{scheme}:// links are not supported", where=where)
+    if scheme not in SCHEMES:
+        raise ConfigError("not a share link", where=where, hint="it begins with ss, vless, vmess, trojan, hysteria2 …")
+    if not syntax.is_plain(text):
+        raise ConfigError("a control character in a link", where=where)
+    if _ANOTHER.search(text.partition("#")[0]):
+        raise ConfigError("two links in one line", where=where, hint="one link per line")
+    link = _Link(text.partition("://")[2], scheme, where)
+    found = _READERS.get(SCHEMES[scheme], _usual)(link)
+    found.label = _label(found.label or link.fragment, (found.username, found.password))
+    return found
+
+
+class _Link:
+    """`user@place/path?query#fragment`, still percent-encoded."""
+
+    def __init__(self, text: str, scheme: str, where: str) -> None:
+        self.scheme, self.where = scheme, where
+        self.kind = SCHEMES[scheme]
+        head, _, self.fragment = text.partition("#")
+        self.head, _, self.query = head.partition("?")
+        # From the right: base64 holds slashes, a carelessly written password holds more.
+        self.user, self.at, place = self.head.rpartition("@")
+        self.place, _, self.path = place.partition("/")
+        # A password may hold `#` or `?` as they are. A server with its port tells where it ends.
+        if not self._stands() and (within := _PLACE_WITHIN.search(text)):
+            self.user, self.at, self.place = text[: within.start()], "@", within[0][1:]
+            rest, _, self.fragment = text[within.end() :].partition("#")
+            path, _, self.query = rest.partition("?")
+            self.path = path.removeprefix("/")
+
+    def _stands(self) -> bool:
+        """Whether there is a server before any `?` and `#`, or base64 that may hold one."""
+        found = _PLACE.fullmatch(self.place)
+        if found and (found[1] or found[2]) and ((found[3] or "")[:1].isdecimal() or "." in self.place):
+            return True
+        return not self.at and ":" in (_base64_text(_decoded(self.head)) or "")
+
+    def broken(self, reason: str) -> ConfigError:
+        return ConfigError(reason, where=self.where)
+
+    def proxy(self) -> Proxy:
+        """With its place and words, without user and password."""
+        found = _PLACE.fullmatch(self.place)
+        if not found:
+            raise self.broken("the server is no host with a port; an IPv6 address needs brackets")
+        if not (found[1] or found[2]):
+            raise self.broken("the link has no server")
+        words, label = _words(self.query, self.where)
+        proxy = Proxy(
+            kind=self.kind,
+            where=self.where,
+            host=found[1] or _decoded(found[2]),
+            ports=_decoded(found[3] or "").strip(),
+            parameters=words,
+            label=label,
+        )
+        if self.path.strip("/ "):
+            proxy.findings.append(Finding("note", "what stands behind the port is ignored, as clients do"))
+        return proxy
+
+
+def _words(query: str, where: str) -> tuple[dict[str, str], str]:
+    """The query's parameters by their usual names, and a label, if it has one."""
+    words: dict[str, str] = {}
+    spelled: dict[str, str] = {}
+    label = ""
+    for pair in _AMPERSAND.sub("&", query).split("&"):
+        name, _, raw = pair.partition("=")
+        name = _decoded(name).strip()
+        low = name.lower()
+        if not raw or not name:  # generators write many empty ones
+            continue
+        if low in ("remarks", "remark"):
+            label = label or raw
+            continue
+        word = _ALIASES.get(low) or _WORDS.get(low) or f"?{name}"
+        # Hysteria writes a blank as a plus, others mean a plus.
+        value = unquote_plus(raw) if word == "obfs-password" else _decoded(raw)
+        if low == "outline" or not value.strip():
+            continue
+        if spelled.setdefault(low, value) != value and word in proxies.WORDS:
+            raise Unsupported(f"`{word}` is given twice, and clients differ in which one they read", where=where)
+        if word == "insecure":
+            if words.get(word, "0").lower() in ("0", "false"):  # v2rayN writes it under two names; one yes is a yes
+                words[word] = value
+        elif low == word.lower() or word not in words:
+            words[word] = value
+    return words, label
+
+
+def _usual(link: _Link) -> Proxy:
+    """`user@server:port?words`; the user part is an id or a password, whole."""
+    if not link.at and link.kind is not Kind.HYSTERIA2:
+        if link.kind is Kind.VLESS and (old := _old_form(link.head)):
+            return _shadowrocket(link, old)
+        raise link.broken("the link has no server, or no user before it")
+    found = link.proxy()
+    user = _decoded(link.user)
+    if link.kind is Kind.VLESS:
+        found.username = user
+    elif link.kind is Kind.TUIC:
+        found.username, _, found.password = user.partition(":")
+    else:
+        found.password = user
+    return found
+
+
+def _shadowsocks(link: _Link) -> Proxy:
+    if not link.at:
         # The oldest form: all of it in base64, and the password may hold anything.
-        decoded = _base64_text(rest.rstrip("/"))
-        if decoded is None or "@" not in decoded:
-            raise ConfigError("the link has no server", where=where)
-        credentials, _, place = decoded.rpartition("@")
-        userinfo = base64.urlsafe_b64encode(credentials.encode()).decode()
+        old = _old_form(link.head.rstrip("/"))
+        if old is None:
+            raise link.broken("the link has no server")
+        method, password, link.place = old
+    elif ":" in link.user:
+        method, _, password = link.user.partition(":")
+        method, password = _decoded(method), _decoded(password)
     else:
-        # From the right: standard base64 holds slashes, a carelessly written password holds more.
-        userinfo, at, place = rest.rpartition("@")
-        if not at:
-            raise ConfigError("the link has no server, or no user before it", where=where)
-    place, _, path = place.partition("/")
-    if path:
-        raise Unsupported("the link has a path, which is not carried", where=where)
-    parameters: dict[str, str] = {}
-    for pair in filter(None, query.split("&")):
-        name, _, value = pair.partition("=")
-        if kind is Kind.SHADOWSOCKS and name == "prefix" and value:  # bytes, not text
-            raise Unsupported("`prefix` (Outline's disguise of the first packet) is not carried", where=where)
-        decoded_name, decoded_value = _percent_decoded(name), _percent_decoded(value)
-        if decoded_name is None or decoded_value is None or not syntax.is_plain(decoded_name + decoded_value):
-            raise ConfigError("a parameter is not percent-encoded UTF-8 text", where=where)
-        if decoded_name in parameters:
-            raise ConfigError("a parameter is given twice", where=where)
-        if decoded_value:  # generators write many empty ones
-            parameters[decoded_name] = decoded_value
-    try:
-        host, ports = syntax.host_and_rest(place)
-    except ValueError as fault:
-        raise ConfigError(str(fault), where=where) from None
-    link = _Link(where, userinfo, host, ports, parameters)
-    link.take("remarks")
-    return link
-
-
-# ── one reader per kind ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _shadowsocks(link: _Link) -> tuple[Server, dict[str, object]]:
-    link.take("outline")
-    if link.parameters.get("plugin"):
-        link.unsupported("Shadowsocks plugins are not carried")
-    link.expect("type", {"tcp"})
-    link.expect("security", {"none"})
-    if ":" in link.userinfo:
-        method, _, password = link.userinfo.partition(":")
-        method, password = link.decoded(method, "the method"), link.decoded(password, "the password")
-    else:
-        text = _percent_decoded(link.userinfo) or ""
+        text = _decoded(link.user)
         plain = text if ":" in text else _base64_text(text)
         if plain is None or ":" not in plain:
-            link.broken("the user part is neither method:password nor base64 of it")
+            raise link.broken("the user part is neither method:password nor base64 of it")
         method, _, password = plain.partition(":")
-    method = method.lower()
-    method = _METHOD_ALIASES.get(method, method)
-    length = _METHODS.get(method)
-    if length is None:
-        link.unsupported("the Shadowsocks method is none of " + ", ".join(_METHODS))
-    if not password or not syntax.is_plain(password):
-        link.broken("the password is empty or holds control characters")
-    if length:
-        keys = [_base64_bytes(key) for key in password.split(":")]
-        if method == "2022-blake3-chacha20-poly1305" and len(keys) > 1:
-            link.broken("this method takes one key, not several")
-        if any(key is None or len(key) != length for key in keys):
-            link.broken(f"the password of {method} is base64 of {length} bytes")
-        # sing-box takes the standard alphabet with padding only.
-        password = ":".join(base64.b64encode(key).decode() for key in keys if key)
-    server = Server(host=link.host, port=link.port(), transport="tcp")
-    return server, {"method": method, "password": Secret(password)}
+    found = link.proxy()
+    found.username, found.password = method, password
+    return found
 
 
-def _vless(link: _Link) -> tuple[Server, dict[str, object]]:
-    user = link.decoded(link.userinfo, "the user id")
-    if not _UUID.fullmatch(user):
-        link.broken("the user id is not a UUID")
-    link.expect("encryption", {"none"})
-    _plain_transport(link)
-    flow = link.take("flow")
-    if flow not in ("", "xtls-rprx-vision"):
-        link.unsupported("`flow` is not xtls-rprx-vision")
-    encoding = link.take("packetEncoding")
-    if encoding not in ("", "xudp"):
-        link.unsupported("`packetEncoding` is not xudp")
-    outbound: dict[str, object] = {"uuid": Secret(user), "tls": _tls(link, default="none")}
-    if flow:
-        outbound["flow"] = flow
-    return Server(host=link.host, port=link.port(), transport="tcp"), outbound
+def _vmess(link: _Link) -> Proxy:
+    text = _base64_text(_decoded(link.head)) if not link.at else None
+    if text is not None and text.lstrip().startswith("{"):
+        return _vmess_json(link, text)
+    if not link.at:
+        if old := _old_form(link.head):
+            return _shadowrocket(link, old)
+        raise link.broken("neither base64 of JSON nor user@server")
+    found = link.proxy()
+    found.username = _decoded(link.user)
+    found.parameters["scy"] = found.parameters.pop("encryption", "") or found.parameters.get("scy", "")
+    return found
 
 
-def _trojan(link: _Link) -> tuple[Server, dict[str, object]]:
-    password = link.password()
-    if not password.reveal():
-        link.broken("the link has no password")
-    _plain_transport(link)
-    tls = _tls(link, default="tls")
-    return Server(host=link.host, port=link.port(_HTTPS_PORT), transport="tcp"), {"password": password, "tls": tls}
-
-
-def _hysteria2(link: _Link) -> tuple[Server, dict[str, object]]:
-    link.needs.add("quic")
-    # `mport` is v2rayN's spelling of several ports; a client that knows it uses them in place of the one in the link.
-    ports = _port_ranges(link, link.take("mport") or link.ports) or [(_HTTPS_PORT, _HTTPS_PORT)]
-    outbound: dict[str, object] = {}
-    if link.userinfo:
-        outbound["password"] = link.password()
-    obfs, obfs_password = link.take("obfs").lower(), link.take("obfs-password")
-    if obfs not in ("", "none", "salamander"):
-        link.unsupported("`obfs` is not salamander")
-    if obfs == "salamander":
-        if not obfs_password:
-            link.broken("obfs=salamander without obfs-password")
-        outbound["obfs"] = {"type": "salamander", "password": Secret(obfs_password)}
-    if link.take("pinSHA256"):
-        link.unsupported("`pinSHA256` (trust in one certificate only) is not carried")
-    link.expect("alpn", {"h3"})
-    link.expect("security", {"tls"})
-    if link.take("fp"):
-        link.findings.append(Finding("note", "`fp` is ignored: it has no meaning in QUIC"))
-    tls: dict[str, object] = {"enabled": True, "server_name": _server_name(link), "alpn": ["h3"]}
-    if _insecure(link):
-        tls["insecure"] = True
-    outbound["tls"] = tls
-    if ports[0][0] != ports[0][1] or len(ports) > 1:
-        outbound["server_ports"] = [f"{low}:{high}" for low, high in ports]
-    return Server(host=link.host, port=ports[0][0], transport="udp"), outbound
-
-
-_READERS: dict[Kind, Callable[[_Link], tuple[Server, dict[str, object]]]] = {
-    Kind.SHADOWSOCKS: _shadowsocks,
-    Kind.VLESS: _vless,
-    Kind.TROJAN: _trojan,
-    Kind.HYSTERIA2: _hysteria2,
-}
-_PARAMETERS = frozenset(
-    """
-    type security encryption flow sni peer fp alpn allowInsecure insecure allow_insecure pbk sid spx pqv ech pcs vcn fm
-    host path headerType seed mtu serviceName authority mode extra packetEncoding plugin prefix uot obfs obfs-password
-    mport pinSHA256 upmbps downmbps fastopen tfo udp mux
-    """.split()
-)
-"""Names that parameters of share links are known to have."""
-
-
-# ── what kinds share ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _plain_transport(link: _Link) -> None:
-    """Refuses every transport but TCP as it is."""
-    if link.take("type").lower() not in ("", "tcp", "raw"):
-        link.unsupported("`type` is not tcp; other transports are not carried")
-    if link.take("headerType").lower() not in ("", "none"):
-        link.unsupported("`headerType` (a disguise as HTTP) is not carried")
-    link.expect("path", {"/"})
-
-
-def _tls(link: _Link, *, default: str) -> dict[str, object]:
-    security = link.take("security").lower() or default
-    if security not in ("tls", "reality"):
-        link.unsupported("without TLS everything would go in the clear; `security` must be tls or reality")
-    name = _server_name(link)
-    if security == "reality" and syntax.is_address(name):
-        link.broken("Reality without `sni`, the name that it hides behind")
-    tls: dict[str, object] = {"enabled": True, "server_name": name}
-    protocols = [protocol for protocol in link.take("alpn").split(",") if protocol]
-    if not _ALPN.issuperset(protocols):
-        link.unsupported("`alpn` is neither h2 nor http/1.1")
-    if protocols:
-        tls["alpn"] = protocols
-    fingerprint = link.take("fp").lower()
-    if fingerprint and fingerprint not in _FINGERPRINTS:
-        link.unsupported("`fp` is not a client that sing-box imitates")
-    insecure = _insecure(link)
-    if security == "reality":
-        # The server proves itself by its key; there is no certificate to check.
-        tls["reality"] = _reality(link)
-        fingerprint = fingerprint or "chrome"
-    elif insecure:
-        tls["insecure"] = True
-    if security == "reality" and insecure:
-        link.unverified = False
-    if fingerprint:
-        tls["utls"] = {"enabled": True, "fingerprint": fingerprint}
-        link.needs.add("utls")
-    return tls
-
-
-def _reality(link: _Link) -> dict[str, object]:
-    public_key, short_id = link.take("pbk"), link.take("sid")
-    if not public_key:
-        link.broken("Reality without `pbk`, the server's key")
-    raw = _base64_bytes(public_key)
-    if raw is None or len(raw) != 32:
-        link.broken("`pbk` is not base64 of 32 bytes")
-    if not _SHORT_ID.fullmatch(short_id):
-        link.broken("`sid` is not 0 to 16 hexadecimal digits in pairs")
-    if link.take("spx") not in ("", "/"):
-        link.findings.append(Finding("note", "`spx` is ignored: it matters only after the server was not recognised"))
-    return {
-        "enabled": True,
-        "public_key": base64.urlsafe_b64encode(raw).decode().rstrip("="),  # the one spelling that sing-box takes
-        "short_id": Secret(short_id),
-    }
-
-
-def _server_name(link: _Link) -> str:
-    """The name in the TLS handshake, always explicit: sing-box is given the server's address in place of its name."""
-    name = link.take("sni", "peer") or link.host
+def _vmess_json(link: _Link, text: str) -> Proxy:
+    """v2rayN's own form (its wiki, "Description of VMess share link")."""
     try:
-        return syntax.host(name)
-    except ValueError:
-        link.broken("`sni` is not a name")
+        # What stands behind the document is of no client's interest.
+        document, _ = json.JSONDecoder(strict=False).raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        raise link.broken("the base64 holds no JSON") from None
+    if not isinstance(document, dict):
+        raise link.broken("the base64 holds no JSON object")
+    values = {str(key).lower(): _scalar(value) for key, value in document.items()}
+    words = {word: values.get(key, "") for key, word in _VMESS_WORDS}
+    words["security"] = {"1": "tls", "true": "tls", "0": "", "false": ""}.get(words["security"], words["security"])
+    words["insecure"] = next(
+        (values[key] for key in ("insecure", "allowinsecure", "skip-cert-verify") if values.get(key)), ""
+    )
+    header = values.get("type", "")
+    network = words["type"].lower()
+    if network in ("grpc", "gun"):
+        words["serviceName"], words["authority"], words["mode"] = words.pop("path"), words.pop("host"), header
+        words["mode"] = header if header.lower() in ("gun", "multi") else ""
+    elif network in ("", "tcp", "raw", "kcp"):
+        words["headerType"] = header
+    host = values.get("add", "").strip()
+    return Proxy(
+        kind=Kind.VMESS,
+        where=link.where,
+        host=host[1:-1] if host.startswith("[") and host.endswith("]") else host,
+        ports=values.get("port", "").strip(),
+        username=values.get("id", ""),
+        parameters={word: value for word, value in words.items() if value},
+        label=values.get("ps", ""),
+    )
 
 
-def _insecure(link: _Link) -> bool:
-    value = link.take("insecure", "allowInsecure", "allow_insecure").lower()
-    if value not in ("", "0", "1", "true", "false"):
-        link.broken("`insecure` is neither 0 nor 1")
-    link.unverified = value in ("1", "true")
-    return link.unverified
+def _scalar(value: object) -> str:
+    match value:
+        case bool():
+            return "1" if value else "0"
+        case str() | int():
+            return str(value)
+        case float() if value == value // 1:
+            return str(int(value))
+        case list():
+            return ",".join(item for item in value if isinstance(item, str))
+    return ""
 
 
-def _port_ranges(link: _Link, text: str) -> list[tuple[int, int]]:
-    ranges = []
-    for part in filter(None, text.split(",")):
-        low, dash, high = part.partition("-")
+def _shadowrocket(link: _Link, old: tuple[str, str, str]) -> Proxy:
+    """`base64(cipher:id@server)?words`, Shadowrocket's form, which has words of its own."""
+    cipher, user, link.place = old
+    own = {name.lower(): _decoded(value) for name, value in _pairs(link.query)}
+    found = link.proxy()
+    found.username = user
+    words = found.parameters
+    words.pop("obfs", None)
+    if link.kind is Kind.VMESS:
+        words["scy"] = cipher
+    if own.get("tls", "").lower() in ("1", "true"):
+        words["security"] = "reality" if words.get("pbk") else "tls"
+    if own.get("xtls", "0") not in ("0", "", "2"):
+        raise Unsupported("`xtls` (a flow that VLESS no longer has)", where=link.where)
+    if own.get("xtls") == "2":
+        words["flow"] = "xtls-rprx-vision"
+    obfs = own.get("obfs", "none").lower()
+    if obfs == "http":
+        words["headerType"] = "http"
+    elif obfs not in ("none", ""):
+        words["type"] = obfs
+    if host := own.get("obfsparam", ""):
         try:
-            first = syntax.port(low)
-            last = syntax.port(high) if dash else first
-        except ValueError as fault:
-            link.broken(str(fault))
-        if last < first:
-            link.broken("a range of ports ends before it begins")
-        ranges.append((first, last))
-    return ranges
+            # Once it was the bare name, later an object of headers.
+            headers = json.loads(host) if host.lstrip().startswith("{") else {"Host": host}
+        except (ValueError, RecursionError):
+            raise link.broken("`obfsParam` is not JSON") from None
+        words["host"] = next((_scalar(value) for key, value in headers.items() if key.lower() == "host"), "")
+    if obfs == "grpc":
+        words["serviceName"] = words.pop("path", "")
+    for name in ("obfsparam", "xtls", "tls"):
+        for word in [word for word in words if word.lower() == f"?{name}"]:
+            del words[word]
+    return found
 
 
-def _percent_decoded(text: str) -> str | None:
+def _login(link: _Link) -> Proxy:
+    """`user:password@server`: SOCKS and SSH."""
+    user = link.user
+    if not link.at and not re.search(r":[0-9]+\Z", link.place) and (old := _old_form(link.head)):
+        user, password, link.place = old
+        found = link.proxy()
+        found.username, found.password = user, password
+        return found
+    found = link.proxy()
+    if link.kind is Kind.SOCKS:
+        if ":" not in user and (text := _base64_text(_decoded(user))) and ":" in text and text.isprintable():
+            found.username, _, found.password = text.partition(":")
+            return _versioned(link, found)
+        _versioned(link, found)
+    name, colon, password = user.partition(":")
+    found.username, found.password = _decoded(name), _decoded(password)
+    if not colon and ":" in found.username:
+        found.username, _, found.password = found.username.partition(":")
+    if link.kind is Kind.SSH and (key := found.parameters.get("private-key", "")):
+        found.parameters["private-key"] = key if "-----" in key else _base64_text(key) or key
+    return found
+
+
+def _versioned(link: _Link, found: Proxy) -> Proxy:
+    found.parameters["version"] = {"socks4": "4", "socks4a": "4a"}.get(link.scheme, "5")
+    return found
+
+
+def _http(link: _Link) -> Proxy:
+    if link.path or (link.query and not link.at) or not re.search(r":[0-9]+\Z", link.place):
+        raise Unsupported(
+            "an address to fetch from, not a proxy with a port; nothing is fetched", where=link.where, hint=_FETCH
+        )
+    found = _login(link)
+    if link.scheme == "https":
+        found.parameters["security"] = "tls"
+    return found
+
+
+_READERS: dict[Kind, Callable[[_Link], Proxy]] = {
+    Kind.SHADOWSOCKS: _shadowsocks,
+    Kind.VMESS: _vmess,
+    Kind.SOCKS: _login,
+    Kind.SSH: _login,
+    Kind.HTTP: _http,
+}
+
+
+# ── small parts ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pairs(query: str) -> Iterator[tuple[str, str]]:
+    for pair in _AMPERSAND.sub("&", query).split("&"):
+        name, _, value = pair.partition("=")
+        yield _decoded(name).strip(), value
+
+
+def _old_form(text: str) -> tuple[str, str, str] | None:
+    found = _OLD_FORM.fullmatch(_base64_text(_decoded(text)) or "")
+    return (found[1], found[2], found[3].strip().rstrip("/")) if found else None
+
+
+def _decoded(text: str) -> str:
+    """Percent-decoded; as it stands where that gives no text, for not everybody encodes."""
+    if "%" not in text:
+        return text
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        return None
-
-
-def _base64_bytes(text: str) -> bytes | None:
-    """Bytes of standard or URL-safe base64, with or without padding."""
-    bare = text.rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return None
+        return text
 
 
 def _base64_text(text: str) -> str | None:
-    raw = _base64_bytes(text)
+    raw = decoded_base64(text)
     try:
         return None if raw is None else raw.decode()
     except UnicodeDecodeError:
         return None
+
+
+def _label(text: str, secrets: tuple[str, ...]) -> str:
+    """What a stranger calls the proxy, as one short line that can be shown: no control, no other link, no secret."""
+    text = unquote(text[: 16 * _LABEL_LENGTH], errors="replace")
+    text = re.split(r"[A-Za-z0-9+.-]{2,32}://", text)[0]
+    if any(len(secret) > 3 and secret in text for secret in secrets):
+        return ""
+    text = _UNSEEN.sub("\ufffd", " ".join(text.replace("\ufe0f", "").split()))
+    return syntax.printable(text)[:_LABEL_LENGTH].strip()
