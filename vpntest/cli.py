@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = actions.add_parser("verify", help="run profiles and count what differs from their truth (needs root)")
     verify.add_argument("profiles", nargs="*", metavar="PROFILE", help="default: all of them")
     verify.add_argument("--repeat", type=_positive, default=1, metavar="N", help="runs of each (default: %(default)s)")
-    verify.add_argument("--jobs", type=_positive, default=2, metavar="J", help="side by side (default: %(default)s)")
+    verify.add_argument("--jobs", type=_positive, default=3, metavar="J", help="side by side (default: %(default)s)")
     verify.add_argument("--format", choices=("table", "json"), default="table", help="of the result")
     verify.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
     verify.set_defaults(call=_verify)

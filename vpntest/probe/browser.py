@@ -24,8 +24,9 @@ from vpntest.probe.connection import Connection
 
 SHAPE = "chrome150"
 """Whose ClientHello. Its JA4, t13d1516h2_8daaf6152771_806a8c22fdea, is that of Chrome since version 150."""
-AT_ONCE = 8
-"""Handshakes under way in the whole run: each has a thread, which computes for some milliseconds and then waits."""
+AT_ONCE = 32
+"""Handshakes under way in the whole run: each has a thread, which computes for some milliseconds and then waits, where
+it is blocked for 10 s. As many as a dozen blocked endpoints have tries, lest they queue for a quarter of the run."""
 _LONGEST = 60
 """Seconds after which the library gives up by itself, should nobody have told it to before."""
 _CHUNK = 64 * 1024
