@@ -85,6 +85,7 @@ PersistentKeepalive = off
         ("Table = off", "note"),
         ("SaveConfig = true", "note"),
         ("FwMark = 0xca6c", "note"),
+        ("ListenPort = 51820", "note"),
         ("IncludedApplications = com.example.app", "note"),
         ("AllowedApps = one.exe", "note"),
         ("Name = somebody's box", "note"),

@@ -47,13 +47,14 @@ AMNEZIA = (
 )
 """AmneziaWG's keys of all versions, in the order of its UAPI. Which of them can be honoured, the carrier tells."""
 AMNEZIA_UNSUPPORTED: tuple[str, ...] = ()
-_UAPI = {key: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower() for key in AMNEZIA}
+UAPI = {key: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower() for key in AMNEZIA}
+"""Each of them as the UAPI calls it."""
 GENERATIONS = {
     **dict.fromkeys(("jc", "jmin", "jmax", "s1", "s2", "h1", "h2", "h3", "h4"), "awg1"),
     **dict.fromkeys(("i1", "i2", "i3", "i4", "i5"), "awg1.5"),
     **dict.fromkeys(("j1", "j2", "j3", "itime"), "awg1.5-junk"),
     **dict.fromkeys(("s3", "s4"), "awg2"),
-    **{_UAPI[key]: "awg3" for key in ("HeaderProtectionKey", "ContentPaddingAddition", *_TIMES, *_SWITCHES)},
+    **{UAPI[key]: "awg3" for key in ("HeaderProtectionKey", "ContentPaddingAddition", *_TIMES, *_SWITCHES)},
 }
 """Of each of the UAPI's keys, the generation of AmneziaWG that brought it. Those of `awg1.5-junk` went with the next
 one: amneziawg-go 0.2.19 calls them invalid."""
@@ -169,7 +170,7 @@ def label(text: str) -> str:
 
 def needs(parameters: AmneziaParameters) -> tuple[tuple[str, str], ...]:
     """The obfuscation's keys as the file has them, each with the generation that a carrier must speak for it."""
-    names = {name: key for key, name in _UAPI.items()}
+    names = {name: key for key, name in UAPI.items()}
     return tuple((names.get(key, key), _generation(key, value)) for key, value in parameters.values)
 
 
@@ -321,6 +322,10 @@ def _config(
         else:
             (dns if syntax.is_address(name) else search).append(name)
     # 0 is what some clients write for none of their own.
+    if _one(section, "ListenPort", lambda text: _whole(text, 0, _UINT16), where):
+        number, _ = _given(section, "ListenPort") or (None, "")
+        said = "ListenPort is left out: another tunnel may hold that port of this machine, and servers take any"
+        findings.append(Finding("note", said, number))
     mtu = _one(section, "MTU", lambda text: 0 if text == "0" else _whole(text, _MTU_MIN, _UINT16), where)
     return WireGuardConfig(
         private_key=private_key,
@@ -329,7 +334,6 @@ def _config(
         dns=tuple(dict.fromkeys(dns)),
         search=tuple(dict.fromkeys(search)),
         mtu=mtu or None,
-        listen_port=_one(section, "ListenPort", lambda text: _whole(text, 0, _UINT16), where) or 0,
         amnezia=_amnezia(section, where, findings),
     )
 
@@ -365,7 +369,7 @@ def _amnezia(section: _Section, where: str, findings: list[Finding]) -> AmneziaP
         number, text = _given(section, key) or (None, "")
         if not text:  # the vendor's own exports hold the unused ones empty
             continue
-        name = _UAPI[key]
+        name = UAPI[key]
         if key in _NUMBERS:
             numbers[key] = _at(key, lambda text: _whole(text, 0, _UINT16), text, where, number)
             most, reason = _AMNEZIA_MOST[key]

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import assert_never
 
 from vpntest.plan.model import (
@@ -188,10 +189,31 @@ def _wireguard_go(path: str | None) -> Carrier:
     return _userspace("wireguard-go", path, "apt install wireguard-go")
 
 
+_AMNEZIA_GENERATIONS = {
+    "awg1": rb"jc=%d",
+    "awg1.5": rb"i%d=%s|failed to parse [Ii]1\b",
+    "awg1.5-junk": rb"\bitime=%d",
+    "awg2": rb"s3=%d",
+    "awg3": rb"header_protection_key",
+}
+"""What stands in the program for each generation of AmneziaWG whose keys it takes (amneziawg-go, device/uapi.go)."""
+_AMNEZIA_MODULE = re.compile(rb"github\.com/amnezia-vpn/amneziawg-go\tv(\d[\w.+-]*)")
+"""As Go writes it into what it builds; the program itself says 0.0.20250522 in every version."""
+
+
 def _amneziawg_go(path: str | None) -> Carrier:
-    # Its version says nothing about the obfuscation that it knows (all builds call themselves 0.0.20250522): that it
-    # answers key by key when it is configured.
-    return _userspace("amneziawg-go", path, "build github.com/amnezia-vpn/amneziawg-go and put it on PATH")
+    found = _userspace("amneziawg-go", path, "build github.com/amnezia-vpn/amneziawg-go and put it on PATH")
+    if found.program is None or not found.usable:
+        return found
+    # Without a device, and so without root, it cannot be asked what it knows. Where nothing is found, the program is
+    # another one than we know: what it takes it then says key by key, when a tunnel is raised.
+    try:
+        code = Path(found.program).read_bytes()
+    except OSError:
+        return found
+    features = tuple(name for name, mark in _AMNEZIA_GENERATIONS.items() if re.search(mark, code))
+    module = _AMNEZIA_MODULE.search(code)
+    return replace(found, version=module[1].decode() if module else found.version, features=features)
 
 
 def _openvpn(path: str | None) -> Carrier:

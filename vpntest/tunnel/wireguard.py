@@ -22,7 +22,9 @@ from typing import Protocol
 from msgspec import Struct
 
 from vpntest.failures import Failure
+from vpntest.plan.keys import public_of
 from vpntest.plan.model import Server, WireGuardConfig, WireGuardPeer
+from vpntest.plan.wgquick import UAPI
 from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import Process
 from vpntest.tunnel.carriers import KERNEL, Carrier
@@ -46,6 +48,8 @@ _LONGEST_ANSWER = 1 << 24
 """Bytes of a device's description; the networks of the largest config that is read come to 3 MiB."""
 _POLL = 0.02
 _START_TIMEOUT = 5.0
+_UNKNOWN = re.compile(r"invalid UAPI (?:device|peer) key: (\w+)|failed to parse ([IJ][1-5]): unknown tag")
+"""How the programs say that they are too old for a config."""
 _CONTROL_SOCKETS = {"wireguard-go": Path("/run/wireguard"), "amneziawg-go": Path("/run/amneziawg")}
 
 
@@ -77,16 +81,14 @@ async def climb(site: Site, config: WireGuardConfig, carrier: Carrier) -> Proces
     step = site.climb.rung
     with step(Rung.CONFIG):
         starter, endpoint = _main_peer(config)
+        own = public_of(config.private_key)
+        if any(peer.public_key == own for peer in config.peers):
+            # Every carrier leaves out such a peer without a word; that the server is silent would be said of the line.
+            raise Fall(Failure.INVALID, "a peer's PublicKey belongs to the config's own PrivateKey")
         device: _Kernel | _Userspace = _Kernel(site) if carrier.name == KERNEL else _Userspace(site, carrier)
         await device.create()
         await device.configure(config, [])
-        await netlink.address(
-            site.netns,
-            site.device,
-            addresses=config.addresses,
-            routes=[network for peer in config.peers for network in peer.allowed_ips],
-            mtu=config.mtu or DEFAULT_MTU,
-        )
+        await _address(site, config, config.mtu or DEFAULT_MTU)
     with step(Rung.ENDPOINT_DNS):
         found = await asyncio.gather(*(_resolve(site, peer) for peer in config.peers), return_exceptions=True)
         addresses = dict(zip((peer.public_key for peer in config.peers), found, strict=True))
@@ -136,15 +138,19 @@ async def _fit(site: Site, config: WireGuardConfig, address: str) -> None:
     fit = (way or _USUAL_MTU) - _OVERHEAD[ipaddress.ip_address(address).version] - padding
     if fit >= DEFAULT_MTU:
         return
-    fit -= fit % _BLOCK
+    await _address(site, config, fit - fit % _BLOCK)
+
+
+async def _address(site: Site, config: WireGuardConfig, mtu: int) -> None:
+    """Gives the device its addresses and networks. Where `mtu` is too small for IPv6, it is for IPv4 alone."""
     carries_six = any(ipaddress.ip_interface(text).version == 6 for text in config.addresses)
     await netlink.address(
         site.netns,
         site.device,
         addresses=config.addresses,
         routes=[network for peer in config.peers for network in peer.allowed_ips],
-        mtu=max(fit, _IPV6_LEAST) if carries_six else fit,
-        ipv4_mtu=fit,
+        mtu=max(mtu, _IPV6_LEAST) if carries_six else mtu,
+        ipv4_mtu=mtu,
     )
 
 
@@ -284,9 +290,10 @@ class _Userspace:
         # The program says on its output which key it stumbled over; that line may come after its answer.
         await asyncio.sleep(0.05)
         said = self._site.tail()
-        unknown = re.search(r"invalid UAPI (?:device|peer) key: (\w+)", said)
-        if unknown:
-            raise Fall(Failure.UNSUPPORTED, f"{self._carrier} does not know `{unknown[1]}`: install a newer one")
+        if unknown := _UNKNOWN.search(said):
+            key = next((key for key, name in UAPI.items() if name == unknown[1]), unknown[1])
+            what = f"`{key}`" if key else f"a tag in `{unknown[2]}`"
+            raise Fall(Failure.UNSUPPORTED, f"{self._carrier} does not know {what}: install a newer one")
         name = errno.errorcode.get(abs(number), str(number))
         raise Fall(Failure.INVALID, f"{self._carrier} refused the config ({name}): {said}")
 
