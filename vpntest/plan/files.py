@@ -11,7 +11,7 @@ from vpntest.errors import ConfigError
 
 MAX_KEY_BYTES = 1 << 18
 """The largest key or certificate file that a config may name; revocation lists are the long ones."""
-_CONFIGS = (".conf", ".ovpn", ".toml")
+CONFIGS = (".conf", ".ovpn", ".toml")
 """Endings of files that are never keys or certificates: neighbours of the config, with secrets of their own."""
 
 
@@ -43,7 +43,7 @@ def inside(folder: Path) -> Callable[[str], bytes]:
             raise ValueError("it lies outside the config's own folder")
         if any(part.startswith(".") for part in parts):
             raise ValueError("it is hidden, or a folder")
-        if parts[-1].lower().endswith(_CONFIGS):
+        if parts[-1].lower().endswith(CONFIGS):
             raise ValueError("it is a config itself")
         # Step by step and without links: the folder's owner may swap one in after the check above.
         here = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

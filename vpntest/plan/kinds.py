@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
+from enum import Enum, auto
 
 from vpntest.plan import links, wgquick
 from vpntest.plan.model import Kind
@@ -17,6 +20,42 @@ _OPENVPN = re.compile(
     re.MULTILINE,
 )
 """Lines of which nearly every .ovpn has several, and which other texts hardly begin a line with."""
+_BRIDGE = re.compile(
+    r"^[ \t]*(?:bridge[ \t]+(?:\w+[ \t]+)?(?:[0-9.]+|\[[0-9a-f:.]+\]):[0-9]{1,5}"
+    r"|(?:obfs[234]|webtunnel|snowflake|meek(?:_lite)?|scramblesuit|conjure)[ \t]+"
+    r"(?:[0-9.]+|\[[0-9a-f:.]+\]):[0-9]{1,5}"
+    r"|(?:[0-9.]+|\[[0-9a-f:.]+\]):[0-9]{1,5}[ \t]+[0-9a-f]{40})(?=\s|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_YAML = re.compile(r"^(?:proxies|proxy-providers|Proxy|transport|\$type)[ \t]*:(?=\s|$)", re.MULTILINE)
+_COMMENT = re.compile(r"(?:[ \t\r\n\ufeff\u200b]+|(?:#|//|;)[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
+_JSON = re.compile(r'\{\s*(?:["}]|//|/\*|#)|\[\s*[{\["\]]')
+_PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
+_LINK = re.compile(r"^[ \t\ufeff\u200b]*([a-z][a-z0-9+-]{1,15})://", re.IGNORECASE | re.MULTILINE)
+SCHEMES = frozenset({*links.SCHEMES, *links.KNOWN_SCHEMES, "wireguard", "wg", "awg", "vpn"})
+"""Schemes of links that are known, also of those that are not carried."""
+_ANYWHERE = frozenset({"http", "https", "ssh", "dns", "tg", "tt", "sn"})
+"""Schemes that also stand in prose: they tell a list of links only where the text begins with one."""
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,3}")
+_LEAST_BASE64 = 16
+
+
+class Dialect(Enum):
+    """How a source is written."""
+
+    WG_QUICK = auto()
+    OPENVPN = auto()
+    LINKS = auto()
+    """Links, one each line."""
+    BASE64 = auto()
+    """One of the others, in base64."""
+    JSON = auto()
+    YAML = auto()
+    BRIDGES = auto()
+    """Tor's bridge lines."""
+    PAGE = auto()
+    """A web page: what is saved where a subscription is blocked or gone."""
+    NOTHING = auto()
 
 
 def kind_of(text: str) -> Kind:
@@ -27,4 +66,55 @@ def kind_of(text: str) -> Kind:
         return Kind.AMNEZIAWG if _AMNEZIA.search(text) else Kind.WIREGUARD
     if _OPENVPN.search(text):
         return Kind.OPENVPN
-    return Kind.UNKNOWN
+    return Kind.TOR if _BRIDGE.search(text) else Kind.UNKNOWN
+
+
+def dialect_of(text: str) -> Dialect:
+    """How a source is written, also a broken one; `NOTHING` for a text that looks like no config."""
+    begin = _COMMENT.match(text)
+    start = begin.end() if begin else 0
+    if _JSON.match(text, start):
+        return Dialect.JSON
+    if _PAGE.match(text, start):
+        return Dialect.PAGE
+    if (found := _LINK.match(text, start)) and found[1].lower() in SCHEMES:
+        return Dialect.LINKS
+    if _SECTION.search(text):
+        return Dialect.WG_QUICK
+    if _YAML.search(text):
+        return Dialect.YAML
+    # Before the others: the alphabet of base64 has no blanks, so that none of their lines can be taken for it.
+    if from_base64(text) is not None:
+        return Dialect.BASE64
+    if _BRIDGE.search(text):
+        return Dialect.BRIDGES
+    if _OPENVPN.search(text):
+        return Dialect.OPENVPN
+    if any(found[1].lower() in SCHEMES - _ANYWHERE for found in _LINK.finditer(text)):
+        return Dialect.LINKS
+    return Dialect.NOTHING
+
+
+def from_base64(text: str) -> bytes | None:
+    """What stands in base64 of either alphabet, with or without padding and line breaks, if a source does."""
+    bare = re.sub(r"\s+", "", text.lstrip("\ufeff"))
+    if len(bare) < _LEAST_BASE64 or not bare.isascii():
+        return None
+    raw = bare.encode()
+    if not _BASE64.fullmatch(raw):
+        return None
+    raw = raw.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
+    try:
+        found = base64.b64decode(raw + b"=" * (-len(raw) % 4))
+    except (binascii.Error, ValueError):
+        return None
+    # Any word of letters is base64 of something. What it is of, must be text.
+    try:
+        inner = found[:1024].decode("utf-8-sig", "ignore")
+    except UnicodeDecodeError:
+        return None
+    begin = inner.strip()
+    looks = (
+        _LINK.match(begin) or begin.startswith(("{", "[", "#", "//")) or _YAML.search(inner) or _OPENVPN.search(inner)
+    )
+    return found if looks and b"\0" not in found else None

@@ -1,8 +1,22 @@
-"""Turns what the user named into a :class:`Plan`: a plan file, a folder of configs, or configs one by one.
+"""Turns what the user named into a :class:`Plan`: a plan file, folders, archives, lists and single configs.
+
+    paths ─found→ sources (files, members of archives) ─sources.entries→ Entry … ─read_plan→ TunnelSpec with a name
 
 A broken config costs its own tunnel and no other: it stays in the plan with the reason why it cannot be raised. Only a
 fault of the plan as a whole raises. Messages and sources name files as the user's plan or folder does, without the way
 to them: they end up in reports that are handed on.
+
+Names are what kept runs are compared by, so they hang on as little as possible:
+
+    a file with one config            its name without the ending: `sweden`
+    a file in an archive              with the archive's name before it: `pack-sweden`
+    one of many in a file             with the file's name before it, and behind it its label: `links-sweden-1`
+                                      … without a label its kind, and where several would be called the same, a
+                                      digest of kind and server: `links-vless-3fa2c1`. A place in the list never makes
+                                      a name, for one new line would turn every later tunnel into another one.
+
+The same config twice in one source is measured once, for lists repeat themselves, and a server that sees one key come
+from two tunnels at once serves neither well. In two sources it is kept, for somebody put it there, with a warning.
 """
 
 from __future__ import annotations
@@ -12,168 +26,352 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from vpntest.errors import ConfigError, UsageError
-from vpntest.plan import files, kinds, links, ovpn, platforms, syntax, wgquick
+from vpntest.plan import archives, files, outcome, platforms, sources, syntax
 from vpntest.plan.model import (
     OUTSIDE,
+    CommandConfig,
+    Config,
+    Entry,
     Finding,
     Kind,
-    OpenVpnConfig,
     Plan,
     Platform,
-    Problem,
-    ProxyConfig,
+    Server,
     Settings,
     TunnelSpec,
-    WireGuardConfig,
 )
+from vpntest.plan.ovpn import ReadFile
 from vpntest.plan.secret import Secret
-from vpntest.plan.syntax import Unsupported
+from vpntest.plan.syntax import Refused
 
 MAX_ATTEMPTS = 20
 """More tries than this only make a run long; a majority of 20 is as sure as it gets."""
+MAX_FILES = 20_000
+"""Files of one folder, those in folders within it counted."""
+MAX_FOLDERS = 16
+"""Folders within each other."""
 
-_CONFIG_SUFFIXES = frozenset({".conf", ".ovpn"})
-"""In a folder, a file of such a name is a tunnel even if its content is none: it was meant to be one."""
+_MEANT = (".conf", ".ovpn", ".json", ".yaml", ".yml", ".zip")
+"""In a folder, a file of such a name is a config even if its content is none: it was meant to be one."""
 _PLAN_SUFFIX = ".toml"
-_Login = tuple[Secret, Secret] | None
-_Meaning = tuple[WireGuardConfig | OpenVpnConfig | ProxyConfig, tuple[Finding, ...]]
+
+
+class _Source(Struct, frozen=True):
+    """One file or member of an archive, whose entries share a name."""
+
+    shown: str
+    names: tuple[str, ...]
+    """What it could be called, the shortest first; each is a slug."""
+    data: bytes | ConfigError
+    read_file: ReadFile
+
+
+_Group = tuple[_Source, list[Entry]]
 
 
 def read_plan(paths: Sequence[Path]) -> Plan:
-    """The plan that these paths make: one plan file, or any number of folders and configs.
+    """The plan that these paths make: one plan file, or any number of folders, archives, lists and configs.
 
     Without a plan file every built-in platform is asked for. Raises UsageError for paths that cannot be used together
     or that are not there, ConfigError for a fault in a plan file or a platform file.
     """
+    if plan := _plan_among(paths):
+        return _plan_file(plan)
+    groups = [(source, list(_entries(source, None))) for source in _sources(paths)]
+    return Plan(tunnels=_tunnels(groups), platforms=platforms.built_in())
+
+
+def found(paths: Sequence[Path]) -> Iterator[tuple[str, Entry]]:
+    """Every config that these paths hold, one after the other, each with what its source is called.
+
+    Raises as :func:`read_plan`.
+    """
+    if plan := _plan_among(paths):
+        document, where = _plan_document(plan)
+        for number, tunnel in enumerate(document.tunnel, 1):
+            for source, entries in _planned(tunnel, number, plan.parent, where):
+                yield from ((source.shown, entry) for entry in entries)
+        return
+    for source in _sources(paths):
+        for entry in _entries(source, None):
+            yield source.shown, entry
+
+
+def _plan_among(paths: Sequence[Path]) -> Path | None:
     if not paths:
         raise UsageError("nothing to read: name a plan, a folder of configs, or configs")
     plans = [path for path in paths if path.suffix.lower() == _PLAN_SUFFIX and not os.path.isdir(path)]
-    if plans:
-        if len(paths) > 1:
-            raise UsageError(
-                f"{syntax.printable(str(plans[0]))} is a plan, and a plan stands alone; name the other files in it"
-            )
-        return _plan_file(plans[0])
-    found: list[Path] = []
+    if plans and len(paths) > 1:
+        raise UsageError(
+            f"{syntax.printable(str(plans[0]))} is a plan, and a plan stands alone; name the other files in it"
+        )
+    return plans[0] if plans else None
+
+
+# ── folders, files, archives ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sources(paths: Sequence[Path]) -> Iterator[_Source]:
     for path in paths:
-        found.extend(_configs_in(path) if os.path.isdir(path) else [_readable(path)])
-    tunnels = tuple(
-        _from_file(name, path, syntax.printable(path.name), None)
-        for name, path in zip(_names(found), found, strict=True)
-    )
-    return Plan(tunnels=tunnels, platforms=platforms.built_in())
+        if os.path.isdir(path):
+            yield from _in_folder(path, "")
+        else:
+            _check_readable(path)
+            yield from _in_file(path, syntax.printable(path.name), (path.stem, path.name), asked=True)
 
 
-# ── folders and files ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _readable(path: Path) -> Path:
-    """The path of a config named on the command line. A file that is not there is a slip of the hand, not a tunnel."""
+def _check_readable(path: Path) -> None:
+    """A file named on the command line that is not there is a slip of the hand, not a tunnel."""
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)):
-            return path
+            pass
     except OSError as fault:
         raise UsageError(
             f"{syntax.printable(str(path))}: cannot be read: {(fault.strerror or 'error').lower()}"
         ) from None
 
 
-def _configs_in(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir(), key=lambda path: path.name)
-    except OSError as fault:
-        raise UsageError(
-            f"{syntax.printable(str(folder))}: cannot be read: {(fault.strerror or 'error').lower()}"
-        ) from None
-    found = [path for path in entries if not path.name.startswith(".") and not os.path.isdir(path) and _is_config(path)]
-    if not found:
+def _in_folder(folder: Path, prefix: str, shown: str = "") -> Iterator[_Source]:
+    """The configs of a folder and of those within it; `prefix` begins their names, `shown` what they are called."""
+    empty = True
+    for path, fault in _walk(folder):
+        relative = path.relative_to(folder)
+        called = syntax.printable(str(Path(shown, relative)))
+        names = tuple(f"{prefix}{name}" for name in (path.stem, path.name, "-".join(relative.parts)))
+        if fault:
+            named = type(fault)(fault.reason, where=called, hint=fault.hint)
+            yield _Source(called, tuple(map(_slug, names)), named, files.inside(folder))
+            empty = False
+            continue
+        for source in _in_file(path, called, names, asked=False):
+            yield source
+            empty = False
+    if empty:
         raise UsageError(f"{syntax.printable(str(folder))}: no config in this folder, so there is no tunnel to measure")
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, ConfigError | None]]:
+    """The files of a folder in the order of their names, without what is hidden and without leaving it by a link."""
+    root = os.path.realpath(folder)
+    count = 0
+    waiting: list[tuple[Path, int]] = [(folder, 1)]
+    while waiting:
+        here, depth = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                listed = []
+                for entry in entries:
+                    count += 1
+                    if count > MAX_FILES:
+                        break
+                    listed.append(entry)
+        except OSError as fault:
+            reason = f"cannot be read: {(fault.strerror or 'error').lower()}"
+            if here == folder:
+                raise UsageError(f"{syntax.printable(str(folder))}: {reason}") from None
+            yield here, ConfigError(reason, where="")
+            continue
+        below = []
+        for entry in sorted(listed, key=lambda entry: entry.name):
+            path = here / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if depth >= MAX_FOLDERS:
+                    yield path, ConfigError(f"more than {MAX_FOLDERS} folders within each other", where="")
+                else:
+                    below.append((path, depth + 1))
+            elif not entry.is_symlink():
+                yield path, None
+            elif not os.path.isdir(path):
+                inside = os.path.realpath(path).startswith(root + os.sep)
+                yield path, None if inside else Refused("a link that leads out of the folder", where="")
+        if count > MAX_FILES:
+            yield here, ConfigError(f"a folder of more than {MAX_FILES} files; not all are read", where="")
+            return
+        waiting += reversed(below)
+
+
+def _in_file(path: Path, shown: str, names: tuple[str, ...], *, asked: bool) -> Iterator[_Source]:
+    """The source that a file is, or those that the archive holds; nothing for a file that nobody `asked` for and that
+    is no config."""
+    slugs = tuple(map(_slug, names))
+    meant = asked or path.suffix.lower() in _MEANT
+    if path.suffix.lower() == _PLAN_SUFFIX and not asked:
+        return
+    try:
+        data = files.read(path, shown, archives.MAX_ARCHIVE_BYTES)
+    except ConfigError as fault:
+        if meant:
+            yield _Source(shown, slugs, fault, files.inside(path.parent))
+        return
+    if not archives.is_archive(data):
+        if meant or sources.is_config(data):
+            yield _Source(shown, slugs, data, files.inside(path.parent))
+        return
+    empty = True
+    try:
+        for member in archives.members(data, shown, sources.MAX_SOURCE_BYTES):
+            place = PurePosixPath(member.name)
+            if isinstance(member.data, bytes):
+                is_one = place.suffix.lower() in _MEANT or sources.is_config(member.data)
+            else:
+                is_one = isinstance(member.data, Refused) or place.suffix.lower() in _MEANT
+            if is_one and place.suffix.lower() != _PLAN_SUFFIX:
+                ways = (place.stem, place.name, "-".join(place.parts))
+                inner = tuple(_slug(f"{name}-{way}") for name, way in zip(_padded(names), ways, strict=True))
+                yield _Source(f"{shown}/{member.name}", inner, member.data, member.read_file)
+                empty = False
+    except ConfigError as fault:
+        yield _Source(shown, slugs, fault, files.inside(path.parent))
+        return
+    if empty and meant:
+        yield _Source(shown, slugs, ConfigError("no config in this archive", where=shown), files.inside(path.parent))
+
+
+def _padded(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Three ways of calling an archive, without its ending."""
+    short = [re.sub(r"\.zip$", "", name, flags=re.IGNORECASE) for name in names]
+    return (short[0], short[0], short[-1])
+
+
+def _entries(source: _Source, login: sources.Login | None) -> Iterator[Entry]:
+    if isinstance(source.data, ConfigError):
+        yield outcome.faulty(source.data)
+    else:
+        yield from sources.entries(source.data, source.shown, source.read_file, login)
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tunnels(groups: Sequence[_Group]) -> tuple[TunnelSpec, ...]:
+    """A tunnel of each entry, all under different names, the same every time."""
+    bases = _bases([source.names for source, _ in groups])
+    taken = {OUTSIDE}
+    tunnels: list[TunnelSpec] = []
+    known: dict[bytes, str] = {}
+    for base, (source, entries) in zip(bases, groups, strict=True):
+        kept = _once(entries)
+        for name, (entry, digest) in zip(_names(base, [entry for entry, _ in kept]), kept, strict=True):
+            name = _free(name, taken)
+            findings = entry.findings
+            if digest in known:
+                text = f"the same config as {known[digest]}: the server may mix them up"
+                findings += (Finding("warning" if entry.kind in _OF_ONE else "note", text),)
+            elif digest:
+                known[digest] = name
+            tunnels.append(
+                TunnelSpec(
+                    name=name,
+                    kind=entry.kind,
+                    source=source.shown,
+                    config=entry.config,
+                    problem=entry.problem,
+                    findings=findings,
+                    line=entry.line,
+                    label=entry.label,
+                )
+            )
+    return tuple(tunnels)
+
+
+_OF_ONE = frozenset({Kind.WIREGUARD, Kind.AMNEZIAWG, Kind.OPENVPN})
+"""Kinds whose server knows a client by its key, and sends to where it was heard last."""
+
+
+def _once(entries: Iterable[Entry]) -> list[tuple[Entry, bytes]]:
+    """Each config once, with a digest of it; of those left out the first tells."""
+    kept: dict[bytes, tuple[Entry, list[Entry]]] = {}
+    for number, entry in enumerate(entries):
+        digest = _digest(entry.config) if entry.config else str(number).encode()
+        if digest in kept:
+            kept[digest][1].append(entry)
+        else:
+            kept[digest] = (entry, [])
+    found = []
+    for digest, (entry, again) in kept.items():
+        if again:
+            lines = ", ".join(str(other.line) for other in again[:3] if other.line)
+            where = f" (line {lines}{' …' if len(again) > 3 else ''})" if lines else ""
+            often = "once" if len(again) == 1 else f"{len(again)} times"
+            text = f"the same config stands {often} more in this source{where}: measured once"
+            entry = structs.replace(entry, findings=(*entry.findings, Finding("note", text, entry.line)))
+        found.append((entry, digest if entry.config else b""))
     return found
 
 
-def _is_config(path: Path) -> bool:
-    """Keys, certificates and notes lie beside configs and are no tunnels."""
-    if path.suffix.lower() in _CONFIG_SUFFIXES:
-        return True
-    try:
-        text = syntax.decoded(files.read(path, path.name, syntax.MAX_CONFIG_BYTES), path.name)
-    except ConfigError:
-        return False
-    return kinds.kind_of(text) is not Kind.UNKNOWN or links.scheme_of(text) in links.KNOWN_SCHEMES
+def _digest(config: Config) -> bytes:
+    """Of all that a config says, its secrets too: never shown."""
+    said = msgspec.json.encode(config, enc_hook=lambda secret: secret.reveal())
+    return hashlib.sha256(type(config).__name__.encode() + said).digest()
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """A tunnel's name for each file, all different and the same every time.
-
-    The file's name without its ending; with it where two would be the same; numbered where that does not help.
-    """
-    short = [_slug(path.stem) for path in paths]
-    often = Counter([*short, OUTSIDE])
-    names: list[str] = []
-    for path, name in zip(paths, short, strict=True):
-        wanted = name if often[name] == 1 else _slug(path.name)
-        candidate, number = wanted, 1
-        while candidate in names or candidate == OUTSIDE:
-            number += 1
-            candidate = f"{wanted[:58]}-{number}"
-        names.append(candidate)
-    return names
+def _bases(names: Sequence[tuple[str, ...]]) -> list[str]:
+    """A name for each source: the first of its own that no other source could be called by the same way."""
+    often = [Counter(own[min(level, len(own) - 1)] for own in names) for level in range(3)]
+    bases: list[str] = []
+    taken = {OUTSIDE}
+    for own in names:
+        levels = [own[min(level, len(own) - 1)] for level in range(3)]
+        alone = (name for level, name in enumerate(levels) if often[level][name] == 1 and name not in taken)
+        bases.append(_free(next(alone, levels[1]), taken))
+    return bases
 
 
-def _slug(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9._]+", "-", plain).strip("-._")[:63]
-    if slug:
-        return slug
+def _names(base: str, entries: Sequence[Entry]) -> list[str]:
+    """Names for the entries of one source; not yet different where even their servers are the same."""
+    if len(entries) == 1:
+        return [base]
+    labels = [_slug(entry.label, "") for entry in entries]
+    often = Counter(labels)
+    return [
+        f"{base[:30].rstrip('-._')}-{_own(entry, label, alone=often[label] == 1)}"
+        for entry, label in zip(entries, labels, strict=True)
+    ]
+
+
+def _own(entry: Entry, label: str, *, alone: bool) -> str:
+    """What tells an entry from the others of its source."""
+    if label and alone:
+        return label[:32].rstrip("-._") if len(label) <= 32 else f"{label[:25].rstrip('-._')}-{_short(label)}"
+    servers = entry.config.servers if entry.config else ()
+    if servers:
+        return f"{label[:22].rstrip('-._') or entry.kind.value}-{_short(f'{entry.kind} {servers}')}"
+    # It cannot be raised, so that nothing is compared by its name.
+    return f"line-{entry.line}" if entry.line else label[:32].rstrip("-._") or entry.kind.value
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:6]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name[:56].rstrip('-._')}-{number}"
+    taken.add(candidate)
+    return candidate
+
+
+def _slug(text: str, otherwise: str = "tunnel-") -> str:
+    # The letters of a flag say its country, and are all that tells many labels apart.
+    flags = "".join(chr(ord(char) - 0x1F1E6 + 97) if "\U0001f1e6" <= char <= "\U0001f1ff" else char for char in text)
+    plain = unicodedata.normalize("NFKD", flags).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9._]+", "-", plain).strip("-._")[:63].rstrip("-._")
+    if slug or not text:
+        return slug or f"{otherwise}{_short(text)}" if otherwise else slug
     # A name in another script keeps nothing of itself; its digest at least stays the same from night to night.
-    return "tunnel-" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-# ── tunnels ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _from_file(name: str, path: Path, shown: str, login: _Login) -> TunnelSpec:
-    """The tunnel of one config file; `shown` is what messages and reports call the file."""
-    try:
-        text = syntax.decoded(files.read(path, shown, syntax.MAX_CONFIG_BYTES), shown)
-    except ConfigError as fault:
-        return _problem(name, Kind.UNKNOWN, shown, fault)
-    kind = kinds.kind_of(text)
-    if kind in (Kind.WIREGUARD, Kind.AMNEZIAWG):
-        spec = _spec(name, kind, shown, lambda: wgquick.parse(text, shown))
-    elif kind is Kind.OPENVPN:
-        user, password = login or (None, None)
-        read_file = files.inside(path.parent)
-        return _spec(name, kind, shown, lambda: ovpn.parse(text, shown, read_file, username=user, password=password))
-    elif links.scheme_of(text):
-        spec = _spec(name, kind, shown, lambda: links.parse(text, shown))
-    else:
-        nothing = ConfigError("neither a wg-quick config, nor an OpenVPN one, nor a share link", where=shown)
-        return _problem(name, kind, shown, nothing)
-    if login:
-        note = Finding("warning", "the plan's user name and password are ignored: only OpenVPN asks for them")
-        return structs.replace(spec, findings=(*spec.findings, note))
-    return spec
-
-
-def _spec(name: str, kind: Kind, source: str, parse: Callable[[], _Meaning]) -> TunnelSpec:
-    try:
-        config, findings = parse()
-    except ConfigError as fault:
-        return _problem(name, kind, source, fault)
-    return TunnelSpec(name=name, kind=kind, source=source, config=config, findings=findings)
-
-
-def _problem(name: str, kind: Kind, source: str, fault: ConfigError) -> TunnelSpec:
-    problem = Problem("unsupported" if isinstance(fault, Unsupported) else "invalid", str(fault))
-    return TunnelSpec(name=name, kind=kind, source=source, config=None, problem=problem)
+    return otherwise + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 # ── the plan file ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -190,6 +388,7 @@ class _Run(Struct, forbid_unknown_fields=True):
     exit_address: str | UnsetType = UNSET
     whoami: str | UnsetType = UNSET
     neutral_name: str | UnsetType = UNSET
+    local_servers: bool | UnsetType = UNSET
     platforms: list[str] | UnsetType = UNSET
 
 
@@ -199,6 +398,22 @@ class _Tunnel(Struct, forbid_unknown_fields=True):
     uri: str | None = None
     username: str | None = None
     password: str | None = None
+    command: list[str] | None = None
+    environment: dict[str, str] | None = None
+    device: str | None = None
+    proxy: str | None = None
+    ready: list[str] | None = None
+    ready_within: float | None = None
+    resolver: str | None = None
+    server: str | None = None
+
+
+_OF_COMMAND = ("environment", "device", "proxy", "ready", "ready_within", "resolver", "server")
+"""Keys that only stand beside `command`."""
+_LONGEST_READY = 600.0
+"""Seconds that a client of the plan's may take; more would hold up the whole run."""
+_DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
 class _PlanFile(Struct, forbid_unknown_fields=True):
@@ -208,6 +423,20 @@ class _PlanFile(Struct, forbid_unknown_fields=True):
 
 
 def _plan_file(path: Path) -> Plan:
+    document, where = _plan_document(path)
+    groups = [
+        group
+        for number, tunnel in enumerate(document.tunnel, 1)
+        for group in _planned(tunnel, number, path.parent, where)
+    ]
+    return Plan(
+        tunnels=_tunnels(groups),
+        platforms=_platforms(document.run, path, where),
+        settings=_settings(document, path, where),
+    )
+
+
+def _plan_document(path: Path) -> tuple[_PlanFile, str]:
     where = syntax.printable(str(path))
     text = syntax.decoded(files.read(path, where, syntax.MAX_CONFIG_BYTES), where)
     document = syntax.shaped(syntax.toml(text, where), _PlanFile, where)
@@ -216,11 +445,7 @@ def _plan_file(path: Path) -> Plan:
     names: set[str] = set()
     for number, tunnel in enumerate(document.tunnel, 1):
         _check_tunnel(tunnel, f"{where}: [[tunnel]] {number}", names)
-    return Plan(
-        tunnels=tuple(_planned(tunnel, number, path.parent) for number, tunnel in enumerate(document.tunnel, 1)),
-        platforms=_platforms(document.run, path, where),
-        settings=_settings(document, path, where),
-    )
+    return document, where
 
 
 def _check_tunnel(tunnel: _Tunnel, where: str, names: set[str]) -> None:
@@ -232,26 +457,106 @@ def _check_tunnel(tunnel: _Tunnel, where: str, names: set[str]) -> None:
     if tunnel.name in names:
         raise ConfigError("a second tunnel of this name", where=where)
     names.add(tunnel.name)
-    if (tunnel.config is None) == (tunnel.uri is None):
-        raise ConfigError("give either `config` or `uri`", where=where)
+    if [tunnel.config, tunnel.uri, tunnel.command].count(None) != 2:
+        raise ConfigError("give either `config` or `uri` or `command`", where=where)
     if (tunnel.username is None) != (tunnel.password is None):
         raise ConfigError("`username` and `password` go together", where=where)
     for key in ("config", "username", "password"):
         value = getattr(tunnel, key)
         if value is not None and not (value and syntax.is_plain(value)):
             raise ConfigError(f"`{key}` is empty, or holds control characters", where=where)
+    if tunnel.command is not None:
+        _command(tunnel, where)
+    elif given := [key for key in _OF_COMMAND if getattr(tunnel, key) is not None]:
+        raise ConfigError(f"`{given[0]}` goes with `command` only", where=where)
 
 
-def _planned(tunnel: _Tunnel, number: int, folder: Path) -> TunnelSpec:
+def _command(tunnel: _Tunnel, where: str) -> CommandConfig:
+    """A client of the plan's own. Its words are trusted, as the plan is; what is checked are slips of the hand."""
+
+    def checked(key: str, read: Callable[[str], Any]) -> Any:
+        value = getattr(tunnel, key)
+        return None if value is None else _checked(read, value, f"{where}: {key}")
+
+    for key in ("command", "ready"):
+        words = getattr(tunnel, key)
+        if words is not None and (not words or not words[0] or any("\0" in word for word in words)):
+            raise ConfigError(f"`{key}` is a list of a program and its arguments", where=where)
+    if (tunnel.device is None) == (tunnel.proxy is None):
+        raise ConfigError("give either `device` or `proxy`: how to go through it", where=where)
+    if tunnel.username is not None:
+        raise ConfigError("`username` and `password` are OpenVPN's", where=where, hint="use `environment`")
+    environment = tunnel.environment or {}
+    if any(not _VARIABLE.fullmatch(name) or "\0" in value for name, value in environment.items()):
+        raise ConfigError("`environment` holds what is no variable", where=where)
+    within = 30.0 if tunnel.ready_within is None else tunnel.ready_within
+    if not 0 < within <= _LONGEST_READY:
+        raise ConfigError(f"`ready_within` is not above 0 and up to {_LONGEST_READY:.0f} seconds", where=where)
+    return CommandConfig(
+        argv=tuple(tunnel.command or ()),
+        environment=tuple((name, Secret(value)) for name, value in environment.items()),
+        device=checked("device", _device),
+        proxy=checked("proxy", lambda text: syntax.url(text, ("socks5", "http"))),
+        ready=tuple(tunnel.ready or ()),
+        ready_within=within,
+        resolver=checked("resolver", syntax.address),
+        server=checked("server", _server),
+    )
+
+
+def _device(text: str) -> str:
+    if not _DEVICE.fullmatch(text) or text in (".", "..", "lo"):
+        raise ValueError("not the name of a network device")
+    return text
+
+
+def _server(text: str) -> Server:
+    place, _, transport = text.partition("/")
+    host, port = syntax.host_and_rest(place)
+    match transport:
+        case "udp" | "tcp":
+            return Server(host=host, port=syntax.port(port), transport=transport)
+    raise ValueError("not of the form host:port/udp or host:port/tcp")
+
+
+def _planned(tunnel: _Tunnel, number: int, folder: Path, where: str) -> Iterator[_Group]:
+    """The sources of one [[tunnel]], each with its entries."""
+    if tunnel.command is not None:
+        config = _command(tunnel, f"{where}: [[tunnel]] {number} ({tunnel.name})")
+        yield _own_source("command", tunnel.name), [Entry(kind=Kind.COMMAND, config=config)]
+        return
     login = (Secret(tunnel.username), Secret(tunnel.password)) if tunnel.username and tunnel.password else None
     if tunnel.config is not None:
-        return _from_file(tunnel.name, folder / tunnel.config, _shown(tunnel.config), login)
-    uri, where = tunnel.uri or "", f"[[tunnel]] {number} ({tunnel.name})"
-    spec = _spec(tunnel.name, kinds.kind_of(uri), "uri", lambda: links.parse(uri, where))
-    if login:
-        note = Finding("warning", "`username` and `password` are ignored: the link holds its own")
-        return structs.replace(spec, findings=(*spec.findings, note))
-    return spec
+        groups = [(source, list(_entries(source, login))) for source in _named(tunnel.name, folder, tunnel.config)]
+        note = "the plan's user name and password are ignored: only OpenVPN asks for them"
+    else:
+        found = list(sources.link(tunnel.uri or "", f"[[tunnel]] {number} ({tunnel.name})"))
+        groups = [(_own_source("uri", tunnel.name), found)]
+        note = "`username` and `password` are ignored: the link holds its own"
+    if login and not any(sources.asks_login(entry) for _, entries in groups for entry in entries):
+        ignored = Finding("warning", note)
+        groups = [
+            (source, [structs.replace(entry, findings=(*entry.findings, ignored)) for entry in entries])
+            for source, entries in groups
+        ]
+    yield from groups
+
+
+def _own_source(shown: str, name: str) -> _Source:
+    return _Source(shown, (name,), b"", files.inside(Path()))
+
+
+def _named(name: str, folder: Path, config: str) -> Iterator[_Source]:
+    """What a plan's `config` names: a file, an archive, or a folder."""
+    path = folder / config
+    shown = _shown(config)
+    if not os.path.isdir(path):
+        yield from _in_file(path, shown, (name,), asked=True)
+        return
+    try:
+        yield from _in_folder(path, f"{name}-", shown)
+    except UsageError:
+        yield _Source(shown, (name,), ConfigError("no config in this folder", where=shown), files.inside(path))
 
 
 def _shown(config: str) -> str:

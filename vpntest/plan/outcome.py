@@ -1,0 +1,94 @@
+"""Makes an :class:`Entry` of what a reader has found: its meaning, or why it has none; never an exception."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from msgspec import structs
+
+from vpntest.errors import ConfigError
+from vpntest.plan import syntax, wgquick
+from vpntest.plan.model import Config, Entry, Finding, Kind, Problem, WireGuardConfig
+from vpntest.plan.proxies import Proxy
+from vpntest.plan.secret import secrets_in
+from vpntest.plan.syntax import Refused, Unsupported
+
+Meaning = tuple[Config, tuple[Finding, ...]]
+MAX_LABEL = 80
+"""Characters of a label that are kept; some hold whole advertisements."""
+
+
+def made(kind: Kind, parse: Callable[[], Meaning], *, line: int | None = None, label: str = "") -> Entry:
+    """The entry of one config. A ConfigError of `parse` becomes its problem."""
+    try:
+        config, findings = parse()
+    except ConfigError as fault:
+        return Entry(kind=kind, config=None, problem=problem(fault), line=line, label=shown(label))
+    if line is not None:
+        findings = tuple(found if found.line else structs.replace(found, line=line) for found in findings)
+    if label and any(_holds(label, secret.reveal()) for secret in secrets_in(config)):
+        label = ""
+    return Entry(kind=kind, config=config, findings=findings, line=line, label=shown(label))
+
+
+def proxied(read: Callable[[], Proxy], kind: Kind, *, line: int | None = None, label: str = "") -> Entry:
+    """The entry of one proxy, which carries its own label."""
+    from vpntest.plan import proxies
+
+    named = label
+
+    def parse() -> Meaning:
+        nonlocal named
+        proxy = read()
+        named = proxy.label or label
+        return proxies.outbound(proxy)
+
+    entry = made(kind, parse, line=line)
+    if not named or (entry.config and any(_holds(named, secret.reveal()) for secret in secrets_in(entry.config))):
+        return entry
+    return structs.replace(entry, label=shown(named))
+
+
+def faulty(fault: ConfigError, kind: Kind = Kind.UNKNOWN, *, line: int | None = None, label: str = "") -> Entry:
+    """The entry of what cannot even be looked at."""
+    return Entry(kind=kind, config=None, problem=problem(fault), line=line or fault.line, label=shown(label))
+
+
+def problem(fault: ConfigError) -> Problem:
+    """What a reader's fault means for the tunnel."""
+    if isinstance(fault, Refused):
+        return Problem("refused", str(fault))
+    return Problem("unsupported" if isinstance(fault, Unsupported) else "invalid", str(fault))
+
+
+def shown(label: str) -> str:
+    """A stranger's label as it may be shown: one line, short, nothing that a terminal or a browser obeys."""
+    text = "".join(char for char in label if unicodedata.category(char) != "Cf")  # bidi marks, joiners, tags
+    return " ".join(syntax.printable(re.sub(r"\s+", " ", text)).split())[:MAX_LABEL]
+
+
+def wireguard(
+    interface: list[tuple[str, str]], peers: list[list[tuple[str, str]]], where: str
+) -> tuple[WireGuardConfig, tuple[Finding, ...]]:
+    """WireGuard's settings out of a document, read as the wg-quick file that says the same. Raises ConfigError."""
+    lines: list[str] = []
+    for name, keys in (("Interface", interface), *(("Peer", peer) for peer in peers)):
+        lines.append(f"[{name}]")
+        for key, value in keys:
+            if not syntax.is_plain(value) or "#" in value:
+                raise ConfigError(f"{key} holds what it cannot hold", where=where)
+            if value:
+                lines.append(f"{key} = {value}")
+    try:
+        config, findings = wgquick.parse("\n".join(lines), where)
+    except ConfigError as fault:
+        # The line is one of ours, which the reader does not see.
+        raise type(fault)(fault.reason, where=where, hint=fault.hint) from None
+    return config, tuple(structs.replace(found, line=None) for found in findings)
+
+
+def _holds(label: str, secret: str) -> bool:
+    """Whether a label gives a secret away: a key in a name would end in every report."""
+    return len(secret) >= 4 and secret.lower() in label.lower()

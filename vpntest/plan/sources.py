@@ -1,0 +1,298 @@
+"""One source's bytes, whatever its dialect, to the configs that it holds.
+
+    bytes ─text→ kinds.dialect_of ─┬─ wg-quick, OpenVPN, bridge lines     one entry
+                                   ├─ links, one each line; their base64  one entry each line
+                                   └─ JSON, YAML                          one entry each proxy
+
+Sans-I/O but for the files that an OpenVPN config names, which are asked for through a callable. One bad entry never
+spoils the rest: a fault becomes its problem, and nothing is raised. Texts are read as clients read them: any Unicode
+with a byte order mark, comments of older codes, line ends of any machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import unquote
+
+from msgspec import structs
+
+from vpntest.errors import ConfigError
+from vpntest.plan import clash, kinds, links, outbounds, outcome, ovpn, subscriptions, syntax, trees, wgquick
+from vpntest.plan.kinds import Dialect
+from vpntest.plan.model import Entry, Finding, Kind, OpenVpnConfig
+from vpntest.plan.ovpn import ReadFile
+from vpntest.plan.secret import Secret
+from vpntest.plan.trees import Table
+
+MAX_SOURCE_BYTES = 32 << 20
+"""The largest source: a hundred thousand links. Single configs stay under `syntax.MAX_CONFIG_BYTES`."""
+MAX_LINK = 1 << 18
+"""Characters of the longest line of a list; an Amnezia link with all its containers has a tenth of it."""
+MAX_ENTRIES = 100_000
+"""Entries of one source, junk counted."""
+
+Login = tuple[Secret, Secret]
+"""User name and password, as the plan gives them."""
+_BLANK = " \t\r\n\v\f\u00a0\u200b\u200c\u200d\u2060\ufeff"
+"""What chats put before and after a link."""
+_REMARKS = re.compile(r"(?:STATUS|REMARKS)=")
+"""Lines of older subscriptions that are for people."""
+
+
+def entries(data: bytes, where: str, read_file: ReadFile, login: Login | None = None) -> Iterator[Entry]:
+    """The entries of a source, at least one. Never raises; `where` is what messages call the source.
+
+    `read_file` opens what an OpenVPN config names; `login` is what `auth-user-pass` asks for.
+    """
+    number = 0
+    for number, entry in enumerate(_entries(data, where, read_file, login), 1):
+        if number > MAX_ENTRIES:
+            fault = ConfigError(f"more than {MAX_ENTRIES} entries; the rest is not read", where=where)
+            yield outcome.faulty(fault, line=entry.line)
+            return
+        yield entry
+    if not number:
+        yield outcome.faulty(ConfigError("it holds comments and no config", where=where))
+
+
+def link(text: str, where: str, line: int | None = None) -> Iterator[Entry]:
+    """The entries of one link: one, but for Amnezia's, which hold as many as its server has containers."""
+    place = where if line is None else f"{where}:{line}"
+    scheme = links.scheme_of(text)
+    if len(text) > MAX_LINK:
+        yield outcome.faulty(ConfigError(f"longer than {MAX_LINK >> 10} KiB", where=place), line=line)
+    elif scheme == "vpn":
+        from vpntest.plan import amnezia
+
+        for entry in _safely(amnezia.entries(text, place), place):
+            yield structs.replace(entry, line=line, findings=tuple(_on(line, entry.findings)))
+    elif scheme in ("wireguard", "wg", "awg"):
+        from vpntest.plan import wglinks
+
+        entry = outcome.made(Kind.WIREGUARD, lambda: wglinks.parse(text, place), line=line, label=_label(text))
+        yield _kept(entry)
+    else:
+        kind = links.SCHEMES.get(scheme or "", Kind.UNKNOWN)
+        yield outcome.proxied(lambda: links.proxy(text, place), kind, line=line, label=_label(text))
+
+
+def is_config(data: bytes) -> bool:
+    """Whether a source looks like one of the dialects: beside configs lie keys, pictures and notes."""
+    try:
+        text = text_of(data, "")
+    except ConfigError:
+        return False
+    return kinds.dialect_of(text) not in (Dialect.NOTHING, Dialect.PAGE)
+
+
+def text_of(data: bytes, where: str) -> str:
+    """A source's text. Raises ConfigError for an empty one, and for what is no text.
+
+    Bytes of an older code (Latin-1, Windows-1251) are let pass in comments and in the names of links, where they say
+    nothing to a carrier.
+    """
+    if not data.strip():
+        raise ConfigError("the file is empty", where=where)
+    if code := _unicode(data):
+        try:
+            text = data.decode(code)
+        except UnicodeDecodeError:
+            raise ConfigError("this is a binary file, not a config", where=where) from None
+        return _lines(text.removeprefix("\ufeff"))
+    if b"\x00" in data:
+        raise ConfigError("this is a binary file, not a config", where=where)
+    try:
+        return _lines(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        pass
+    rows = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    for number, row in enumerate(rows, 1):
+        try:
+            row.decode()
+        except UnicodeDecodeError as fault:
+            comment = re.search(rb"(?:^|[ \t])[#;]" if b"://" not in row else rb"#", row)
+            if comment is None or comment.start() > fault.start:
+                raise ConfigError("not UTF-8 text", where=where, line=number, hint="save the file as UTF-8") from None
+            rows[number - 1] = row.decode("utf-8", "replace").encode()
+    return _lines(b"\n".join(rows).decode())
+
+
+def _unicode(data: bytes) -> str | None:
+    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        return "utf-32"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    head = data[:64]
+    if len(head) >= 8 and len(head) % 2 == 0 and not all(head):
+        # Without the mark: every second byte of Latin letters is zero.
+        if not any(head[1::2]) and all(head[::2]):
+            return "utf-16-le"
+        if not any(head[::2]) and all(head[1::2]):
+            return "utf-16-be"
+    return None
+
+
+def _lines(text: str) -> str:
+    """With line feeds between the lines, also where an old Mac wrote carriage returns alone."""
+    return text if "\r" not in text or "\n" in text else text.replace("\r", "\n")
+
+
+# ── by dialect ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _entries(data: bytes, where: str, read_file: ReadFile, login: Login | None) -> Iterator[Entry]:
+    try:
+        if len(data) > MAX_SOURCE_BYTES:
+            raise ConfigError(f"larger than {MAX_SOURCE_BYTES >> 20} MiB", where=where)
+        text = text_of(data, where)
+        dialect = kinds.dialect_of(text)
+        if dialect is Dialect.BASE64:
+            inner = kinds.from_base64(text)
+            text = text_of(inner or b"", where)
+            dialect = kinds.dialect_of(text)
+        single = dialect in (Dialect.WG_QUICK, Dialect.OPENVPN, Dialect.BRIDGES, Dialect.NOTHING)
+        if single and len(text) > syntax.MAX_CONFIG_BYTES:
+            raise ConfigError(f"larger than {syntax.MAX_CONFIG_BYTES >> 10} KiB", where=where)
+    except ConfigError as fault:
+        yield outcome.faulty(fault)
+        return
+    match dialect:
+        case Dialect.LINKS:
+            yield from _list(text, where)
+        case Dialect.JSON | Dialect.YAML:
+            yield from _document(text, where, trees.from_json if dialect is Dialect.JSON else trees.from_yaml)
+        case Dialect.WG_QUICK:
+            yield _kept(outcome.made(kinds.kind_of(text), lambda: wgquick.parse(text, where)))
+        case Dialect.OPENVPN:
+            user, password = login or (None, None)
+            yield outcome.made(
+                Kind.OPENVPN, lambda: ovpn.parse(text, where, read_file, username=user, password=password)
+            )
+        case Dialect.BRIDGES:
+            from vpntest.plan import bridges
+
+            yield outcome.made(Kind.TOR, lambda: bridges.parse(text, where))
+        case Dialect.PAGE:
+            yield outcome.faulty(ConfigError("this is a web page, not a config", where=where))
+        case _:
+            nothing = "neither a wg-quick config, nor an OpenVPN one, nor a share link, nor a list or document of them"
+            yield outcome.faulty(ConfigError(nothing, where=where))
+
+
+def _list(text: str, where: str) -> Iterator[Entry]:
+    for number, found in enumerate(_rows(text), 1):
+        line = found.strip(_BLANK)
+        if not line or line.startswith(("#", "//", ";")) or _REMARKS.match(line):
+            continue
+        if "&amp;" in line:
+            line = line.replace("&amp;", "&")
+        if links.scheme_of(line) is None:
+            yield outcome.faulty(ConfigError("no link on this line", where=f"{where}:{number}"), line=number)
+        else:
+            yield from link(line, where, number)
+
+
+def _rows(text: str) -> Iterator[str]:
+    """The lines, one at a time: a list of them all would hold the text twice."""
+    start = 0
+    while start <= len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start : min(end, start + MAX_LINK + 2)]
+        start = end + 1
+
+
+def _document(text: str, where: str, read: Callable[[str, str], Any]) -> Iterator[Entry]:
+    try:
+        document = read(text, where)
+    except ConfigError as fault:
+        yield outcome.faulty(fault)
+        return
+    yield from _tree(document, where)
+
+
+def _tree(document: Any, where: str) -> Iterator[Entry]:
+    if isinstance(document, list):
+        yield from _several(document, where)
+    elif not isinstance(document, Table):
+        yield outcome.faulty(ConfigError("not a document of proxies", where=where))
+    elif "proxies" in document or "Proxy" in document or "proxy-providers" in document:
+        yield from clash.proxies(document, where)
+    elif ("transport" in document and "type" not in document) or isinstance(document.get("error"), Table):
+        yield from subscriptions.outline(document, where)
+    elif "$type" in document:
+        yield from subscriptions.outline(_wrapped(document), where)
+    elif _is_xray(document):
+        name = document.get("remarks")
+        yield from outbounds.xray(document, where, name if isinstance(name, str) else "")
+    elif "outbounds" in document or "endpoints" in document or "type" in document:
+        yield from outbounds.sing_box(document, where)
+    elif isinstance(servers := document.get("servers", document.get("configs")), list):
+        yield from subscriptions.shadowsocks(servers, where)
+    elif subscriptions.is_shadowsocks(document):
+        yield from subscriptions.shadowsocks([document], where)
+    else:
+        hint = "read are sing-box, Xray, Clash, SIP008 and Outline"
+        yield outcome.faulty(ConfigError("a document of no known client", where=where, hint=hint))
+
+
+def _several(documents: list[Any], where: str) -> Iterator[Entry]:
+    """A bare list: of Shadowsocks' servers, of whole configs as phones' clients get them, of links, of outbounds."""
+    if not documents:
+        yield outcome.faulty(ConfigError("the list holds nothing", where=where))
+    for number, one in enumerate(documents, 1):
+        if isinstance(one, str) and links.scheme_of(one):
+            yield from link(one.strip(_BLANK), f"{where}: entry {number}")
+        elif isinstance(one, Table) and subscriptions.is_shadowsocks(one) and "type" not in one:
+            yield from subscriptions.shadowsocks([one], where)
+        elif isinstance(one, Table):
+            yield from _tree(one, where)
+        else:
+            yield outcome.faulty(ConfigError("not a table of settings", where=f"{where}: entry {number}"))
+
+
+def _is_xray(document: Table) -> bool:
+    inner = document.get("outbounds")
+    if isinstance(inner, list):
+        return any(isinstance(one, Table) and "protocol" in one for one in inner)
+    return "protocol" in document
+
+
+def _wrapped(document: Table) -> Table:
+    table = Table(transport=document)
+    table.line = document.line
+    return table
+
+
+# ── small things ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _safely(found: Iterable[Entry], where: str) -> Iterator[Entry]:
+    try:
+        yield from found
+    except ConfigError as fault:
+        yield outcome.faulty(fault)
+
+
+def _on(line: int | None, findings: Iterable[Finding]) -> Iterator[Finding]:
+    for finding in findings:
+        yield structs.replace(finding, line=line) if line and finding.line is None else finding
+
+
+def _label(text: str) -> str:
+    """What stands behind the `#` of a link."""
+    return unquote(text.partition("#")[2][:1024], errors="replace")
+
+
+def _kept(entry: Entry) -> Entry:
+    """WireGuard's kind as its keys say it: a link or document of WireGuard may hold AmneziaWG's."""
+    if entry.config is not None and getattr(entry.config, "amnezia", None) is not None:
+        return structs.replace(entry, kind=Kind.AMNEZIAWG)
+    return entry
+
+
+def asks_login(entry: Entry) -> bool:
+    """Whether the plan's user name and password are for it."""
+    return entry.kind is Kind.OPENVPN or isinstance(entry.config, OpenVpnConfig)
