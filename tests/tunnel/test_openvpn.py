@@ -2,21 +2,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vpntest.failures import Failure
 from vpntest.plan.model import Kind, OpenVpnConfig, Server, TunnelSpec
+from vpntest.plan.ovpn import parse, words
+from vpntest.plan.ovpn_words import HANDED_ON, MAX_WORDS
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import MAX_LINE
 from vpntest.tunnel.carriers import Carrier
 from vpntest.tunnel.ladder import Fall, Rung
-from vpntest.tunnel.openvpn import _Session, written
+from vpntest.tunnel.openvpn import _OURS, _Session, written
 
 CLIMBED = [Rung.CONFIG, Rung.ENDPOINT_DNS, Rung.ENDPOINT, Rung.HANDSHAKE, Rung.AUTH]
 
@@ -156,7 +162,201 @@ def test_written_anew_in_openvpns_quoting() -> None:
         ("setenv", "UV_X", "1"),
         inline=(("ca", Secret("\nPEM\n")),),
     )
-    assert written(config) == 'client\nverify-x509-name "a \\"b\\" \\\\c" "name"\n<ca>\nPEM\n</ca>\n'
+    assert written(config) == "client\nverify-x509-name 'a \"b\" \\c' name\n<ca>\nPEM\n</ca>\n"
+
+
+@given(arguments=st.lists(st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" ")), max_size=9))
+def test_what_is_written_is_read_again_as_it_was(arguments: list[str]) -> None:
+    line = written(_config(("x509-username-field", *arguments))).removesuffix("\n")
+    assert words(line) == ["x509-username-field", *arguments]
+
+
+def test_openssls_own_providers_pass_and_no_other() -> None:
+    assert written(_config(("providers", "legacy", "default"))) == "providers legacy default\n"
+    for other in ("/x.so", "legacy /x.so", ""):
+        with pytest.raises(Fall):
+            written(_config(("providers", "default", other)))
+
+
+NASTY = [
+    *("plain", "two words", "tab\tless"[:3], '"', "'", "\\", "\\\\", '"quoted"', "'single'", "it's", 'a"b', "a'b\"c d"),
+    *("#hash", "a#b", ";semi", "a;b", "\\n", "C:\\Program Files\\x", "<ca>", "</ca>", "--up", "-", "$HOME", "%n%s"),
+    *("naïve", "Организация", "a" * 200, " lead", "trail ", "  ", "'\"", "\"'", "[inline]", "stdin", "!"),
+]
+
+
+def _settings(config: OpenVpnConfig, *more: str) -> tuple[list[tuple[str, str]], str]:
+    """What OpenVPN says that it has understood (`--verb 4`), and all that it said. It ends before it opens anything."""
+    argv = ["openvpn", "--config", "stdin", "--dev", "tun", "--remote", "198.18.0.1", "1194", "udp4", *more]
+    argv += ["--script-security", "0", "--verb", "4", "--suppress-timestamps", "--management", "/nonexistent/x", "unix"]
+    done = subprocess.run(argv, input=written(config).encode(), capture_output=True, timeout=20)
+    said = done.stdout.decode()
+    pairs = [line.strip().partition(" = ") for line in said.splitlines() if line.startswith(" ")]
+    return [(name, value.strip()) for name, _, value in pairs], said
+
+
+@pytest.fixture(scope="session")
+def client(pki: Any) -> str:
+    return (
+        f"client\ndev tun\nremote 198.18.0.1\n<ca>\n{pki.ca}</ca>\n<cert>\n{pki.client[0]}</cert>\n"
+        f"<key>\n{pki.client[1]}</key>\n"
+    )
+
+
+def _read(text: str) -> OpenVpnConfig:
+    def read_file(name: str) -> bytes:
+        raise AssertionError(name)
+
+    return parse(text, "x.ovpn", read_file)[0]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("text", NASTY)
+def test_openvpn_reads_a_nasty_word_as_it_was_meant(client: str, text: str) -> None:
+    quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    config = _read(f"{client}verify-x509-name {quoted} name\n")
+    assert config.directives[-1] == ("verify-x509-name", text, "name")
+    pairs, said = _settings(config)
+    assert ("verify_x509_name", f"'{text}'".strip()) in pairs, said
+
+
+ECHO: dict[str, tuple[str, ...]] = {
+    "float": ("remote_float ENABLED",),
+    "fast-io": ("fast_io ENABLED",),
+    "persist-key": ("persist_key ENABLED",),
+    "persist-local-ip": ("persist_local_ip ENABLED",),
+    "persist-remote-ip": ("persist_remote_ip ENABLED",),
+    "mtu-test": ("mtu_test 1",),
+    "mute-replay-warnings": ("mute_replay_warnings ENABLED",),
+    "passtos": ("passtos ENABLED",),
+    "ping-timer-rem": ("ping_timer_remote ENABLED",),
+    "tcp-nodelay": ("sockflags 2",),
+    "tls-exit": ("tls_exit ENABLED",),
+    "disable-occ": ("occ DISABLED",),
+    "no-replay": ("replay DISABLED",),
+    "comp-lzo adaptive": ("comp.alg 2", "comp.flags 1"),
+    "compress lz4-v2": ("comp.alg 11",),
+    "explicit-exit-notify 2": ("explicit_exit_notification 2",),
+    "mssfix 1300": ("mssfix 1300",),
+    "replay-window 128 20": ("replay_window 128", "replay_time 20"),
+    "remote-cert-ku a0 88": ("remote_cert_ku[i] 160", "remote_cert_ku[i] 136"),
+    "socket-flags TCP_NODELAY": ("sockflags 2",),
+    "allow-compression asym": ("comp.flags 64",),
+    "auth SHA256": ("authname 'SHA256'",),
+    "cipher AES-128-CBC": ("ciphername 'AES-128-CBC'",),
+    "data-ciphers AES-128-GCM:?BF-CBC": ("ncp_ciphers 'AES-128-GCM'",),
+    "data-ciphers-fallback AES-256-CBC": ("ciphername 'AES-256-CBC'",),
+    "ncp-ciphers AES-256-GCM:AES-128-GCM": ("ncp_ciphers 'AES-256-GCM:AES-128-GCM'",),
+    "tls-cipher TLS-ECDHE-RSA-WITH-AES-256-GCM-SHA384": ("cipher_list 'TLS-ECDHE-RSA-WITH-AES-256-GCM-SHA384'",),
+    "tls-ciphersuites TLS_AES_256_GCM_SHA384": ("cipher_list_tls13 'TLS_AES_256_GCM_SHA384'",),
+    "tls-version-max 1.2": ("ssl_flags 3264",),
+    "tls-version-min 1.1": ("ssl_flags 128",),
+    "tls-cert-profile preferred": ("tls_cert_profile 'preferred'",),
+    "key-direction 1": ("key_direction 1",),
+    "tls-timeout 77": ("tls_timeout 77",),
+    "tran-window 77": ("transition_window 77",),
+    "reneg-bytes 77": ("renegotiate_bytes 77",),
+    "reneg-pkts 77": ("renegotiate_packets 77",),
+    "reneg-sec 1234 1000": ("renegotiate_seconds 1234",),
+    "link-mtu 1477": ("link_mtu 1477",),
+    "udp-mtu 1477": ("link_mtu 1477",),
+    "tun-mtu 1400": ("tun_mtu 1400",),
+    "tun-mtu-extra 77": ("tun_mtu_extra 77",),
+    "max-packet-size 1300": ("tls_mtu 1300",),
+    "mtu-disc yes": ("mtu_discover_type 2",),
+    "fragment 1300": ("fragment 1300",),
+    "sndbuf 77": ("sndbuf 77",),
+    "rcvbuf 77": ("rcvbuf 77",),
+    "topology subnet": ("topology 3",),
+    "ping 77": ("ping_send_timeout 77",),
+    "ping-restart 77": ("ping_rec_timeout 77", "ping_rec_timeout_action 2"),
+    "ping-exit 77": ("ping_rec_timeout 77", "ping_rec_timeout_action 1"),
+    "keepalive 11 66": ("ping_send_timeout 11", "ping_rec_timeout 66"),
+    "inactive 90 1000": ("inactivity_timeout 90", "inactivity_minimum_bytes 1000"),
+    "session-timeout 77": ("session_timeout 77",),
+    "remote-cert-eku 'TLS Web Server Authentication'": ("remote_cert_eku 'TLS Web Server Authentication'",),
+    "remote-cert-tls server": ("remote_cert_eku 'TLS Web Server Authentication'",),
+    "ns-cert-type server": ("ns_cert_type 1",),
+    f"peer-fingerprint {'ab:' * 31}ab": (f"verify_hash {'ab:' * 31}ab", "verify_hash_depth 0"),
+    f"verify-hash {'cd:' * 31}cd SHA256": (f"verify_hash {'cd:' * 31}cd", "verify_hash_depth 1"),
+    "verify-x509-name 'C=XX, CN=a b' subject": ("verify_x509_type 1", "verify_x509_name 'C=XX, CN=a b'"),
+    "compat-mode 2.5.0": ("comp.flags 0",),
+    "dns server 1 address 192.0.2.53": ("address 192.0.2.53",),
+    "ifconfig 198.18.5.2 198.18.5.1": ("ifconfig_local '198.18.5.2'", "ifconfig_remote_netmask '198.18.5.1'"),
+    "ifconfig-ipv6 2001:db8::2/64 2001:db8::1": ("ifconfig_ipv6_local '2001:db8::2'", "ifconfig_ipv6_netbits 64"),
+    "pull-filter ignore 'dhcp-option DNS6'": ('ignore "dhcp-option DNS6" ',),
+    "client-nat snat 198.18.1.0 255.255.255.0 198.18.2.0": ("CNAT[0] t=0 198.18.1.0/255.255.255.0/198.18.2.0 ",),
+}
+"""Each directive that is handed on, and what OpenVPN 2.6 says that it has understood."""
+UNSAID = """
+client tls-client pull auth-nocache comp-noadapt allow-recursive-routing tls-groups ecdh-curve txqueuelen tun-mtu-max
+x509-username-field
+""".split()
+"""Those of which it says nothing."""
+SAMPLES = {"ecdh-curve": "prime256v1", "tls-groups": "X25519", "x509-username-field": "CN", "tun-mtu-max": "1700"}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("line", "echoed"), ECHO.items(), ids=[line.split()[0] for line in ECHO])
+def test_openvpn_understands_what_was_read(client: str, line: str, echoed: tuple[str, ...]) -> None:
+    pairs, said = _settings(_read(f"{client}{line}\n"))
+    assert "/nonexistent/x" in said, said
+    assert [each for each in echoed if tuple(each.split(" ", 1)) not in pairs and each.strip() not in said] == [], said
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", UNSAID)
+def test_openvpn_takes_what_it_says_nothing_of(client: str, name: str) -> None:
+    least, _ = HANDED_ON[name]
+    _, said = _settings(_read(f"{client}{name} {SAMPLES.get(name, '77') if least else ''}\n"))
+    assert "/nonexistent/x" in said, said
+    assert "Options error" not in said
+
+
+def test_every_directive_that_is_handed_on_is_tried() -> None:
+    tried = {line.split()[0] for line in ECHO} | set(UNSAID)
+    assert tried | _OURS >= HANDED_ON.keys()
+
+
+@pytest.mark.root
+def test_openvpn_takes_every_directive_with_the_arguments_that_the_table_allows() -> None:
+    """One argument less or more, and it does not know the directive."""
+
+    def unknown(name: str, count: int) -> bool:
+        line = " ".join([name, *["1"] * count])
+        done = subprocess.run(
+            ["openvpn", "--config", "stdin"], input=f"{line}\n".encode(), capture_output=True, timeout=20
+        )
+        return b"Unrecognized option" in done.stdout
+
+    for name, (least, most) in HANDED_ON.items():
+        if least:
+            assert unknown(name, least - 1), name
+        if most < MAX_WORDS - 1:
+            assert unknown(name, most + 1), name
+        assert not unknown(name, least), name
+        assert not unknown(name, most), name
+
+
+MATERIAL_ECHO = {
+    "ca": "ca_file",
+    "cert": "cert_file",
+    "key": "priv_key_file",
+    "extra-certs": "extra_certs_file",
+    "tls-auth": "tls_auth_file",
+    "tls-crypt": "tls_crypt_file",
+    "tls-crypt-v2": "tls_crypt_v2_file",
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", MATERIAL_ECHO)
+def test_openvpn_takes_material_as_blocks(client: str, pki: Any, name: str) -> None:
+    key = pki.tls_crypt.replace("Static key V1", "tls-crypt-v2 client key") if name.endswith("v2") else pki.tls_crypt
+    block = {"extra-certs": pki.ca}.get(name, key)
+    own = f"<{name}>\n# of a provider\n  {block}\n</{name}>\n" if name not in ("ca", "cert", "key") else ""
+    pairs, said = _settings(_read(client + own))
+    assert (MATERIAL_ECHO[name], "'[INLINE]'") in pairs or (MATERIAL_ECHO[name], "[INLINE]") in pairs, said
 
 
 def test_a_user_and_password_are_asked_for_only_where_there_are_some() -> None:
@@ -212,11 +412,17 @@ async def managed(directory: Path) -> Any:
     """A session, and the other end of its management socket."""
     async with contextlib.AsyncExitStack() as undo:
         site = SimpleNamespace(
-            undo=undo, cage=SimpleNamespace(directory=directory), device="x", spawn=lambda *_, **__: Running()
+            undo=undo,
+            cage=SimpleNamespace(directory=directory),
+            folder=directory,
+            user=os.getuid(),
+            device="x",
+            spawn=lambda *_, **__: Running(),
         )
         session = _Session(site, ())
         await session.start(Carrier("openvpn", "/nonexistent", "2.6.14", ()), "", [], 1)
-        _, writer = await asyncio.open_unix_connection(directory / "x.sock")
+        [socket] = directory.iterdir()
+        _, writer = await asyncio.open_unix_connection(socket)
         yield session, writer
         writer.close()
 

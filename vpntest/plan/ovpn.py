@@ -4,11 +4,9 @@ Sans-I/O: text in, meaning out; files that the config names are asked for throug
 read. Of such a file only the blocks of the kind asked for are taken, and a file of logins is never read: in a folder of
 many configs a stranger's would name a neighbour's, and get its first lines as user name and password.
 
-The result holds only directives that this module names, to be written out anew; the stranger's file itself never
-reaches openvpn, because some of its directives run code as root whatever the options around them.
-
-Four fates: allowed · moot, because a tunnel in its own namespace does it anyway · ignored with a warning, because it
-acts on the host only · unsupported, because without it another protocol would be spoken. Anything else is an error.
+The result holds only directives that are on the list of :mod:`vpntest.plan.ovpn_words`, to be written out anew; the
+stranger's file itself never reaches openvpn, because some of its directives run code as root whatever the options
+around them. What no OpenVPN knows is an error.
 
 Lexing as OpenVPN 2.6 does it (src/openvpn/options.c, parse_line; options_parse.c in 2.7): words are parted by blanks,
 `"…"` knows backslashes, `'…'` knows nothing, and `#` or `;` begins a comment where a word could begin.
@@ -24,151 +22,37 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from vpntest.errors import ConfigError
+from vpntest.plan import ovpn_words as vocabulary
 from vpntest.plan import syntax
 from vpntest.plan.model import Finding, OpenVpnConfig, Server
 from vpntest.plan.secret import Secret
-from vpntest.plan.syntax import Unsupported
+from vpntest.plan.syntax import Refused, Unsupported
 
 T = TypeVar("T")
 ReadFile = Callable[[str], bytes]
 """Content of a file that the config names. Raises OSError, or ValueError with a reason where it must not be read."""
+Lines = Iterator[tuple[int, str]]
+"""Lines with their one-based numbers."""
 
-MAX_LINE = 254
-"""Bytes of a line that OpenVPN takes (OPTION_LINE_SIZE, less line feed and end mark); inline blocks have no limit."""
-MAX_WORDS = 16
-"""Words of a directive that OpenVPN takes (MAX_PARMS)."""
-
-_ALLOWED = frozenset(
-    """
-    client tls-client pull nobind float fast-io
-    resolv-retry connect-retry connect-retry-max connect-timeout server-poll-timeout explicit-exit-notify
-    persist-key persist-tun remote-cert-tls remote-cert-ku remote-cert-eku ns-cert-type verify-x509-name verify-hash
-    peer-fingerprint x509-username-field
-    cipher data-ciphers data-ciphers-fallback ncp-ciphers auth tls-cipher tls-ciphersuites tls-groups
-    ecdh-curve tls-version-min tls-version-max tls-cert-profile key-direction tls-timeout tls-exit
-    compress comp-lzo comp-noadapt allow-compression
-    reneg-sec reneg-bytes reneg-pkts hand-window tran-window replay-window mute-replay-warnings
-    tun-mtu tun-mtu-extra tun-mtu-max link-mtu mssfix mtu-disc mtu-test fragment sndbuf rcvbuf txqueuelen tcp-nodelay
-    socket-flags passtos topology ifconfig ifconfig-ipv6
-    keepalive ping ping-restart ping-exit ping-timer-rem inactive session-timeout
-    auth-nocache pull-filter disable-occ opt-verify
-    allow-recursive-routing persist-local-ip persist-remote-ip
-    """.split()
-)
-"""Written out anew as they are."""
-
-_MOOT = frozenset(
-    """
-    redirect-gateway redirect-private route-nopull route-noexec ifconfig-noexec ifconfig-nowarn route-metric
-    route-delay route-gateway route-ipv6-gateway route-method block-outside-dns block-ipv6 register-dns win-sys
-    tap-sleep ip-win32 dhcp-renew dhcp-release pause-exit service show-net-up tun-ipv6 script-security bind-dev lport
-    bind disable-dco windows-driver max-routes key-method auth-retry verb mute suppress-timestamps
-    keying-material-exporter
-    """.split()
-)
-"""Without effect or already so: every packet of the tunnel's namespace goes through the tunnel, ports are free ones,
-and how much openvpn writes is ours to say (its wordiest logs hold keys)."""
-
-_HOST = frozenset(
-    """
-    up down up-delay up-restart down-pre route-up route-pre-down ipchange iproute tls-verify auth-user-pass-verify
-    client-connect client-disconnect client-crresponse learn-address dns-updown tls-crypt-v2-verify plugin
-    log log-append status status-version writepid replay-persist ifconfig-pool-persist tls-export-cert tmp-dir genkey
-    auth-gen-token auth-gen-token-secret setenv setenv-safe user group chroot cd setcon daemon syslog
-    machine-readable-output nice mlock mktun rmtun dev-node errors-to-stderr echo parameter
-    management management-client management-client-auth management-client-group management-client-pf
-    management-client-user management-external-cert management-external-key management-forget-disconnect management-hold
-    management-log-cache management-query-passwords management-query-proxy management-query-remote management-signal
-    management-up-down remap-usr1 route route-ipv6 local mark lladdr multihome
-    dns remote-random remote-random-hostname shaper gremlin memstats
-    """.split()
-)
-"""Act on this host, or choose among servers and routes; what is spoken with a server stays the same without them."""
-
-_UNSUPPORTED = {
-    "http-proxy": "an HTTP proxy before the server",
-    "http-proxy-option": "an HTTP proxy before the server",
-    "http-proxy-user-pass": "an HTTP proxy before the server",
-    "http-proxy-retry": "an HTTP proxy before the server",
-    "http-proxy-timeout": "an HTTP proxy before the server",
-    "socks-proxy": "a SOCKS proxy before the server",
-    "socks-proxy-retry": "a SOCKS proxy before the server",
-    "secret": "a static key; current OpenVPN has no such mode",
-    "scramble": "the XOR patch, which the OpenVPN of Debian and Ubuntu does not have",
-    "obfs": "an obfuscation patch, which the OpenVPN of Debian and Ubuntu does not have",
-    "static-challenge": "an answer typed in at each connection",
-    "askpass": "a private key with a passphrase",
-    "auth-user-pass-optional": "a server's directive",
-    "pkcs11-id": "a smart card",
-    "pkcs11-providers": "a smart card",
-    "pkcs11-id-management": "a smart card",
-    "pkcs11-private-mode": "a smart card",
-    "pkcs11-protected-authentication": "a smart card",
-    "pkcs11-cert-private": "a smart card",
-    "pkcs11-pin-cache": "a smart card",
-    "cryptoapicert": "a certificate in the store of Windows",
-    "engine": "a cryptographic module loaded into the client",
-    "providers": "a cryptographic module loaded into the client",
-    "capath": "a folder of authorities; put them into <ca>",
-    "config": "another file read into this one; put its lines here",
-    "client-nat": "address translation inside the client",
-    "no-replay": "replay protection switched off",
-    "no-iv": "a weakened cipher",
-    "ncp-disable": "the negotiation of the cipher switched off; current OpenVPN has no such mode",
-    "keysize": "a weakened cipher",
-    "prng": "a random generator of its own",
-    "server": "a server's directive",
-    "server-ipv6": "a server's directive",
-    "server-bridge": "a server's directive",
-    "tls-server": "a server's directive",
-    "mode": "a server's directive",
-    "push": "a server's directive",
-    "client-config-dir": "a server's directive",
-    "dh": "a server's directive",
-    "ifconfig-pool": "a server's directive",
-    "client-to-client": "a server's directive",
-    "port-share": "a server's directive",
-}
-"""What the tunnel would not be itself without, and that is not carried."""
-
-_STATIC_KEY = "OpenVPN Static key V1"
-_MATERIAL = {
-    "ca": "(?:X509 |TRUSTED )?CERTIFICATE",
-    "cert": "(?:X509 |TRUSTED )?CERTIFICATE",
-    "extra-certs": "(?:X509 |TRUSTED )?CERTIFICATE",
-    "key": "(?:[A-Z]+ )?PRIVATE KEY",
-    "crl-verify": "X509 CRL",
-    "tls-auth": _STATIC_KEY,
-    "tls-crypt": _STATIC_KEY,
-    "tls-crypt-v2": "OpenVPN tls-crypt-v2 client key",
-    "pkcs12": "",
-}
-"""Directives whose argument is a file, and that may stand as inline blocks instead; with the label of the PEM blocks
-that are taken from such a file. Empty: the file is binary."""
 _PKCS12 = re.compile(rb"\x30(?:\x80|\x81.|\x82..|\x83...|[\x00-\x7f])\x02\x01\x03", re.DOTALL)
 """How a PKCS #12 begins (RFC 7292): a sequence whose first element is the version 3."""
-_BLOCKS = _MATERIAL.keys() | {"peer-fingerprint", "verify-hash"}
-"""Inline blocks that are handed on."""
-_OWN = frozenset(
-    """
-    remote proto proto-force port rport dev dev-type auth-user-pass dhcp-option ignore-unknown-option connection
-    push-peer-info
-    """.split()
-)
-"""Directives read here one by one."""
+_FINGERPRINTS = frozenset({"peer-fingerprint", "verify-hash"})
+"""Inline blocks that are handed on beside those of :data:`vocabulary.MATERIAL`."""
 _DHCP = frozenset({"DNS", "DNS6", "DOMAIN", "DOMAIN-SEARCH"})
 """Options of `dhcp-option` that a tunnel uses; the others are for Windows."""
-_VOCABULARY = sorted(_ALLOWED | _MOOT | _HOST | _MATERIAL.keys() | _OWN | _UNSUPPORTED.keys())
-
 _PROTO: dict[str, Literal["udp", "tcp"]] = {
     **dict.fromkeys(("udp", "udp4", "udp6"), "udp"),
     **dict.fromkeys(("tcp", "tcp4", "tcp6", "tcp-client", "tcp4-client", "tcp6-client"), "tcp"),
 }
 _DEFAULT_PORT = 1194
-_CONNECTION_TUNING = frozenset(
-    "nobind float connect-retry connect-retry-max connect-timeout explicit-exit-notify".split()
+_CHECKS_THE_SERVER = frozenset(
+    "remote-cert-tls remote-cert-ku remote-cert-eku ns-cert-type verify-x509-name verify-hash peer-fingerprint".split()
 )
-"""What a <connection> may hold beside its server without changing what is spoken."""
+"""What tells a server's certificate from a client's of the same authority."""
+_LABEL = re.compile(
+    r"""^[ \t]*(?:[#;][ \t]*OVPN_ACCESS_SERVER_FRIENDLY_NAME=|setenv[ \t]+FRIENDLY_NAME[ \t]+)(.{1,200})$""",
+    re.MULTILINE,
+)
 
 
 # ── lexing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,12 +69,12 @@ def words(line: str) -> list[str]:
             backslash = True
             continue
         blank = char in " \t"
-        if backslash and not (blank or char in '\\"'):
+        if backslash and not (blank or char in '\\"' or (word is None and char in "#;")):
             raise ValueError('a backslash may only stand before a blank, a " or another backslash')
         if word is None:
             if not blank:
-                if not backslash and char in "#;":
-                    break
+                if char in "#;":
+                    return found
                 quote = char if not backslash and char in "\"'" else ""
                 word = [] if quote else [char]
         elif not backslash and (char == quote if quote else blank):
@@ -214,6 +98,11 @@ class _Remote:
     host: str
     port: int | None
     transport: Literal["udp", "tcp"] | None
+    tuning: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What its <connection> says for itself alone, after what the file had said before it."""
+    patience: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What it says besides, and that changes nothing of what is spoken."""
+    inline: dict[str, Secret] = field(default_factory=dict)
 
 
 @dataclass
@@ -238,59 +127,105 @@ class _Reading:
     """Where `[inline]` stands in place of a file."""
     tolerated: set[str] = field(default_factory=set)
     """Names that `ignore-unknown-option` holds."""
+    tolerant: bool = False
+    """Whether all that is unknown is passed over: `setenv FORWARD_COMPATIBLE 1`."""
+    profile: bool = False
+    """Whether this is a <connection>."""
+    lines: dict[str, int] = field(default_factory=dict)
+    """Where each directive stood last."""
 
     def broken(self, reason: str, line: int | None = None, hint: str = "") -> ConfigError:
         return ConfigError(reason, where=self.where, line=line, hint=hint)
 
-    def note(self, line: int, text: str, level: Literal["note", "warning", "danger"] = "note") -> None:
+    def unsupported(self, reason: str, line: int | None, hint: str = "") -> Unsupported:
+        return Unsupported(reason, where=self.where, line=line, hint=hint)
+
+    def note(self, line: int, text: str, level: vocabulary.Level = "note") -> None:
         self.findings.append(Finding(level, text, line))
 
 
 def parse(
     text: str, where: str, read_file: ReadFile, *, username: Secret | None = None, password: Secret | None = None
 ) -> tuple[OpenVpnConfig, tuple[Finding, ...]]:
-    """The config's meaning, and one finding for each directive that is left out.
+    """The config's meaning, and one finding for each directive that is left out or weak.
 
     `username` and `password` come from the plan and win over the config's own. Raises ConfigError for a broken config,
-    its subclass Unsupported for one that needs what vpntest does not carry. No message quotes a value.
+    its subclass Unsupported for one that needs what vpntest does not carry, Refused for one that would load code.
+    No message quotes a value.
     """
     given = (username, password) if username is not None and password is not None else None
     reading = _Reading(where, read_file, login=given)
-    for line, directive, block in _statements(text, where):
+    for line, directive, block in _statements(_lines(text, where), where):
         if block is None:
             _directive(reading, line, directive)
         else:
             _block(reading, line, directive[0], block)
-    _check(reading)
+    servers = _servers(reading)
+    _check(reading, servers)
     name, secret = (reading.login or (None, None)) if reading.asks_login else (None, None)
     if given and not reading.asks_login:
         text = "the plan's user name and password are ignored: no `auth-user-pass` asks for them"
         reading.findings.append(Finding("warning", text))
     config = OpenVpnConfig(
-        servers=_servers(reading),
+        servers=servers,
         directives=tuple(reading.directives),
         inline=tuple(reading.inline.items()),
         username=name,
         password=secret,
     )
-    return config, tuple(reading.findings)
+    return config, tuple(sorted(reading.findings, key=lambda finding: finding.line or 0))
 
 
-def _statements(text: str, where: str) -> Iterator[tuple[int, list[str], list[tuple[int, str]] | None]]:
-    """Each directive with its line, its words and, for an inline block, the block's own lines."""
-    lines = syntax.numbered(text, where)
+def label(text: str) -> str:
+    """What the config calls itself, for people; empty where it does not say. It may hold any printable text."""
+    found = _LABEL.search(text)
+    return syntax.printable(found[1].strip().strip("\"'")) if found else ""
+
+
+def decoded(data: bytes, where: str) -> str:
+    """An .ovpn's text. Comments in the wild are in any encoding, and OpenVPN reads bytes: what is no UTF-8 is taken for
+    Latin-1. Raises ConfigError for an empty and for a binary file.
+    """
+    try:
+        return syntax.decoded(data, where)
+    except ConfigError:
+        if not data.strip() or b"\x00" in data:
+            raise
+        return data.decode("latin-1")
+
+
+def _lines(text: str, where: str) -> Lines:
+    if "\x00" in text:
+        raise ConfigError(
+            "a control character in the text", where=where, line=text.count("\n", 0, text.index("\x00")) + 1
+        )
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        yield number, line.removesuffix("\r")
+
+
+def _statements(lines: Lines, where: str) -> Iterator[tuple[int, list[str], list[tuple[int, str]] | None]]:
+    """Each directive with its line, its words and, for an inline block, the block's own lines.
+
+    In a comment and around a block's keys anything may stand: Latin-1, form feeds, lines without end.
+    """
     for number, line in lines:
+        if line.lstrip(" \t")[:1] in ("", "#", ";"):
+            continue
+        if len(line) > vocabulary.MAX_LINE or len(line.encode("utf-8", "replace")) > vocabulary.MAX_LINE:
+            raise ConfigError("the line is longer than OpenVPN takes", where=where, line=number)
         try:
             found = words(line)
         except ValueError as fault:
             raise ConfigError(str(fault), where=where, line=number) from None
         if not found:
             continue
-        if len(line.encode()) > MAX_LINE or len(found) > MAX_WORDS:
-            raise ConfigError("the line is longer than OpenVPN takes", where=where, line=number)
-        found[0] = found[0].removeprefix("--")
+        if not all(map(syntax.is_plain, found)):
+            raise ConfigError("a control character in the text", where=where, line=number)
+        del found[vocabulary.MAX_WORDS :]  # as OpenVPN does it
+        if len(found[0]) > 2:
+            found[0] = found[0].removeprefix("--")
         tag = found[0]
-        if len(found) > 1 or not (tag.startswith("<") and tag.endswith(">")):
+        if len(found) > 1 or not (tag.startswith("<") and tag.endswith(">") and len(tag) > 2):
             yield number, found, None
             continue
         block: list[tuple[int, str]] = []
@@ -303,29 +238,69 @@ def _statements(text: str, where: str) -> Iterator[tuple[int, list[str], list[tu
         yield number, [tag[1:-1]], block
 
 
-def _directive(reading: _Reading, line: int, directive: list[str]) -> None:
+def _directive(reading: _Reading, line: int, directive: list[str], *, optional: bool = False) -> None:
+    """One directive. `optional`: OpenVPN passes over it where it does not know it."""
     name, *arguments = directive
-    if name == "setenv" and arguments[:1] == ["opt"] and len(arguments) > 1:
-        # OpenVPN's way to say: this one only where it is known. The rest is a directive like any other.
-        if arguments[1] in _VOCABULARY:
-            _directive(reading, line, arguments[1:])
+    if name == "setenv" and arguments[:1] == ["opt"]:
+        if len(arguments) > 1:
+            _directive(reading, line, arguments[1:], optional=True)
         return
-    if name in _UNSUPPORTED:
-        raise Unsupported(f"`{name}` is not supported: {_UNSUPPORTED[name]}", where=reading.where, line=line)
-    if name in _MATERIAL:
+    optional = optional or reading.tolerant or name in reading.tolerated
+    if reading.profile and name in vocabulary.VOCABULARY and name not in _IN_PROFILE:
+        raise reading.broken(f"`{name}` may not stand inside <connection>", line)
+    if name in vocabulary.UNSUPPORTED and not (optional and name in ("scramble", "obfs")):
+        raise reading.unsupported(f"`{name}` is not supported: {vocabulary.UNSUPPORTED[name]}", line)
+    if name in vocabulary.REMOVED and not optional and (name, arguments) != ("key-method", ["2"]):
+        raise reading.unsupported(f"`{name}` is not supported: {vocabulary.REMOVED[name]}", line)
+    if name in vocabulary.REFUSED and not (
+        name == "providers" and arguments and vocabulary.OWN_PROVIDERS.issuperset(arguments)
+    ):
+        raise Refused(f"`{name}` is refused: {vocabulary.REFUSED[name]}", where=reading.where, line=line)
+    reading.lines[name] = line
+    if name in vocabulary.MATERIAL:
         _material(reading, line, name, arguments)
-    elif name in _OWN:
+    elif name in vocabulary.OWN:
         _own(reading, line, name, arguments)
-    elif name in _ALLOWED:
+    elif name in vocabulary.HANDED_ON:
+        if fault := _fault(name, arguments):
+            if not optional:
+                raise reading.broken(fault, line)
+            reading.note(line, f"{fault}: it is ignored, as the config allows", "warning")
+            return
         reading.directives.append((name, *arguments))
-    elif name in _HOST:
-        reading.note(line, f"`{name}` is ignored: it does not change what is spoken with the server")
-    elif name in reading.tolerated:
-        reading.note(line, "a directive is ignored that `ignore-unknown-option` names")
-    elif name not in _MOOT:
+    elif name == "providers":
+        reading.directives.append((name, *arguments))
+    elif name in vocabulary.LEFT_OUT:
+        level, reason = vocabulary.LEFT_OUT[name]
+        reading.note(line, f"`{name}` is ignored: {reason}", level)
+    elif name in vocabulary.REMOVED:
+        reading.note(line, f"`{name}` is ignored: current OpenVPN does not know it and does so anyway")
+    elif name in vocabulary.UNSUPPORTED:
+        reading.note(line, f"`{name}` is ignored, as the config allows: {vocabulary.UNSUPPORTED[name]}", "warning")
+    elif optional:
+        reading.note(line, "a directive is ignored that OpenVPN does not know, as the config allows")
+    else:
         # Not repeated in the message: a stray line of a key or a password reads as a directive.
-        close = difflib.get_close_matches(name, _VOCABULARY, n=1, cutoff=0.8)
+        close = difflib.get_close_matches(name[:40], vocabulary.VOCABULARY, n=1, cutoff=0.8)
         raise reading.broken("unknown directive", line, f"did you mean `{close[0]}`?" if close else "")
+
+
+def _fault(name: str, arguments: list[str]) -> str:
+    """What OpenVPN would refuse in a directive that is handed on; empty where it takes it."""
+    least, most = vocabulary.HANDED_ON[name]
+    if not least <= len(arguments) <= most:
+        return f"`{name}` has {'less' if len(arguments) < least else 'more'} words than it takes"
+    allowed = vocabulary.VALUES.get(name, "").split()
+    if arguments and allowed and arguments[0] not in allowed:
+        return f"`{name}` is none of {', '.join(allowed)}"
+    if name == "compat-mode" and not re.fullmatch(r"\d{1,3}(\.\d{1,3}){1,2}", arguments[0]):
+        return "`compat-mode` names no version"
+    if name == "verify-x509-name" and arguments[1:] not in ([], ["subject"], ["name"], ["name-prefix"]):
+        return "the second word of `verify-x509-name` is none of subject, name, name-prefix"
+    return ""
+
+
+_IN_PROFILE = vocabulary.PROFILE | vocabulary.PROFILE_PATIENCE | vocabulary.PROFILE_OTHERS
 
 
 def _own(reading: _Reading, line: int, name: str, arguments: list[str]) -> None:
@@ -334,28 +309,48 @@ def _own(reading: _Reading, line: int, name: str, arguments: list[str]) -> None:
         if arguments and arguments[0] != "[inline]":
             reading.login_file = line
         return
-    if name == "push-peer-info":
-        reading.note(line, f"`{name}` is ignored: it tells the server this machine's hardware address")
-        return
     if not arguments:
         raise reading.broken(f"`{name}` without its argument", line)
-    if name == "remote":
-        reading.remotes.append(_remote(reading, line, arguments))
-    elif name == "proto":
-        reading.transport = _transport(reading, line, arguments[0])
-    elif name == "proto-force":
-        reading.forced = _transport(reading, line, arguments[0])
-    elif name in ("port", "rport"):
-        reading.port = _value(reading, line, name, syntax.port, arguments[0])
-    elif name in ("dev", "dev-type"):
-        reading.device[name] = line, arguments[0]
-    elif name == "ignore-unknown-option":
-        reading.tolerated.update(arguments)
-    elif name == "dhcp-option":
-        if arguments[0].upper() in _DHCP:
+    match name:
+        case "remote":
+            reading.remotes.append(_remote(reading, line, arguments))
+        case "proto":
+            reading.transport = _transport(reading, line, arguments[0])
+        case "proto-force":
+            reading.forced = _transport(reading, line, arguments[0])
+        case "port" | "rport":
+            reading.port = _value(reading, line, name, syntax.port, arguments[0])
+        case "dev" | "dev-type":
+            reading.device[name] = line, arguments[0]
+        case "ignore-unknown-option":
+            reading.tolerated.update(arguments)
+        case "dhcp-option" if arguments[0].upper() in _DHCP:
             reading.directives.append((name, *arguments))
+        case "dhcp-option":
+            reading.note(line, "`dhcp-option` is ignored where it is for Windows only")
+        case "setenv" | "setenv-safe":
+            _environment(reading, line, name, arguments)
+        case "user" | "group":
+            nobody = arguments[0] in vocabulary.NOBODIES
+            reason = "whose rights OpenVPN has on this machine is set by vpntest"
+            reading.note(line, f"`{name}` is ignored: {reason}", "note" if nobody else "danger")
+        case _:
+            raise reading.broken(f"`{name}` is not a directive but a block: <{name}>", line)
+
+
+def _environment(reading: _Reading, line: int, name: str, arguments: list[str]) -> None:
+    variable = arguments[0]
+    if name == "setenv" and variable == "GENERIC_CONFIG":
+        raise reading.broken("a pattern of a config, which its server says cannot be used by itself", line)
+    if name == "setenv" and arguments[:2] == ["FORWARD_COMPATIBLE", "1"]:
+        reading.tolerant = True
+    # `setenv-safe` puts OPENVPN_ before the name, so that no program takes it for its own.
+    if name == "setenv-safe" or variable in vocabulary.HARMLESS_VARIABLES or variable.startswith(("UV_", "IV_")):
+        reading.note(line, f"`{name}` is ignored: it is for clients with windows, or for the server's records")
     else:
-        raise reading.broken(f"`{name}` is not a directive but a block: <{name}>", line)
+        reading.note(
+            line, f"`{name}` is ignored: it would have set the environment of programs on this machine", "danger"
+        )
 
 
 def _material(reading: _Reading, line: int, name: str, arguments: list[str]) -> None:
@@ -363,8 +358,10 @@ def _material(reading: _Reading, line: int, name: str, arguments: list[str]) -> 
         raise reading.broken(f"`{name}` without its file", line)
     if len(arguments) > 1:
         if name == "crl-verify":
-            raise Unsupported("`crl-verify` with a folder is not supported", where=reading.where, line=line)
+            raise reading.unsupported("`crl-verify` with a folder is not supported", line)
         if name == "tls-auth":
+            if arguments[1] not in ("0", "1"):
+                raise reading.broken("`tls-auth` has a direction that is neither 0 nor 1", line)
             reading.directives.append(("key-direction", arguments[1]))
     if arguments[0] == "[inline]":
         reading.awaited[name] = line
@@ -373,84 +370,99 @@ def _material(reading: _Reading, line: int, name: str, arguments: list[str]) -> 
     if name == "pkcs12":
         if not _PKCS12.match(data):
             raise reading.broken("the file of `pkcs12` is not PKCS #12", line)
-        _keep(reading, line, name, base64.encodebytes(data).decode())
-        return
-    label = _MATERIAL[name]
-    blocks = re.findall(
-        rf"^-----BEGIN ({label})-----$((?:[^-]|-(?!----))*)^-----END \1-----$", _text(data), re.MULTILINE
-    )
-    if not blocks:
-        raise reading.broken(f"the file of `{name}` holds nothing of the kind", line)
-    _keep(reading, line, name, "".join(f"-----BEGIN {kind}-----{body}-----END {kind}-----\n" for kind, body in blocks))
-
-
-def _text(data: bytes) -> str:
-    """A key file's text with plain line ends. Its comments may be in any encoding; its blocks are ASCII."""
-    return "\n".join(line.rstrip(" \t\r") for line in data.decode("ascii", "replace").split("\n"))
+        reading.inline[name] = Secret(base64.encodebytes(data).decode())
+    else:
+        # Comments may be in any encoding; what is taken is ASCII.
+        _keep(reading, line, name, data.decode("latin-1"), f"the file of `{name}`")
 
 
 def _block(reading: _Reading, line: int, name: str, block: list[tuple[int, str]]) -> None:
+    text = "".join(f"{part}\n" for _, part in block)
+    if reading.profile and name in vocabulary.VOCABULARY and name not in _IN_PROFILE:
+        raise reading.broken(f"<{name}> may not stand inside <connection>", line)
     if name == "connection":
         _connection(reading, line, block)
     elif name == "auth-user-pass":
         reading.asks_login = line
         if reading.login is None:
-            reading.login = _login(reading, line, [text for _, text in block])
-    elif name in _BLOCKS:
-        _keep(reading, line, name, "".join(f"{text}\n" for _, text in block))
-    elif name in _UNSUPPORTED:
-        raise Unsupported(f"<{name}> is not supported: {_UNSUPPORTED[name]}", where=reading.where, line=line)
-    elif name in _HOST or name in _MOOT:
-        reading.note(line, f"<{name}> is ignored: it does not change what is spoken with the server")
+            reading.login = _login([part for _, part in block])
+    elif name in vocabulary.MATERIAL or name in _FINGERPRINTS:
+        reading.lines[name] = line
+        _keep(reading, line, name, text, f"<{name}>")
+    elif name in vocabulary.UNSUPPORTED:
+        raise reading.unsupported(f"<{name}> is not supported: {vocabulary.UNSUPPORTED[name]}", line)
+    elif name in vocabulary.LEFT_OUT:
+        level, reason = vocabulary.LEFT_OUT[name]
+        reading.note(line, f"<{name}> is ignored: {reason}", level)
+    elif reading.tolerant or name in reading.tolerated:
+        reading.note(line, "an inline block is ignored that OpenVPN does not know, as the config allows")
     else:
         raise reading.broken("an inline block of a name that OpenVPN does not have", line)
 
 
-def _keep(reading: _Reading, line: int, name: str, text: str) -> None:
+def _keep(reading: _Reading, line: int, name: str, text: str, shown: str) -> None:
+    """Keeps of a text what the directive is for, and nothing else that stands around it."""
     if not text.strip():
-        raise reading.broken(f"`{name}` is empty", line)
-    lines = [part.removesuffix("\r") for part in text.split("\n")]
-    # A closing tag in a file would end the block when it is written out, and what follows would be directives.
-    if not all(map(syntax.is_plain, lines)) or any(part.lstrip().startswith("</") for part in lines):
-        raise reading.broken(f"`{name}` holds what no key file holds", line)
-    if name == "key" and "ENCRYPTED" in text:
-        raise Unsupported(
-            "the private key has a passphrase; take it off with `openssl pkey`", where=reading.where, line=line
+        raise reading.broken(f"{shown} is empty", line)
+    lines = [part.strip() for part in text.split("\n")]
+    kinds = vocabulary.MATERIAL.get(name)
+    if kinds:
+        blocks = re.findall(
+            rf"^-----BEGIN ({kinds})-----$((?:[^-]|-(?!----))*)^-----END \1-----$", "\n".join(lines), re.MULTILINE
         )
-    reading.inline[name] = Secret(text)
+        if not blocks:
+            raise reading.broken(f"{shown} holds nothing of the kind", line)
+        text = "".join(f"-----BEGIN {kind}-----{body}-----END {kind}-----\n" for kind, body in blocks)
+        if name == "key" and "ENCRYPTED" in text:
+            raise reading.unsupported("the private key has a passphrase; take it off with `openssl pkey`", line)
+        lines = text.split("\n")
+    # A closing tag in a file would end the block when it is written out, and what follows would be directives.
+    if not all(part.isascii() and syntax.is_plain(part) and not part.startswith("</") for part in lines):
+        raise reading.broken(f"{shown} holds what no key file holds", line)
+    reading.inline[name] = Secret("\n".join(lines))
 
 
 def _connection(reading: _Reading, line: int, block: list[tuple[int, str]]) -> None:
     """One <connection>: a server with options of its own. It begins with what the file has said before it."""
-    inner = _Reading(reading.where, reading.read_file, port=reading.port, transport=reading.transport)
-    for number, text in block:
-        try:
-            found = words(text)
-        except ValueError as fault:
-            raise reading.broken(str(fault), number) from None
-        if not found:
-            continue
-        name = found[0]
-        if name in ("remote", "proto", "port", "rport"):
-            _own(inner, number, name, found[1:])
-        elif name in _CONNECTION_TUNING:
-            reading.note(number, f"`{name}` is ignored: in a <connection> only the server is read")
-        elif name in _VOCABULARY:
-            raise Unsupported(f"`{name}` inside <connection> is not supported", where=reading.where, line=number)
-        else:
-            raise reading.broken("unknown directive", number)
-    if len(inner.remotes) != 1:
-        raise reading.broken("a <connection> has exactly one `remote`", line)
-    remote = inner.remotes[0]
-    reading.connections.append(
-        _Remote(remote.line, remote.host, remote.port or inner.port, remote.transport or inner.transport)
+    inner = _Reading(
+        reading.where,
+        reading.read_file,
+        findings=reading.findings,
+        port=reading.port,
+        transport=reading.transport,
+        tolerated=reading.tolerated,
+        tolerant=reading.tolerant,
+        profile=True,
+        lines=reading.lines,
+        directives=[directive for directive in reading.directives if directive[0] in vocabulary.PROFILE],
     )
+    for number, directive, nested in _statements(iter(block), reading.where):
+        if nested is None:
+            _directive(inner, number, directive)
+        else:
+            _block(inner, number, directive[0], nested)
+    if not inner.remotes:
+        raise reading.broken("a <connection> without its `remote`", line)
+    _await_blocks(inner)
+    *passed, remote = inner.remotes
+    for other in passed:
+        reading.note(other.line, "`remote` is ignored: of those in one <connection> the last one counts", "warning")
+    remote.line = line
+    remote.port = remote.port or inner.port
+    remote.transport = remote.transport or inner.transport
+    remote.tuning = {name: (name, *rest) for name, *rest in inner.directives if name in vocabulary.PROFILE}
+    remote.patience = {name: (name, *rest) for name, *rest in inner.directives if name not in vocabulary.PROFILE}
+    remote.inline = inner.inline
+    reading.connections.append(remote)
 
 
 def _remote(reading: _Reading, line: int, arguments: list[str]) -> _Remote:
+    host = arguments[0]
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
     return _Remote(
         line=line,
-        host=_value(reading, line, "remote", syntax.host, arguments[0]),
+        host=_value(reading, line, "remote", syntax.host, host),
         port=_value(reading, line, "remote", syntax.port, arguments[1]) if len(arguments) > 1 else None,
         transport=_transport(reading, line, arguments[2]) if len(arguments) > 2 else None,
     )
@@ -458,15 +470,18 @@ def _remote(reading: _Reading, line: int, arguments: list[str]) -> _Remote:
 
 def _transport(reading: _Reading, line: int, text: str) -> Literal["udp", "tcp"]:
     transport = _PROTO.get(text.lower())
+    if text in ("tcp-server", "tcp4-server", "tcp6-server"):
+        raise reading.unsupported("a server's protocol is not supported: here the client calls", line)
     if transport is None:
         raise reading.broken("the protocol is neither udp nor tcp", line)
+    if "6" in text:
+        reading.note(line, "the protocol asks for IPv6 only: where a name has IPv4 as well, both are tried", "warning")
     return transport
 
 
-def _login(reading: _Reading, line: int, lines: list[str]) -> tuple[Secret, Secret]:
-    if len(lines) < 2 or not lines[0] or not lines[1]:
-        raise reading.broken("`auth-user-pass` needs a user name and, on the next line, a password", line)
-    return Secret(lines[0]), Secret(lines[1])
+def _login(lines: list[str]) -> tuple[Secret, Secret] | None:
+    """The block's user name and password; None where it holds less, for which a client would ask."""
+    return (Secret(lines[0]), Secret(lines[1])) if len(lines) > 1 and lines[0] and lines[1] else None
 
 
 def _file(reading: _Reading, line: int, name: str, path: str) -> bytes:
@@ -486,52 +501,105 @@ def _value(reading: _Reading, line: int, name: str, read: Callable[[str], T], te
         raise reading.broken(f"`{name}`: {fault}", line) from None
 
 
-def _check(reading: _Reading) -> None:
-    """What only the whole file tells."""
-    names = {directive[0] for directive in reading.directives}
-    line, device = reading.device.get("dev-type") or reading.device.get("dev") or (0, "tun")
-    if not device.startswith("tun"):
-        raise Unsupported("only tun devices are supported", where=reading.where, line=line)
+def _await_blocks(reading: _Reading) -> None:
     for name, line in reading.awaited.items():
         if name not in reading.inline:
             raise reading.broken(f"`{name} [inline]` without its <{name}> block", line)
-    if not names & {"client", "tls-client"}:
-        raise reading.broken("neither `client` nor `tls-client`: not a client's config")
-    if not (reading.inline.keys() | names) & {"ca", "pkcs12", "peer-fingerprint"}:
-        raise reading.broken("no <ca>, so the server could not be told from an impostor")
-    if ("cert" in reading.inline) != ("key" in reading.inline):
-        raise reading.broken("a certificate without its key, or a key without its certificate")
-    if reading.login_file is not None and reading.login is None:
-        raise Unsupported(
-            "a file with the user name and password is never read",
-            where=reading.where,
-            line=reading.login_file,
-            hint="set `username` and `password` in the plan's [[tunnel]]",
-        )
-    if reading.asks_login is not None and reading.login is None:
-        raise reading.broken(
-            "the server asks for a user name and a password",
-            reading.asks_login,
-            "set `username` and `password` in the plan's [[tunnel]]",
-        )
-    if reading.asks_login is not None:
-        reading.directives.append(("auth-user-pass",))
 
 
 def _servers(reading: _Reading) -> tuple[Server, ...]:
     """The servers in file order. A <connection> takes the place of every `remote` outside one, as in OpenVPN."""
-    if reading.connections and reading.remotes:
-        reading.note(reading.remotes[0].line, "`remote` is ignored: the config has <connection> blocks")
-    servers = tuple(
-        dict.fromkeys(
-            Server(host=remote.host, port=remote.port or reading.port, transport=remote.transport or reading.transport)
-            for remote in reading.connections or reading.remotes
-        )
+    if reading.connections:
+        if reading.remotes:
+            reading.note(reading.remotes[0].line, "`remote` is ignored: the config has <connection> blocks")
+        first, *others = reading.connections
+        for other in others:
+            if (other.tuning, other.inline) != (first.tuning, first.inline):
+                raise reading.unsupported("<connection> blocks that differ in more than their servers", other.line)
+        reading.directives = [said for said in reading.directives if said[0] not in vocabulary.PROFILE]
+        reading.directives += first.tuning.values()
+        reading.directives += {
+            name: words for each in reading.connections for name, words in each.patience.items()
+        }.values()
+        reading.inline |= first.inline
+    found = dict.fromkeys(
+        Server(host=remote.host, port=remote.port or reading.port, transport=remote.transport or reading.transport)
+        for remote in reading.connections or reading.remotes
     )
+    servers = tuple(server for server in found if reading.forced in (None, server.transport))
+    if found and not servers:
+        raise reading.broken("`proto-force` leaves no `remote`")
+    return servers
+
+
+def _check(reading: _Reading, servers: tuple[Server, ...]) -> None:
+    """What only the whole file tells."""
+    names = {directive[0] for directive in reading.directives}
+    held = reading.inline.keys() | names
+    line, device = reading.device.get("dev-type") or reading.device.get("dev") or (0, "tun")
+    if not device.startswith("tun"):
+        raise reading.unsupported("only tun devices are supported", line)
+    _await_blocks(reading)
+    if not names & {"client", "tls-client"}:
+        raise reading.broken("neither `client` nor `tls-client`: not a client's config")
     if not servers:
         raise reading.broken("no `remote`")
-    if reading.forced:
-        servers = tuple(server for server in servers if server.transport == reading.forced)
-        if not servers:
-            raise reading.broken("`proto-force` leaves no `remote`")
-    return servers
+    if not held & {"ca", "pkcs12", "peer-fingerprint"}:
+        raise reading.broken("no <ca>, so the server could not be told from an impostor")
+    if ("cert" in held) != ("key" in held):
+        raise reading.broken("a certificate without its key, or a key without its certificate")
+    if {"link-mtu", "tun-mtu"} <= names:
+        raise reading.broken("`link-mtu` and `tun-mtu` cannot stand together", reading.lines["link-mtu"])
+    for name in ("fragment", "mtu-test"):
+        if name in names and any(server.transport == "tcp" for server in servers):
+            raise reading.broken(f"`{name}` goes with UDP only, and a server is named by TCP", reading.lines[name])
+    _check_login(reading, held)
+    _check_ciphers(reading)
+    if not held & _CHECKS_THE_SERVER:
+        text = "nothing such as `remote-cert-tls server` is asked of the server: a client's certificate would do for it"
+        reading.findings.append(Finding("warning", text))
+
+
+def _check_login(reading: _Reading, held: set[str]) -> None:
+    hint = "set `username` and `password` in the plan's [[tunnel]]"
+    if reading.asks_login is None:
+        if not held & {"cert", "pkcs12"}:
+            raise reading.broken("neither a certificate nor `auth-user-pass`: nothing tells the server who we are")
+        return
+    if reading.login is None and reading.login_file is not None:
+        raise reading.unsupported("a file with the user name and password is never read", reading.login_file, hint)
+    if reading.login is None:
+        raise reading.unsupported("the server asks for a user name and a password", reading.asks_login, hint)
+    reading.directives.append(("auth-user-pass",))
+
+
+def _check_ciphers(reading: _Reading) -> None:
+    chosen = {name: arguments for name, *arguments in reading.directives}
+    legacy = "legacy" in chosen.get("providers", ())
+    for name in ("data-ciphers", "ncp-ciphers"):
+        for cipher in chosen[name][0].upper().split(":") if name in chosen else ():
+            if cipher.startswith(vocabulary.LEGACY_CIPHERS) and not cipher.startswith("DES-EDE3") and not legacy:
+                reason = "a cipher that OpenSSL 3 has given up is not supported"
+                hint = "`providers legacy default` would bring it back"
+                raise reading.unsupported(f"`{name}`: {reason}", reading.lines[name], hint)
+            if cipher == "DEFAULT":
+                reason = "the word DEFAULT is of OpenVPN 2.7, and means other ciphers in each version"
+                raise reading.unsupported(f"`{name}`: {reason}", reading.lines[name])
+    # For a server before 2.4 it offers Blowfish.
+    before = "compat-mode" in chosen and [int(part) for part in chosen["compat-mode"][0].split(".")] < [2, 4]
+    if before and not legacy and not chosen.keys() & {"data-ciphers", "ncp-ciphers"}:
+        reason = "`compat-mode` of a version before 2.4 is not supported: its cipher is one that OpenSSL 3 has given up"
+        raise reading.unsupported(reason, reading.lines["compat-mode"])
+    if "cipher" in chosen:
+        cipher = chosen["cipher"][0].upper()
+        if cipher == "NONE":
+            reading.note(
+                reading.lines["cipher"], "`cipher` is none: what old servers carry is not encrypted", "warning"
+            )
+        elif cipher.startswith(vocabulary.LEGACY_CIPHERS) and not cipher.startswith("DES-EDE3"):
+            reason = "a server that negotiates no other one is not reached by current OpenVPN"
+            reading.note(reading.lines["cipher"], f"`cipher` is an old one: {reason}", "warning")
+    if "no-replay" in chosen:
+        reading.note(
+            reading.lines["no-replay"], "`no-replay` switches the protection against replayed packets off", "warning"
+        )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from vpntest.failures import Failure
 from vpntest.plan.model import OpenVpnConfig, Server
+from vpntest.plan.ovpn_words import OWN_PROVIDERS
 from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import MAX_LINE, Process, lines_of
 from vpntest.tunnel.carriers import Carrier
@@ -122,10 +123,11 @@ def written(config: OpenVpnConfig) -> str:
     """The config anew, in OpenVPN's own quoting. Raises Fall where something in it must not be handed over."""
     lines = []
     for name, *arguments in config.directives:
-        if name in _NEVER or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        own = name == "providers" and OWN_PROVIDERS.issuperset(arguments)
+        if (name in _NEVER and not own) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
             raise Fall(Failure.INVALID, f"the directive `{name[:40]!r}` is not handed to OpenVPN")
         if name not in _OURS:
-            lines.append(" ".join([name, *map(_quoted, arguments)]))
+            lines.append(" ".join([name, *map(_word, arguments)]))
     for name, block in config.inline:
         content = block.reveal()
         # The reader of inline blocks ends at the first closing tag: what follows would be directives.
@@ -147,6 +149,13 @@ def _login(config: OpenVpnConfig) -> tuple[str, ...]:
             raise Fall(Failure.INVALID, f"the {name} holds a character that cannot be typed, such as a no-break space")
         orders.append(f'{order} "Auth" {_quoted(secret.reveal())}')
     return tuple(orders)
+
+
+def _word(argument: str) -> str:
+    """An argument in few characters, for OpenVPN's lexer: a line has room for 254 bytes, and quotes take some."""
+    if argument and argument[0] not in "\"'#;" and argument.isprintable() and not re.search(r"[\s\\]", argument):
+        return argument
+    return f"'{argument}'" if argument.isprintable() and "'" not in argument else _quoted(argument)
 
 
 def _quoted(argument: str) -> str:
