@@ -154,8 +154,9 @@ class Bridge(Struct, frozen=True):
     """`address:port`, IPv6 in brackets. With webtunnel, snowflake and meek a placeholder that nobody calls."""
     fingerprint: str | None
     """Forty hexadecimal digits; None where the line has none."""
-    arguments: tuple[tuple[str, Secret], ...]
-    """Of the transport, in the line's order: who knows them can find and block the bridge."""
+    arguments: tuple[tuple[str, Secret | str], ...]
+    """Of the transport, in the line's order: who knows them can find and block the bridge. No secret are those that
+    many bridges have alike, such as `iat-mode=0`."""
     server: Server | None
     """Where the outer packets go first, as far as the line tells: the bridge, or the front of its `url`. None where
     the transport finds out by itself."""
@@ -343,6 +344,9 @@ class Settings(Struct, frozen=True):
     local_servers: bool = False
     """Whether tunnels' servers may stand in this machine's own networks: loopback, link-local, what it is wired to. A
     stranger's config could else have us knock there, on a router or a cloud's metadata service."""
+    tor_authorities: tuple[str, ...] = ()
+    """Directory authorities of a Tor network that is not the public one, each as tor's `DirAuthority` takes it: for
+    closed networks. The public network's without any."""
     addresses: dict[str, str] = field(default_factory=dict)
     """Literal addresses of platforms to be replaced, published → here: for closed networks."""
 

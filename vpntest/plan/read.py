@@ -389,6 +389,7 @@ class _Run(Struct, forbid_unknown_fields=True):
     whoami: str | UnsetType = UNSET
     neutral_name: str | UnsetType = UNSET
     local_servers: bool | UnsetType = UNSET
+    tor_authorities: list[str] | UnsetType = UNSET
     platforms: list[str] | UnsetType = UNSET
 
 
@@ -609,6 +610,9 @@ def _settings(document: _PlanFile, path: Path, where: str) -> Settings:
         given["control"] = tuple(_checked(web, url, f"{where}: run.control") for url in given["control"])
         for key in ("upload", "bulk"):
             given.setdefault(key, given["control"][0])
+    if "tor_authorities" in given:
+        place = f"{where}: run.tor_authorities"
+        given["tor_authorities"] = tuple(_checked(_authority, line, place) for line in given["tor_authorities"])
     if "ca_file" in given:
         place = f"{where}: run.ca_file"
         pem = files.read(path.parent / given.pop("ca_file"), place, syntax.MAX_CONFIG_BYTES)
@@ -618,6 +622,13 @@ def _settings(document: _PlanFile, path: Path, where: str) -> Settings:
         for there, here in document.addresses.items()
     }
     return Settings(**given)
+
+
+def _authority(text: str) -> str:
+    """A line as tor's `DirAuthority` takes it. Raises ValueError."""
+    if not syntax.is_plain(text) or not re.fullmatch(r"(?:\S+ ){0,9}[0-9.]+:[0-9]+ [0-9A-Fa-f]{40}", text):
+        raise ValueError("an authority is written as tor has it: [nickname] [flags] address:port fingerprint")
+    return text
 
 
 def _checked(read: Callable[[Any], Any], value: Any, where: str) -> Any:

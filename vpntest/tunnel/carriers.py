@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
+from vpntest.plan.bridges import TRANSPORTS
 from vpntest.plan.model import (
     CommandConfig,
     Config,
@@ -27,8 +29,13 @@ _TIMEOUT = 10.0
 
 _OPENVPN_MINIMUM = (2, 5)
 """`data-ciphers` and the management interface's `>UPDOWN` as we use them."""
+_TOR_MINIMUM = (0, 4, 5)
+"""Stages of the start by the names that we read, and arguments of transports as they are."""
 _TUN_IN_NAMESPACE = b'{"inbounds": [{"type": "tun", "netns": "none", "address": "172.19.0.1/30", "stack": "gvisor"}]}'
 """A config that only a sing-box accepts that can make its TUN in a given namespace (1.14)."""
+_TRANSPORT_PROGRAMS = ("lyrebird", "obfs4proxy", "webtunnel-client", "snowflake-client")
+"""Clients of Tor's transports, the one that is kept up best first."""
+_TRANSPORTS_HINT = "lyrebird, obfs4proxy, webtunnel-client or snowflake-client"
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Carrier:
     """One way of carrying tunnels on this box."""
 
     name: str
-    """`kernel` (WireGuard in the kernel), `wireguard-go`, `amneziawg-go`, `openvpn`, `sing-box`."""
+    """`kernel` (WireGuard in the kernel), `wireguard-go`, `amneziawg-go`, `openvpn`, `sing-box`, `tor`."""
     program: str | None
     """Its path; None for the kernel, and where it is missing."""
     version: str | None
@@ -45,6 +52,8 @@ class Carrier:
     """What of its optional parts it has."""
     hint: str = ""
     """Why it cannot be used, and what to do about it; empty where it can."""
+    helpers: tuple[tuple[str, str], ...] = ()
+    """Of tor: each transport, and the path of the program that speaks it."""
 
     @property
     def usable(self) -> bool:
@@ -98,6 +107,13 @@ class Carriers:
             if self["sing-box"].usable and missing:
                 reason = f"{spec.source}: this sing-box was built without {missing}; install one that has it"
                 return Problem("unsupported", reason)
+        if isinstance(spec.config, TorConfig) and self["tor"].usable:
+            if not self["sing-box"].usable:
+                return Problem("unsupported", f"{spec.source}: {self['sing-box'].hint}")
+            wanted = dict.fromkeys(bridge.transport for bridge in spec.config.bridges)
+            if not wanted.keys() & {None, *self["tor"].features}:
+                reason = f"no program here speaks {' or '.join(map(str, wanted))}; install {_TRANSPORTS_HINT}"
+                return Problem("unsupported", f"{spec.source}: {reason}")
         for name in names:
             if self[name].usable:
                 return name
@@ -132,7 +148,7 @@ def find(path: str | None = None) -> Carriers:
 
     Never raises because one is missing, broken or old: its row says so.
     """
-    finders = (_kernel, _wireguard_go, _amneziawg_go, _openvpn, _sing_box)
+    finders = (_kernel, _wireguard_go, _amneziawg_go, _openvpn, _sing_box, _tor)
     rows: dict[int, Carrier] = {}
 
     def look(position: int) -> None:
@@ -146,10 +162,10 @@ def find(path: str | None = None) -> Carriers:
     return Carriers(tuple(rows[position] for position in range(len(finders))))
 
 
-def _run(argv: list[str], stdin: bytes = b"") -> tuple[int, str]:
+def _run(argv: list[str], stdin: bytes = b"", env: dict[str, str] | None = None) -> tuple[int, str]:
     try:
         done = subprocess.run(
-            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_TIMEOUT, check=False
+            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_TIMEOUT, check=False, env=env
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         return -1, type(exc).__name__
@@ -250,3 +266,37 @@ def _sing_box(path: str | None) -> Carrier:
     if _run([program, "check", "-c", "stdin"], _TUN_IN_NAMESPACE)[0] != 0:
         return Carrier(name, program, carrier.version, carrier.features, f"this sing-box is too old; {install}")
     return carrier
+
+
+def _tor(path: str | None) -> Carrier:
+    name, install = "tor", "apt-get install tor obfs4proxy snowflake-client"
+    program = shutil.which(name, path=path)
+    if program is None:
+        return Carrier(name, None, None, (), f"tor is not installed; {install}")
+    status, said = _run([program, "--version"])
+    version = re.match(r"Tor version (\d+\.\d+\.\d+\.\d+\S*?)\.?\s", said)
+    if status != 0 or version is None:
+        return Carrier(name, program, None, (), f"{program} does not run; {install}")
+    if tuple(map(int, version[1].split(".")[:3])) < _TOR_MINIMUM:
+        return Carrier(name, program, version[1], (), f"tor {version[1]} is too old; {install}")
+    helpers: dict[str, str] = {}
+    for candidate in _TRANSPORT_PROGRAMS:
+        if found := shutil.which(candidate, path=path):
+            for transport in _spoken(found):
+                helpers.setdefault(transport, found)
+    return Carrier(name, program, version[1], tuple(helpers), helpers=tuple(helpers.items()))
+
+
+def _spoken(program: str) -> list[str]:
+    """The transports that a program offers when tor's protocol for such programs asks it (pt-spec, 3.3.2)."""
+    with tempfile.TemporaryDirectory(prefix="vpntest-") as state:
+        _, said = _run(
+            [program],
+            env={
+                "TOR_PT_MANAGED_TRANSPORT_VER": "1",
+                "TOR_PT_CLIENT_TRANSPORTS": ",".join(TRANSPORTS),
+                "TOR_PT_STATE_LOCATION": state,
+                "TOR_PT_EXIT_ON_STDIN_CLOSE": "1",
+            },
+        )
+    return re.findall(r"^CMETHOD (\w+) socks5 ", said, re.MULTILINE)
