@@ -93,7 +93,7 @@ def test_the_device_ends_with_the_keepalive_of_its_config(world: Any, links: Any
             [tunnel] = await world.raised(spec)
             try:
                 [device] = links(tunnel.vantage.netns) - {"lo"}
-                told = await _device_says("/run/wireguard", device)
+                told = await _device_says(f"{world.cage.directory}/{device}/wireguard", device)
                 assert told["persistent_keepalive_interval"] == str(keepalive)
             finally:
                 await tunnel.lower()
@@ -113,7 +113,7 @@ def test_every_peer_gets_its_networks(world: Any, links: Any, first_byte: Any) -
                 assert tunnel.steps[-1].failure is None
                 assert await first_byte(tunnel.vantage) == b"w"
                 [device] = links(tunnel.vantage.netns) - {"lo"}
-                reader, writer = await asyncio.open_unix_connection(f"/run/wireguard/{device}.sock")
+                reader, writer = await asyncio.open_unix_connection(f"{world.cage.directory}/{device}/wireguard/{device}.sock")
                 writer.write(b"get=1\n\n")
                 lines = (await reader.readuntil(b"\n\n")).decode().splitlines()
                 writer.close()

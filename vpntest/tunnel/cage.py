@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import functools
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -24,6 +26,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from vpntest.tunnel.confinement import Confinement, confined
 from vpntest.tunnel.namespace import Namespace, check, denial
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -139,6 +142,8 @@ class Cage:
     def __init__(self, directory: Path, init: subprocess.Popen[bytes], lifeline: int, inner: int, outer: int) -> None:
         self.directory = directory
         """Private scratch space, mode 0700, in memory, gone with the cage."""
+        self._root = directory.with_name(f"{directory.name}-root")
+        self._root.mkdir(mode=0o700)
         self._init = init
         self._lifeline = lifeline
         self._inner = inner
@@ -156,6 +161,8 @@ class Cage:
                 outer = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
                 undo.callback(os.close, outer)
                 _make_run_private()
+                # Neither we nor a carrier may leave on the disk what was in memory: keys and passwords.
+                resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
                 directory = Path(tempfile.mkdtemp(prefix="vpntest-", dir="/run"))
                 undo.callback(shutil.rmtree, directory, ignore_errors=True)
                 reading, lifeline = os.pipe2(os.O_CLOEXEC)
@@ -187,28 +194,46 @@ class Cage:
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
         stdin: int = subprocess.DEVNULL,
+        confinement: Confinement | None = None,
     ) -> Process:
         """Starts a program in the cage and in a network namespace. Its output is read through :meth:`Process.lines`.
 
-        `argv` must hold no secret: it stands in the process list. Raises FileNotFoundError where there is no such
-        program.
+        `argv` must hold no secret: it stands in the process list. Without a `confinement` the program is root and sees
+        what we see; with one its folder is `/`. Raises FileNotFoundError where there is no such program, CannotMeasure
+        where the kernel does not let us confine it.
         """
-        with netns.entered():
-            check(_libc.setns(self._inner, _CLONE_NEWPID))
-            try:
-                popen = subprocess.Popen(
-                    list(argv),
-                    stdin=stdin,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=pass_fds,
-                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"} if env is None else env,
-                    cwd=cwd or self.directory,
-                    # Ctrl-C is for us: we take the tunnels down in order.
-                    start_new_session=True,
-                )
-            finally:
-                check(_libc.setns(self._outer, _CLONE_NEWPID))
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"} if env is None else env
+
+        def start(path: str | None = None) -> subprocess.Popen[bytes]:
+            user = None if confinement is None else confinement.user
+            with netns.entered():
+                check(_libc.setns(self._inner, _CLONE_NEWPID))
+                try:
+                    return subprocess.Popen(
+                        list(argv),
+                        executable=path,
+                        stdin=stdin,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT,
+                        pass_fds=pass_fds,
+                        env=environment,
+                        cwd=(cwd or self.directory) if confinement is None else "/",
+                        user=user,
+                        group=user,
+                        extra_groups=None if confinement is None else (),
+                        # Ctrl-C is for us: we take the tunnels down in order.
+                        start_new_session=True,
+                    )
+                finally:
+                    check(_libc.setns(self._outer, _CLONE_NEWPID))
+
+        if confinement is None:
+            popen = start()
+        else:
+            program = shutil.which(argv[0], path=environment.get("PATH"))
+            if program is None:
+                raise FileNotFoundError(errno.ENOENT, "no such program", argv[0])
+            popen = confined(confinement, self._root, program, start)
         self._spawned.append(popen)
         return Process(popen, argv)
 
@@ -228,3 +253,4 @@ class Cage:
         os.close(self._inner)
         os.close(self._outer)
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._root.rmdir()

@@ -193,14 +193,14 @@ class _Session:
         """Starts OpenVPN with its config, lets it go, and follows it until it ends. Raises Fall."""
         assert carrier.program is not None
         assert carrier.version is not None
-        path = self._site.cage.directory / f"{self._site.device}.sock"
+        path = self._site.folder / "management"
         server = await asyncio.start_unix_server(self._follow, path, limit=MAX_LINE)
-        self._site.undo.callback(path.unlink, missing_ok=True)
         self._site.undo.callback(server.close)
+        os.chown(path, self._site.user, self._site.user)
         options = {
             "--dev": self._site.device,
             "--dev-type": "tun",
-            "--management": f"{path} unix",
+            "--management": "/run/management unix",
             "--management-client": "",
             "--management-hold": "",
             "--management-up-down": "",

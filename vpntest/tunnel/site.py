@@ -6,17 +6,22 @@ import asyncio
 import collections
 import contextlib
 import ipaddress
+import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 
 from vpntest.plan.model import Server
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import dns, netlink
 from vpntest.tunnel.cage import Cage, Process
+from vpntest.tunnel.confinement import NEEDS, Confinement, new_user
 from vpntest.tunnel.evidence import Journal
 from vpntest.tunnel.ladder import Climb, Fall
 from vpntest.tunnel.namespace import Namespace
@@ -60,12 +65,28 @@ class Site:
     """The tunnel's link. Random, because the carriers' control sockets are named after it, and have one folder."""
     journal: Journal | None = None
     """Takes down what the carrier says, and whom it calls; None where no evidence is kept."""
+    carries_udp: bool = True
+    """False once it has shown that no UDP passes, though the config would have it."""
     _tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_TAIL_LINES))
 
     @property
     def underlay(self) -> Namespace:
         """Where the carrier and its outer packets are."""
         return self.outside.netns
+
+    @cached_property
+    def user(self) -> int:
+        """Whom this tunnel's carriers run as, and nobody else."""
+        return new_user()
+
+    @cached_property
+    def folder(self) -> Path:
+        """A folder of the carriers' own, in memory and gone with the tunnel: they know it as `/run`."""
+        made = self.cage.directory / self.device
+        made.mkdir(mode=0o700)
+        self.undo.callback(shutil.rmtree, made, ignore_errors=True)
+        os.chown(made, self.user, self.user)
+        return made
 
     def spawn(
         self,
@@ -74,15 +95,26 @@ class Site:
         stdin: int = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
         env: dict[str, str] | None = None,
+        readable: Sequence[Path] = (),
         heard: Callable[[str], None] = lambda line: None,
         netns: Namespace | None = None,
     ) -> Process:
         """Starts the carrier, in the underlay by default. It is stopped with the tunnel, and its output is read until
         then.
 
-        Only a short tail of the output is kept; `heard` gets each line as it comes.
+        It may do what :data:`~vpntest.tunnel.confinement.NEEDS` says of a program of its name, one that is not in
+        there nothing; `readable` are files that it sees beside the system's. Only a short tail of the output is kept;
+        `heard` gets each line as it comes.
         """
-        process = self.cage.spawn(argv, netns or self.underlay, pass_fds=pass_fds, env=env, stdin=stdin)
+        confinement = Confinement(self.user, self.folder, NEEDS.get(Path(argv[0]).name, ()), tuple(readable))
+        process = self.cage.spawn(
+            argv, netns or self.underlay, pass_fds=pass_fds, env=env, stdin=stdin, confinement=confinement
+        )
+        self.follow(process, heard)
+        return process
+
+    def follow(self, process: Process, heard: Callable[[str], None] = lambda line: None) -> None:
+        """Reads the output of a carrier that was started otherwise; it too is stopped with the tunnel."""
 
         async def drain() -> None:
             async for line in process.lines():
@@ -99,7 +131,6 @@ class Site:
 
         self.undo.push_async_callback(done)
         self.undo.push_async_callback(process.stop)
-        return process
 
     def tail(self) -> str:
         """What the carrier said last, in one short line without secrets."""

@@ -16,7 +16,6 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
@@ -50,7 +49,8 @@ _POLL = 0.02
 _START_TIMEOUT = 5.0
 _UNKNOWN = re.compile(r"invalid UAPI (?:device|peer) key: (\w+)|failed to parse ([IJ][1-5]): unknown tag")
 """How the programs say that they are too old for a config."""
-_CONTROL_SOCKETS = {"wireguard-go": Path("/run/wireguard"), "amneziawg-go": Path("/run/amneziawg")}
+_CONTROL_SOCKETS = {"wireguard-go": "wireguard", "amneziawg-go": "amneziawg"}
+"""Below its /run."""
 
 
 class _Peer(Struct, frozen=True):
@@ -258,14 +258,13 @@ class _Userspace:
     def __init__(self, site: Site, carrier: Carrier) -> None:
         self._site = site
         self._carrier = carrier
-        self._socket = _CONTROL_SOCKETS[carrier.name] / f"{site.device}.sock"
+        self._socket = site.folder / _CONTROL_SOCKETS[carrier.name] / f"{site.device}.sock"
         self.process: Process | None = None
 
     async def create(self) -> None:
         assert self._carrier.program is not None
         environment = {"PATH": os.defpath, "LOG_LEVEL": "error", "WG_PROCESS_FOREGROUND": "1"}
         self.process = self._site.spawn([self._carrier.program, "-f", self._site.device], env=environment)
-        self._site.undo.callback(self._socket.unlink, missing_ok=True)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 while True:

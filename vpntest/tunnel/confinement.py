@@ -1,0 +1,212 @@
+"""What a carrier may do: who it is, which capabilities it has, and what of the file system it sees.
+
+A carrier speaks to servers of strangers, by configs of strangers. Should one of them take it over, it finds:
+
+    itself alone    a user and a group of its own that nobody else has, so that no memory, file or process of another
+                    tunnel is open to it; no set-uid program raises it again (no new privileges)
+    few powers      only the capabilities that it was given, and no way to others (the bounding set holds no more)
+    an empty root   a file system of its own: the system's programs, libraries and certificates, read-only; a /run that
+                    is its folder here; six devices; a /proc that shows its own processes. No /home, no /root, no /tmp,
+                    no folder of configs
+
+The kernel keeps all but the identity for each thread. So a thread of ours enters all of it, starts the program, and
+ends; the rest of this process never changes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TypeVar
+
+from vpntest.tunnel.namespace import check, denial
+
+T = TypeVar("T")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNS, _CLONE_NEWIPC = 0x00020000, 0x08000000
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC = 1, 2, 4, 8, 32, 4096, 16384
+_MNT_DETACH = 2
+_MOUNT_SETATTR, _AT_RECURSIVE = 442, 0x8000
+"""The system call has this number on every processor (linux/syscall.tbl); libraries know it only of late."""
+_CAPBSET_DROP, _SECUREBITS, _NO_NEW_PRIVS, _AMBIENT, _AMBIENT_RAISE = 24, 28, 38, 47, 2
+_NO_ROOT, _NO_ROOT_LOCKED, _NO_FIXUP, _NO_FIXUP_LOCKED = 1, 2, 4, 8
+"""linux/securebits.h: nobody has capabilities by being root, and a change of the user leaves them as they are."""
+_CAPABILITY_VERSION = 0x20080522
+
+_USERS = range(0x70000000, 0x7FFE0000)
+"""Numbers that no system gives to anybody (systemd, docs/UIDS-GIDS.md: 1879048192 to 2147352575, unused)."""
+_FEW_USERS = range(61184, 65520)
+"""Where these are not to be had, in a container: those that are given out for a time, and not to be kept (ibidem)."""
+
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
+"""Programs and libraries, as they are."""
+_SETTINGS = (
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/crypto-policies",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/pki",
+    "/etc/ssl",
+)
+"""Of /etc what libraries and certificates need: no other program's settings, and no list of users."""
+_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "net/tun": (10, 200)}
+"""Major and minor number (Linux, admin-guide/devices.txt)."""
+
+
+class Capability(IntEnum):
+    """Those that some carrier needs (linux/capability.h)."""
+
+    NET_ADMIN = 12
+    """To make a network device, and to give it an MTU."""
+    SYS_ADMIN = 21
+    """To enter a namespace."""
+
+
+NEEDS: dict[str, tuple[Capability, ...]] = {
+    "wireguard-go": (Capability.NET_ADMIN,),
+    "amneziawg-go": (Capability.NET_ADMIN,),
+    "openvpn": (Capability.NET_ADMIN,),
+    "sing-box": (Capability.NET_ADMIN, Capability.SYS_ADMIN),
+}
+"""What each carrier has, by the name of its program. Any other has nothing."""
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What one carrier may do."""
+
+    user: int
+    """Number of its user and of its group."""
+    folder: Path
+    """Its /run, the only place where it can write. Must be its user's."""
+    capabilities: tuple[Capability, ...] = ()
+    """All that it has, here and in every program that it starts."""
+    readable: tuple[Path, ...] = ()
+    """Files and folders that it sees beside the system's, read-only and where they are."""
+
+
+def new_user() -> int:
+    """The number of a user that nobody has. Random: two runs on one machine must not meet."""
+    users = _FEW_USERS
+    with suppress(OSError):
+        for line in Path("/proc/self/uid_map").read_text().splitlines():
+            first, _, count = map(int, line.split())
+            if first <= _USERS.start and first + count >= _USERS.stop:
+                users = _USERS
+    return secrets.choice(users)
+
+
+def confined(confinement: Confinement, root: Path, program: str, start: Callable[[str], T]) -> T:
+    """Runs `start(path of the program)` in a thread that may do what `confinement` says, and no more.
+
+    But for the user, which is changed only by whoever starts a process, by `user=` and `group=`: the C library would
+    change it for every thread. `root` is an empty folder that becomes the new root's place. Raises FileNotFoundError
+    where there is no such program, CannotMeasure where the kernel does not let us.
+    """
+    path = os.path.realpath(program)
+    os.stat(path)
+    outcome: list[T] = []
+    fault: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWIPC))
+            _enter_root(confinement, root, path)
+            _give_up_powers(confinement.capabilities)
+            outcome.append(start(path))
+        except BaseException as exc:
+            fault.append(exc)
+
+    thread = threading.Thread(target=work, name="confined")
+    thread.start()
+    thread.join()
+    if fault:
+        if isinstance(fault[0], OSError):
+            raise denial(fault[0]) from fault[0]
+        raise fault[0]
+    return outcome[0]
+
+
+def _mount(source: str, target: Path | str, kind: str, flags: int, data: str = "") -> None:
+    names = (source, os.fspath(target), kind)
+    check(_libc.mount(*(os.fsencode(name) for name in names), ctypes.c_ulong(flags), os.fsencode(data) or None))
+
+
+def _enter_root(confinement: Confinement, root: Path, program: str) -> None:
+    """Makes the carrier's file system, and makes it the calling thread's."""
+    os.umask(0o022)
+    _mount("none", root, "tmpfs", _NOSUID, "mode=0755,size=1m")
+    for name in (*_SYSTEM, *_SETTINGS):
+        _show(root, name)
+    for extra in (program, *map(os.fspath, confinement.readable)):
+        if not os.path.lexists(_below(root, extra)):
+            _show(root, os.path.realpath(extra))
+    for folder in ("dev/net", "proc", "run", "var"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for link in ("tmp", "var/run", "var/tmp"):
+        if not os.path.lexists(root / link):
+            (root / link).symlink_to("/run")
+    for name, numbers in _DEVICES.items():
+        device = root / "dev" / name
+        os.mknod(device, stat.S_IFCHR, os.makedev(*numbers))
+        os.chmod(device, 0o666)
+    attributes = (ctypes.c_uint64 * 4)(_RDONLY | _NOSUID, 0, 0, 0)
+    check(_libc.syscall(_MOUNT_SETATTR, -1, os.fsencode(root), _AT_RECURSIVE, attributes, ctypes.sizeof(attributes)))
+    _mount("proc", root / "proc", "proc", _RDONLY | _NOSUID | _NODEV | _NOEXEC, "hidepid=invisible,subset=pid")
+    _mount(os.fspath(confinement.folder), root / "run", "none", _BIND)
+    _mount("none", root / "run", "none", _REMOUNT | _BIND | _NOSUID | _NODEV | _NOEXEC)
+    os.chdir(root)
+    check(_libc.pivot_root(b".", b"."))
+    check(_libc.umount2(b".", _MNT_DETACH))
+    os.chdir("/")
+
+
+def _below(root: Path, name: str) -> Path:
+    return root / name.lstrip("/")
+
+
+def _show(root: Path, name: str) -> None:
+    """Makes a file or folder of ours visible in the new root, where it is here; a link stays a link."""
+    place = _below(root, name)
+    if not os.path.lexists(name) or os.path.lexists(place):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.islink(name):
+        place.symlink_to(os.readlink(name))
+        return
+    if os.path.isdir(name):
+        place.mkdir()
+    else:
+        place.touch()
+    _mount(name, place, "none", _BIND | _REC)
+
+
+def _give_up_powers(capabilities: tuple[Capability, ...]) -> None:
+    """Keeps what it takes to become another user until the next program begins, and then only `capabilities`."""
+    prctl = _libc.prctl
+    zero = ctypes.c_ulong(0)
+    for number in range(64):
+        if number not in capabilities and prctl(_CAPBSET_DROP, ctypes.c_ulong(number), zero, zero, zero) != 0:
+            break
+    kept = sum(1 << number for number in capabilities)
+    head, sets = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    check(_libc.capget(head, sets))
+    sets[2], sets[5] = kept & 0xFFFFFFFF, kept >> 32
+    check(_libc.capset(head, sets))
+    for number in capabilities:
+        check(prctl(_AMBIENT, ctypes.c_ulong(_AMBIENT_RAISE), ctypes.c_ulong(number), zero, zero))
+    bits = _NO_ROOT | _NO_ROOT_LOCKED | _NO_FIXUP | _NO_FIXUP_LOCKED
+    check(prctl(_SECUREBITS, ctypes.c_ulong(bits), zero, zero, zero))
+    check(prctl(_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero))
