@@ -26,7 +26,7 @@ from vpntest.probe.observation import Observation, Phase, Record, RunFacts, Tunn
 from vpntest.tunnel.cage import Cage
 from vpntest.tunnel.carriers import Carriers
 from vpntest.tunnel.evidence import Journal
-from vpntest.tunnel.raising import Tunnel, raise_tunnel
+from vpntest.tunnel.raising import Tunnel, answers_locally, carries_udp, raise_tunnel
 from vpntest.tunnel.vantage import Vantage
 
 RAISED_AT_ONCE = 24
@@ -226,5 +226,6 @@ def _facts(spec: TunnelSpec, tunnel: Tunnel | None) -> TunnelFacts:
         warnings=spec.warnings,
         tls_unverified=isinstance(spec.config, ProxyConfig) and spec.config.tls_unverified,
         carrier=tunnel.carrier if tunnel else None,
-        answers_locally=isinstance(spec.config, ProxyConfig),
+        answers_locally=answers_locally(spec.config),
+        carries_udp=tunnel.vantage.carries_udp if tunnel and tunnel.vantage else carries_udp(spec.config),
     )

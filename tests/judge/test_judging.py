@@ -1419,3 +1419,18 @@ def test_no_record_whatsoever_raises_and_its_order_is_no_evidence(observations: 
     random.shuffle(observations)
     again = judge(structs.replace(record, observations=tuple(observations)))
     assert msgspec.json.encode(again) == msgspec.json.encode(judgement)
+
+
+@pytest.mark.parametrize("carries_udp", [False, True])
+def test_what_a_tunnel_without_udp_was_not_asked_for(carries_udp: bool) -> None:
+    services = (
+        Service("web", (Endpoint("https://bird.example/"),)),
+        Service("calls", (Endpoint("stun://bird.example:3478"),), required=False),
+    )
+    world = World(Platform("bird", "Bird", services))
+    world.tunnel("t", proxy=True, carries_udp=carries_udp)
+    [cell] = judge(world.record()).cells
+    assert cell.inside is not None
+    calls = {one.service: one for one in cell.inside.services}["calls"]
+    assert calls.state is State.INSUFFICIENT
+    assert (calls.rule == "endpoint.insufficient.no-udp") is not carries_udp, calls

@@ -207,6 +207,7 @@ DOWN: dict[str, Any] = {"down": ("o9",)}
 ALIKE: dict[str, Any] = {"alike": ("o9",)}
 
 ENDPOINT_CASES = {
+    "endpoint.insufficient.no-udp": (seen(VOID, VOID, VOID, needs_udp=True), seen(VOID, VOID, OK, needs_udp=True)),
     "endpoint.insufficient.unmeasured": (seen(VOID, VOID, VOID), seen(VOID, VOID, OK)),
     FLAKY: (seen(OK, OK, FAIL), seen(*[OK] * 9, FAIL)),
     "endpoint.blocked.hello": (

@@ -464,3 +464,21 @@ def test_only_what_was_slow_is_confirmed() -> None:
         assert all(isinstance(one.details, Transfer) for one in far.select(phase="confirm", operation="transfer"))
 
     run(scenario)
+
+
+@pytest.mark.usefixtures("close")
+def test_a_tunnel_without_udp_is_asked_for_nothing_over_udp() -> None:
+    async def scenario(far: FarSide) -> None:
+        for resolver in (RESOLVER, PUBLIC):
+            await far.resolver(resolver, ZONE)
+        await far.serve(ADDRESSES[GOOD], 80, Site())
+        await far.serve(ADDRESSES[CONTROL], 80, Site())
+        one = named("good", f"http://{GOOD}/", f"quic://{GOOD}/", f"stun://{GOOD}")
+        vantage = far.vantage("t", carries_udp=False)
+        await far.campaign(one, control=(f"http://{CONTROL}/",)).reach(vantage)
+        assert {each.endpoint for each in far.select(probe="reach")} == {f"http://{GOOD}/"}
+        asked = far.select(operation="resolve")
+        assert asked
+        assert {each.details.engine for each in asked} == {"tcp"}
+
+    run(scenario)

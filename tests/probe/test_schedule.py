@@ -47,6 +47,13 @@ def test_neutral_url(url: str, neutral: str) -> None:
     assert Target.of(url, {}).url_for("neutral.test") == neutral
 
 
+@pytest.mark.parametrize(
+    "url", ["quic://x.com/", "stun://stun.x.com", "https://x.com/", "http://x.com/", "tcp://x.com:1"]
+)
+def test_what_needs_udp(url: str) -> None:
+    assert Target.of(url, {}).needs_udp is url.startswith(("quic", "stun"))
+
+
 @given(st.integers(1, 30), st.integers(1, 5), st.randoms(use_true_random=False))
 def test_every_attempt_once_and_spaced(count: int, attempts: int, rng: random.Random) -> None:
     first = platform(*(f"https://a{number}.test/" for number in range(count)))

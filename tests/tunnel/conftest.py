@@ -61,6 +61,8 @@ class World:
     names: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     """`(name, from)` of each question that the internet's resolver got."""
+    by_tcp: int = 0
+    """Questions that came over TCP."""
     roots: str | None = None
     """What the client trusts beside the public roots."""
     tls: ssl.SSLContext | None = None
@@ -101,6 +103,14 @@ class World:
             udp.bind((address, 53))
             transports.append((await loop.create_datagram_endpoint(lambda: _Resolver(self), sock=udp))[0])
 
+        async def by_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+                answer = self.answer(query, writer.get_extra_info("peername")[0])
+                writer.write(len(answer).to_bytes(2) + answer)
+                self.by_tcp += 1
+            writer.close()
+
         async def word(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"w")
             await writer.drain()
@@ -110,6 +120,7 @@ class World:
             await asyncio.start_server(word, sock=_listening(self.server, family, 80))
             for family in (socket.AF_INET, socket.AF_INET6)
         ]
+        servers.append(await asyncio.start_server(by_tcp, sock=_listening(self.server, socket.AF_INET, 53)))
         if self.tls is not None:
             sock = _listening(self.server, socket.AF_INET, 9443)
             servers.append(await asyncio.start_server(word, sock=sock, ssl=self.tls))
@@ -122,6 +133,23 @@ class World:
                 transport.close()
             # Closing is told to the transports in the loop's next round.
             await asyncio.sleep(0)
+
+    def answer(self, data: bytes, asker: str) -> bytes:
+        """The internet's resolver."""
+        import dns.message
+        import dns.rrset
+
+        query = dns.message.from_wire(data)
+        question = query.question[0]
+        name = question.name.to_text(omit_final_dot=True)
+        self.asked.append((name, asker))
+        reply = dns.message.make_response(query)
+        if question.rdtype.name == "A":
+            addresses = self.names.get(name, ANSWER)
+            for address in (addresses,) if isinstance(addresses, str) else addresses:
+                # One set for each: dnspython writes the records of a set in random order.
+                reply.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", address))
+        return reply.to_wire()
 
     # ── servers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -272,20 +300,7 @@ class _Resolver(asyncio.DatagramProtocol):
         self._transport: Any = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        import dns.message
-        import dns.rrset
-
-        query = dns.message.from_wire(data)
-        question = query.question[0]
-        name = question.name.to_text(omit_final_dot=True)
-        self._world.asked.append((name, addr[0]))
-        reply = dns.message.make_response(query)
-        if question.rdtype.name == "A":
-            addresses = self._world.names.get(name, ANSWER)
-            for address in (addresses,) if isinstance(addresses, str) else addresses:
-                # One set for each: dnspython writes the records of a set in random order.
-                reply.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", address))
-        self._transport.sendto(reply.to_wire(), addr)
+        self._transport.sendto(self._world.answer(data, addr[0]), addr)
 
 
 def _listening(namespace: Namespace, family: socket.AddressFamily, port: int) -> socket.socket:
@@ -415,7 +430,7 @@ def pki() -> Pki:
 @pytest.fixture(scope="session")
 def question() -> Any:
     async def asks(vantage: Vantage, name: str) -> Resolution:
-        return await ask(vantage.socket, vantage.resolver, name, "A", timeout=6.0)
+        return await ask(vantage.socket, vantage.resolver, name, "A", timeout=6.0, only_tcp=not vantage.carries_udp)
 
     return asks
 
@@ -434,9 +449,18 @@ def first_byte() -> Any:
 
 @pytest.fixture(scope="session")
 def proxy() -> Any:
-    def made(name: str, kind: Kind, port: int, transport: str, outbound: dict[str, object], *needs: str) -> TunnelSpec:
+    def made(
+        name: str,
+        kind: Kind,
+        port: int,
+        transport: str,
+        outbound: dict[str, object],
+        *needs: str,
+        carries_udp: bool = True,
+    ) -> TunnelSpec:
         server = Server(SERVER, port, "tcp" if transport == "tcp" else "udp")
-        return TunnelSpec(name=name, kind=kind, source="uri", config=ProxyConfig(server, outbound, needs))
+        config = ProxyConfig(server, outbound, needs, carries_udp=carries_udp)
+        return TunnelSpec(name=name, kind=kind, source="uri", config=config)
 
     return made
 

@@ -250,6 +250,22 @@ def test_silence_stays_silence_where_tcp_brings_nothing(loopback: Namespace) -> 
     assert found == Resolution(None, failure=Failure.TIMEOUT)
 
 
+def test_over_tcp_only(loopback: Namespace) -> None:
+    opened: list[socket.SocketKind] = []
+
+    def opening(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+        opened.append(kind)
+        return loopback.socket(family, kind)
+
+    def asks() -> Resolution:
+        return asyncio.run(ask(opening, "127.0.0.1", "name.test", "A", timeout=1.0, linger=9.0, only_tcp=True))
+
+    with over_tcp(loopback, "198.18.1.1"):
+        assert asks() == Resolution("NOERROR", ("198.18.1.1",), engine="tcp")
+    assert asks() == Resolution(None, failure=Failure.CONNECTION_REFUSED, engine="tcp")
+    assert set(opened) == {socket.SOCK_STREAM}
+
+
 def test_what_udp_has_answered_is_not_asked_over_tcp(loopback: Namespace) -> None:
     found = asked(loopback, lambda query, _: [(0, answer(query, rcode=dns.rcode.SERVFAIL))], or_tcp=True)
     assert found == Resolution("SERVFAIL", failure=Failure.DNS_SERVFAIL)

@@ -23,6 +23,7 @@ from vpntest.tunnel.ladder import Rung, Step
 pytestmark = pytest.mark.root
 
 USER = "6a2b6a0e-7c0e-4f5e-9b59-0d7a4a3b2c1d"
+OTHER = USER.replace("6a", "6b")
 METHOD = "2022-blake3-aes-128-gcm"
 
 
@@ -419,12 +420,193 @@ def test_a_trojan_server_shows_strangers_the_web_site_behind_it(world: Any, prox
         ({"tls": {"enabled": True}, "transport": {"type": "ws", "max_early_data": 2048}}, False),
         ({"tls": {"enabled": True}, "transport": {"type": "grpc"}}, False),
         ({"tls": {"enabled": True}, "multiplex": {"enabled": True}}, False),
-        ({"transport": {"type": "ws"}}, False),
+        ({"transport": {"type": "ws"}}, True),
+        ({"transport": {"type": "http"}}, False),
+        ({"type": "socks"}, True),
+        ({"plugin": "v2ray-plugin", "plugin_opts": "host=x.test"}, True),
+        ({"plugin": "obfs-local", "plugin_opts": "obfs=tls"}, False),
         ({}, False),
     ],
 )
 def test_where_a_handshake_shows(outbound: dict[str, Any], shown: bool) -> None:
     assert singbox._shows_its_handshake(outbound) is shown
+
+
+def _words(outbound: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return {key: Secret(value) if key in ("password", "uuid") else value for key, value in (outbound | changed).items()}
+
+
+LOGIN = {"username": "someone", "password": "secret"}
+INBOUNDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[Rung]]] = {
+    # what the server has; what the config says; what of it is wrong in the other test; how far the climb shows
+    "vmess": ({"users": [{"uuid": USER}]}, {"uuid": USER, "security": "auto"}, {"uuid": OTHER}, TO_ENDPOINT),
+    "socks": ({"users": [LOGIN]}, {"version": "5", **LOGIN}, {"password": "not-to-be-shown"}, TO_AUTH),
+    "http": ({"users": [LOGIN]}, LOGIN, {"password": "not-to-be-shown"}, TO_AUTH),
+}
+WEBSOCKET = {"transport": {"type": "ws", "path": "/way"}}
+
+
+@pytest.mark.parametrize("kind", INBOUNDS)
+def test_other_protocols(world: Any, question: Any, first_byte: Any, proxy: Any, kind: str) -> None:
+    has, says, _, climbed = INBOUNDS[kind]
+    inbound = {"type": kind, "listen_port": 8460, **has}
+    spec = proxy(kind, Kind(kind), 8460, "tcp", {"type": kind, **_words(says)}, carries_udp=kind != "http")
+    before = world.by_tcp
+    _carries(world, inbound, spec, question, first_byte, climbed)
+    assert (world.by_tcp > before) is (kind == "http")
+
+
+@pytest.mark.parametrize("kind", ["socks", "http"])
+@pytest.mark.parametrize("none", [False, True])
+def test_a_proxy_that_does_not_know_the_password(world: Any, proxy: Any, kind: str, none: bool) -> None:
+    has, says, wrong, _ = INBOUNDS[kind]
+    outbound = {"type": kind} if none else {"type": kind, **_words(says, **wrong)}
+    spec = proxy(kind, Kind(kind), 8461, "tcp", outbound, carries_udp=kind != "http")
+    step = _last_step(world, spec, {"type": kind, "listen_port": 8461, **has})
+    assert (step.rung, step.failure) == (Rung.AUTH, Failure.AUTH_REJECTED)
+    assert "not-to-be-shown" not in step.detail
+
+
+def test_vmess_with_another_user_shows_only_in_the_first_byte(world: Any, first_byte: Any, proxy: Any) -> None:
+    has, says, wrong, _ = INBOUNDS["vmess"]
+    spec = proxy("vmess", Kind.VMESS, 8462, "tcp", {"type": "vmess", **_words(says, **wrong)})
+    assert not _first_byte_of(world, {"type": "vmess", "listen_port": 8462, **has}, spec, first_byte)
+
+
+def _first_byte_of(world: Any, inbound: dict[str, Any], spec: TunnelSpec, first_byte: Any) -> bytes | None:
+    async def body() -> bytes | None:
+        async with world.open(), world.sing_box(inbound):
+            [tunnel] = await world.raised(spec)
+            try:
+                assert tunnel.vantage is not None, tunnel.steps
+                return await first_byte(tunnel.vantage)
+            except OSError:
+                return None
+            finally:
+                await tunnel.lower()
+
+    return asyncio.run(body())
+
+
+def test_socks4_carries_tcp_only(world: Any, question: Any, first_byte: Any, proxy: Any) -> None:
+    outbound = {"type": "socks", "version": "4"}
+    spec = proxy("socks", Kind.SOCKS, 8463, "tcp", outbound, carries_udp=False)
+
+    async def body() -> None:
+        async with world.open(), world.sing_box({"type": "socks", "listen_port": 8463}):
+            [tunnel] = await world.raised(spec)
+            try:
+                assert [step.rung for step in tunnel.steps] == TO_AUTH
+                assert not tunnel.vantage.carries_udp
+                assert (await question(tunnel.vantage, "proxy.test")).engine == "tcp"
+                assert await first_byte(tunnel.vantage) == b"w"
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(("says", "rung", "failure"), [
+    (b"HTTP/1.1 403 Forbidden\r\n\r\n", Rung.HANDSHAKE, None),
+    (b"HTTP/1.1 200 OK\r\n\r\n", Rung.AUTH, None),
+    (b"SSH-2.0-none\r\n", Rung.HANDSHAKE, Failure.HTTP_REQUEST_FAILED),
+])  # fmt: skip
+def test_what_a_proxy_by_http_says(world: Any, proxy: Any, says: bytes, rung: Rung, failure: str | None) -> None:
+    """One that does not open what was asked for has answered all the same; many let some ports pass only."""
+    step = asyncio.run(_at_server(world, proxy("http", Kind.HTTP, 8464, "tcp", {"type": "http"}), 8464, says))
+    assert (step.rung, step.failure) == (rung, failure), step
+
+
+async def _at_server(world: Any, spec: TunnelSpec, port: int, says: bytes) -> Step:
+    """Where the climb ends at a server that says this to all that it hears."""
+    writers = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        if await reader.read(4096):
+            writer.write(says)
+
+    sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("198.18.0.1", port))
+    sock.setblocking(False)
+    server = await asyncio.start_server(handler, sock=sock)
+    try:
+        [tunnel] = await world.raised(spec)
+        await tunnel.lower()
+        return tunnel.steps[-1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)
+
+
+def _over_tls(kind: str, port: int, authority: trustme.CA, proxy: Any, password: str) -> tuple[dict[str, Any], Any]:
+    user = {"password": "secret"} | ({"uuid": USER} if kind == "tuic" else {})
+    alpn = {"alpn": ["h3"]} if kind == "tuic" else {}
+    inbound = {"type": kind, "listen_port": port, "users": [user], "tls": _tls(authority, "other.test") | alpn}
+    tls = {"enabled": True, "server_name": "other.test", **alpn}
+    outbound = {"type": kind, "tls": tls, **_words(user, password=password)}
+    transport, needs = ("udp", ["quic"]) if kind == "tuic" else ("tcp", [])
+    return inbound, proxy(kind, Kind(kind), port, transport, outbound, *needs)
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("kind", ["tuic", "anytls"])
+def test_tuic_and_anytls(world: Any, question: Any, first_byte: Any, proxy: Any, authority: Any, kind: str) -> None:
+    spec = _over_tls(kind, 8465, authority, proxy, "secret")
+    _carries(world, *spec, question, first_byte, TO_HANDSHAKE)
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("kind", ["tuic", "anytls"])
+def test_their_servers_say_nothing_of_a_wrong_password(
+    world: Any, first_byte: Any, proxy: Any, authority: Any, kind: str
+) -> None:
+    assert not _first_byte_of(world, *_over_tls(kind, 8466, authority, proxy, "other"), first_byte)
+
+
+def _hidden(port: int, proxy: Any, path: str) -> tuple[dict[str, Any], TunnelSpec]:
+    inbound = {"type": "vless", "listen_port": port, "users": [{"uuid": USER}], **WEBSOCKET}
+    outbound = {"type": "vless", "uuid": Secret(USER), "transport": {"type": "ws", "path": path}}
+    return inbound, proxy("vless", Kind.VLESS, port, "tcp", outbound)
+
+
+def test_websocket_shows_its_handshake_without_tls(world: Any, question: Any, first_byte: Any, proxy: Any) -> None:
+    _carries(world, *_hidden(8467, proxy, "/way"), question, first_byte, TO_HANDSHAKE)
+
+
+def test_a_web_server_that_knows_no_such_path(world: Any, proxy: Any) -> None:
+    inbound, spec = _hidden(8468, proxy, "/elsewhere")
+    step = _last_step(world, spec, inbound)
+    assert (step.rung, step.failure) == (Rung.HANDSHAKE, Failure.HTTP_REQUEST_FAILED)
+    assert "404" in step.detail
+
+
+def test_websocket_shows_the_servers_name(world: Any, proxy: Any) -> None:
+    """The link names no host for HTTP, so the server's own stands there, and not its address."""
+    spec: Any = _hidden(8469, proxy, "/way")[1]
+    server = msgspec.structs.replace(spec.config.server, host="Name_d.test")
+    spec = msgspec.structs.replace(spec, config=msgspec.structs.replace(spec.config, server=server))
+    heard: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(4096))
+        writer.close()
+
+    async def body() -> None:
+        world.names["Name_d.test"] = "198.18.0.1"
+        sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("198.18.0.1", 8469))
+        sock.setblocking(False)
+        async with world.open(), await asyncio.start_server(handler, sock=sock):
+            [tunnel] = await world.raised(spec)
+            await tunnel.lower()
+
+    asyncio.run(body())
+    assert any(b"Host: Name_d.test:8469\r\n" in each for each in heard), heard
 
 
 def test_a_config_that_sing_box_refuses_ends_with_its_reason(world: Any, proxy: Any) -> None:

@@ -169,6 +169,7 @@ class _Bench:
     def __init__(self, reading: Reading, tunnels: tuple[TunnelVerdict, ...]) -> None:
         self._reading = reading
         self._usable = frozenset(tunnel.tunnel for tunnel in tunnels if tunnel.usable)
+        self._without_udp = frozenset(tunnel.name for tunnel in reading.record.tunnels if not tunnel.carries_udp)
         # Each endpoint as every vantage sees it, without a look at the others.
         self._alone = {
             key: {
@@ -237,6 +238,7 @@ class _Bench:
                 alike=alike,
                 browser_elsewhere=self._browsed(vantage, key),
                 trickles=self._reading.trickles.get((vantage, key[0]), ()),
+                needs_udp=vantage in self._without_udp and key[2].startswith(("quic:", "stun:")),
             )
         )
 

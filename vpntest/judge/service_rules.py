@@ -399,6 +399,8 @@ class EndpointSeen:
     """Ids of the observations that show a browser's handshake getting through at another vantage."""
     trickles: tuple[Observation, ...] = ()
     """Requests of few bytes in many packets to the platform's address, from this vantage."""
+    needs_udp: bool = False
+    """It is reached over UDP, and this vantage is a tunnel that carries none."""
 
     def count(self, *seen: Seen) -> int:
         """How many tries came to one of these."""
@@ -561,6 +563,13 @@ ENDPOINT: tuple[Rule[EndpointSeen, State], ...] = (
         State.INSUFFICIENT,
         "it fails from here, but no control tells whether anything worked from here about then",
         _FLOOR,
+    ),
+    Rule(
+        "endpoint.insufficient.no-udp",
+        lambda f: f.made == 0 and f.needs_udp,
+        State.INSUFFICIENT,
+        "it is reached over UDP, which this kind of tunnel does not carry: it was not tried",
+        "HTTP CONNECT (RFC 9110 §9.3.6), SSH (RFC 4254 §7.2), SOCKS4 and Tor (tor-spec §6.2) open TCP streams only",
     ),
     Rule(
         "endpoint.insufficient.unmeasured",

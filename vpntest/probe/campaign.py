@@ -228,6 +228,7 @@ class Campaign:
     async def reach(self, vantage: Vantage) -> None:
         """Every endpoint of every platform, as often as the plan says, and controls all the while.
 
+        What needs UDP is not tried through a tunnel that carries none: that would measure the tunnel and no platform.
         An endpoint whose attempts disagree is tried up to :data:`MOST_ATTEMPTS` times. A fault of ours costs the one
         attempt that met it; the first of them is raised once all others are done.
         """
@@ -290,7 +291,8 @@ class Campaign:
             begun = loop.time()
             async with side_by_side() as group:
                 for task in reach_tasks(self._plan.platforms, attempts, self._rng):
-                    await start(task)
+                    if vantage.carries_udp or not Target.of(task.endpoint.url, {}).needs_udp:
+                        await start(task)
             over.set()
         if faults:
             raise faults[0]

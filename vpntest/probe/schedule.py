@@ -46,6 +46,11 @@ class Target(Struct, frozen=True):
             address = addresses.get(host, host)
         return cls(parts.scheme, host, parts.port or _PORTS[parts.scheme], address)  # type: ignore[arg-type]
 
+    @property
+    def needs_udp(self) -> bool:
+        """Whether it is reached over UDP."""
+        return self.scheme in ("quic", "stun")
+
     def page(self, url: str) -> str:
         """The URL that is asked for over HTTP: a QUIC endpoint's is an `https` page."""
         return url.replace("quic://", "https://", 1) if self.scheme == "quic" else url

@@ -246,6 +246,7 @@ class Transaction:
                 heard=heard,
                 # Not every proxy carries UDP, and whoever uses one without has names looked up over TCP.
                 or_tcp=self.vantage.answers_locally,
+                only_tcp=not self.vantage.carries_udp,
             )
             if not known:
                 heard(found)

@@ -49,7 +49,7 @@ class Resolution(Struct, frozen=True):
     failure: str | None = None
     """A word of :mod:`vpntest.failures`; None where there is an address."""
     engine: Literal["udp", "tcp"] = "udp"
-    """What brought the answer."""
+    """What brought the answer, or was to."""
 
 
 async def ask(
@@ -62,12 +62,14 @@ async def ask(
     linger: float = 0.0,
     heard: Callable[[Resolution], None] | None = None,
     or_tcp: bool = False,
+    only_tcp: bool = False,
 ) -> Resolution:
     """Asks `resolver` (an address) for the addresses of `name`.
 
     UDP first, the question sent :data:`SENDINGS` times, evenly spaced, TCP where the answer is truncated; `timeout`
-    seconds for all of it. `or_tcp`: UDP has half of them, and where it stays silent TCP the rest. An answer counts if
-    it comes from the resolver's address and port with our id and our question. For `linger` seconds after the first
+    seconds for all of it. `or_tcp`: UDP has half of them, and where it stays silent TCP the rest. `only_tcp`: for a way
+    that carries nothing else; one connection brings one answer, so there is nothing to listen on for. An answer counts
+    if it comes from the resolver's address and port with our id and our question. For `linger` seconds after the first
     answer the socket stays open, so that a forger's race with the truth shows; until :data:`MOST` have come. `heard` is
     called with what is known by then at the first answer and at each other one that comes after it: for who does not
     wait for the last.
@@ -96,7 +98,12 @@ async def ask(
             heard(found)
         return found
 
+    async def over_tcp() -> Resolution:
+        return known([_content(await _over_tcp(open_socket, resolver, query, wire, deadline), query)], "tcp")
+
     try:
+        if only_tcp:
+            return await over_tcp()
         patience = deadline - timeout / 2 if or_tcp else deadline
         try:
             return known(
@@ -106,19 +113,19 @@ async def ask(
                 "udp",
             )
         except _Truncated:
-            return known([_content(await _over_tcp(open_socket, resolver, query, wire, deadline), query)], "tcp")
+            return await over_tcp()
         except (_Unanswered, OSError) as silence:
             if not or_tcp or getattr(silence, "failure", Failure.TIMEOUT) != Failure.TIMEOUT:
                 raise
             try:
-                return known([_content(await _over_tcp(open_socket, resolver, query, wire, deadline), query)], "tcp")
+                return await over_tcp()
             except (_Unanswered, OSError, EOFError):
                 # A refusal may be the proxy's own; that nothing came stays the fact.
                 raise silence from None
     except _Unanswered as exc:
-        return Resolution(None, failure=exc.failure)
+        return Resolution(None, failure=exc.failure, engine="tcp" if only_tcp else "udp")
     except (OSError, EOFError) as exc:
-        return Resolution(None, failure=failure_of(exc))
+        return Resolution(None, failure=failure_of(exc), engine="tcp" if only_tcp else "udp")
 
 
 class _Unanswered(Exception):

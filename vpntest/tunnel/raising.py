@@ -13,9 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vpntest.failures import Failure
-from vpntest.plan.model import OUTSIDE, OpenVpnConfig, Problem, ProxyConfig, Settings, TunnelSpec, WireGuardConfig
+from vpntest.plan.model import (
+    OUTSIDE,
+    CommandConfig,
+    Config,
+    OpenVpnConfig,
+    Problem,
+    ProxyConfig,
+    Settings,
+    TorConfig,
+    TunnelSpec,
+    WireGuardConfig,
+)
 from vpntest.plan.secret import secrets_in
-from vpntest.tunnel import netlink, openvpn, singbox, wireguard
+from vpntest.tunnel import netlink, openvpn, singbox, tor, wireguard
 from vpntest.tunnel.cage import Cage, Process
 from vpntest.tunnel.carriers import Carriers
 from vpntest.tunnel.evidence import Journal
@@ -80,6 +91,23 @@ def _is_address(text: str) -> bool:
     return True
 
 
+def answers_locally(config: Config | None) -> bool:
+    """Whether a tunnel of this config ends in a TUN that completes every TCP connect itself."""
+    return isinstance(config, ProxyConfig | TorConfig) or (isinstance(config, CommandConfig) and bool(config.proxy))
+
+
+def carries_udp(config: Config | None) -> bool:
+    """Whether a tunnel of this config carries UDP at all, as far as the config tells."""
+    match config:
+        case ProxyConfig():
+            return config.carries_udp
+        case CommandConfig(proxy=str(proxy)):
+            return proxy.startswith("socks5")
+        case TorConfig():
+            return False
+    return True
+
+
 async def raise_tunnel(
     spec: TunnelSpec,
     outside: Vantage,
@@ -100,7 +128,7 @@ async def raise_tunnel(
     tunnel = Tunnel(spec)
     steps = Climb(clock)
     try:
-        async with asyncio.timeout(RAISE_TIMEOUT):
+        async with asyncio.timeout(tor.RAISE_TIMEOUT if isinstance(spec.config, TorConfig) else RAISE_TIMEOUT):
             await _raise(tunnel, steps, outside, cage, carriers, settings, journal)
     except Fall as fall:
         if fall.failure in (Failure.INVALID, Failure.UNSUPPORTED):
@@ -154,6 +182,8 @@ async def _raise(
             process, resolvers = await openvpn.climb(site, config, carrier)
         case ProxyConfig() as config:
             process = await singbox.climb(site, config, carrier, settings.ca_pem, settings.public_resolver)
+        case TorConfig() as config:
+            process = await tor.climb(site, config, carrier, carriers["sing-box"], settings.tor_authorities)
         case None:
             raise AssertionError("a tunnel without a config has a problem")
     tunnel.vantage = Vantage(
@@ -161,7 +191,8 @@ async def _raise(
         netns,
         next(filter(_is_address, resolvers), settings.public_resolver),
         tuple(steps.steps),
-        answers_locally=isinstance(spec.config, ProxyConfig),
+        answers_locally=answers_locally(spec.config),
+        carries_udp=site.carries_udp and carries_udp(spec.config),
         count_packets=site.count_packets,
         alive=lambda: site.count_packets() is not None and (process is None or process.running()),
     )

@@ -1,21 +1,25 @@
-"""Proxies by sing-box: Shadowsocks, VLESS, Trojan, Hysteria2. One process for each tunnel.
+"""Proxies by sing-box, one process for each tunnel; and its TUN for whatever else ends in a proxy of our own.
 
 sing-box runs in the underlay and makes its TUN directly in the tunnel's namespace (`netns`, sing-box 1.14), so that
-no device of ours is ever seen in the underlay and `resolvectl` is never called.
+no device of ours is ever seen in the underlay and `resolvectl` is never called. The server's name stands in its config
+with the one address that we found, so that TLS, HTTP and gRPC show what they would, and nothing is looked up.
 
-Its gVisor stack takes a TCP connection as soon as the carrier's own one to the server stands, and asks the server for
-nothing before the first byte. So a connection that is opened and closed again shows how far the carrier itself gets:
+Its gVisor stack takes a TCP connection as soon as the carrier's own one to the server stands, and most protocols ask
+the server for nothing before the first byte. So a connection that is opened and closed again shows how far the carrier
+itself gets:
 
-    Shadowsocks, and all without TLS   TCP        wrong credentials show only in what never comes back
-    Trojan, VLESS                      TLS        the same
+    Shadowsocks, VMess, VLESS          TCP        wrong credentials show only in what never comes back
+    these and Trojan, AnyTLS over TLS  TLS        the same
+    these over WebSocket, HTTPUpgrade  HTTP       the same, with TLS or without
     VLESS with Reality                 TLS        a server that does not know our key or short id shows another site
+    TUIC                               QUIC       the same as with TLS
     Hysteria2                          QUIC, and the server's word about the password
+    SOCKS, HTTP, SSH                   the server's word about the password, then about what it was asked for
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
 import re
@@ -49,7 +53,18 @@ _REFUSED = re.compile(r"ERROR.* using outbound/\S+: (.+)")
 _WAY = re.compile(r"\b(?:dial|read|write) (?:tcp|udp)[46]? \S+ ")
 """Our own address and the server's, which the record has already or need not have."""
 _SAID = (
-    (re.compile(r"authentication failed|reality verification failed"), Failure.AUTH_REJECTED),
+    (
+        re.compile(
+            r"authentication failed|reality verification failed|socks5: (?:incorrect user|unsupported auth method)"
+            r"|socks4: request rejected, code= 9[23]|^authentication required|ssh: unable to authenticate"
+        ),
+        Failure.AUTH_REJECTED,
+    ),
+    (re.compile(r"host key mismatch"), Failure.SSL_INVALID_CERTIFICATE),
+    (
+        re.compile(r"unexpected (HTTP response )?status|method not allowed|malformed HTTP"),
+        Failure.HTTP_REQUEST_FAILED,
+    ),
     (re.compile(r"x509: certificate is (?:not )?valid for|x509: cannot validate"), Failure.SSL_INVALID_HOSTNAME),
     (re.compile(r"signed by unknown authority"), Failure.SSL_UNKNOWN_AUTHORITY),
     (re.compile(r"x509: "), Failure.SSL_INVALID_CERTIFICATE),
@@ -62,6 +77,14 @@ _SAID = (
     (re.compile(r"tls: |CRYPTO_ERROR"), Failure.SSL_FAILED_HANDSHAKE),
 )
 """What sing-box says of a connection that it could not make, as 1.14.1 words it: the first that fits."""
+_TURNED_DOWN = (
+    (re.compile(r"socks5: request rejected|ssh: rejected"), True),
+    (re.compile(r"socks4: request rejected|^(?:unexpected status: \d|method not allowed)"), False),
+)
+"""What it says where a server answered in its protocol and would, or could, not open what was asked for; and whether it
+does so only once it has taken our credentials. A proxy by HTTP may look at the port first."""
+_HOSTS = "hosts"
+"""Tag of the table of names."""
 
 
 async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | None, destination: str) -> Process:
@@ -75,48 +98,68 @@ async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | 
     step = site.climb.rung
     server = config.server
     with step(Rung.CONFIG):
-        outbound = _revealed(config.outbound)
-        _keep_names(outbound, server.host)
+        outbound = dict(config.outbound)
     with step(Rung.ENDPOINT_DNS):
         addresses = await site.resolve(server)
     with step(Rung.ENDPOINT):
         addresses = site.reachable(addresses, server.port)
         address = addresses[0] if server.transport == "udp" else await site.connects(addresses, server.port)
-        outbound |= {"server": address, "server_port": server.port}
+        outbound |= {"server": server.host, "server_port": server.port}
         said: list[str] = []
 
         def heard(line: str) -> None:
             if len(said) < _LINES_KEPT:
                 said.append(line)
 
-        process = await device(site, carrier.program, [outbound], roots, heard=heard)
+        process = await device(site, carrier.program, [outbound], roots, heard=heard, hosts={server.host: address})
     if _shows_its_handshake(outbound):
+        knows_us = outbound["type"] in _SAYS_ITS_WORD
         rejection = ""
         with step(Rung.HANDSHAKE):
             try:
-                await _greeted(site, process, said, destination)
+                knows_us &= await greeted(site, process, said, destination, 443 if outbound["type"] == "http" else 53)
             except Fall as fall:
-                rejection = await _rejection(site, outbound, fall, roots)
+                rejection = await _rejection(site, outbound, address, fall, roots)
                 if not rejection:
                     raise
-        if rejection or outbound["type"] == "hysteria2":
+        if rejection or knows_us:
             with step(Rung.AUTH):
                 if rejection:
                     raise Fall(Failure.AUTH_REJECTED, rejection)
     return process
 
 
+_SAYS_ITS_WORD = ("hysteria2", "socks", "http", "ssh")
+"""Protocols whose server says what it thinks of our credentials before anything is sent."""
+
+
 def _shows_its_handshake(outbound: Mapping[str, Any]) -> bool:
-    """Whether a connection through it stands only once its server has answered in TLS or QUIC."""
+    """Whether a connection through it stands only once its server has answered."""
+    if outbound.get("type") in _SAYS_ITS_WORD:
+        return True
+    if outbound.get("multiplex"):
+        return False
+    if plugin := outbound.get("plugin"):
+        # simple-obfs hides in what is sent anyway; v2ray-plugin is WebSocket, or QUIC.
+        return bool(plugin == "v2ray-plugin")
     transport = outbound.get("transport") or {}
-    # gRPC and HTTP/2 are dialled when there is something to send; so is WebSocket that sends its first bytes early.
-    at_once = transport.get("type") in (None, "ws", "httpupgrade") and not transport.get("max_early_data")
     tls = outbound.get("tls") or {}
-    return bool(tls.get("enabled")) and at_once and not outbound.get("multiplex")
+    match transport.get("type"):
+        case None | "quic":
+            return bool(tls.get("enabled"))
+        case "ws" | "httpupgrade":
+            # One that sends its first bytes early is dialled when there is something to send.
+            return not transport.get("max_early_data")
+    # So are gRPC and HTTP/2.
+    return False
 
 
-async def _greeted(site: Site, process: Process, said: list[str], destination: str) -> None:
-    """Waits until the server has answered the carrier. Raises Fall, with what the carrier says about it."""
+async def greeted(site: Site, process: Process, said: list[str], destination: str, port: int) -> bool:
+    """Waits until the server has answered the carrier. Raises Fall, with what the carrier says about it.
+
+    `said` is the carrier's output. False where the server turned `destination` down, and may have done so before it
+    looked at our credentials.
+    """
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in destination else socket.AF_INET
     fall = Fall(Failure.TIMEOUT)
@@ -128,14 +171,18 @@ async def _greeted(site: Site, process: Process, said: list[str], destination: s
             probe.setblocking(False)
             try:
                 async with asyncio.timeout(HANDSHAKE_TIMEOUT / _HANDSHAKE_TRIES):
-                    await loop.sock_connect(probe, (destination, 53))
-                return
+                    await loop.sock_connect(probe, (destination, port))
+                return True
             except TimeoutError:
                 fall = Fall(Failure.TIMEOUT, "the server took the connection, and its handshake did not end")
             except OSError:
                 # The stack refuses whatever the carrier could not do. Why is in the carrier's output, which may lag.
                 await asyncio.sleep(_PAUSE)
-                fall = _meant(site, said)
+                reason = _reason(said)
+                for pattern, knows_us in _TURNED_DOWN:
+                    if pattern.search(reason) and _failure(reason) != Failure.AUTH_REJECTED:
+                        return knows_us
+                fall = _meant(site, reason)
         if not process.running():
             raise Fall(Failure.CARRIER_EXITED, site.tail())
         if fall.failure == Failure.AUTH_REJECTED:
@@ -143,19 +190,25 @@ async def _greeted(site: Site, process: Process, said: list[str], destination: s
     raise fall
 
 
-def _meant(site: Site, said: list[str]) -> Fall:
-    reasons = [found[1] for line in said if (found := _REFUSED.search(line))]
-    for reason in reasons[-1:]:
-        failure = next((failure for pattern, failure in _SAID if pattern.search(reason)), None)
-        return Fall(failure or "unknown_failure: sing-box", site.redact(_WAY.sub("", reason)))
-    return Fall("unknown_failure: sing-box", site.tail())
+def _reason(said: list[str]) -> str:
+    """Why the last connection could not be made; empty where nothing says so."""
+    return next((found[1] for line in reversed(said) if (found := _REFUSED.search(line))), "")
 
 
-async def _rejection(site: Site, outbound: Mapping[str, Any], fall: Fall, roots: str | None) -> str:
+def _failure(reason: str) -> Failure | None:
+    return next((failure for pattern, failure in _SAID if pattern.search(reason)), None)
+
+
+def _meant(site: Site, reason: str) -> Fall:
+    detail = site.redact(_WAY.sub("", reason)) if reason else site.tail()
+    return Fall(_failure(reason) or "unknown_failure: sing-box", detail)
+
+
+async def _rejection(site: Site, outbound: Mapping[str, Any], address: str, fall: Fall, roots: str | None) -> str:
     """What shows that the server itself turned our credentials away; empty where nothing does."""
     if fall.failure == Failure.AUTH_REJECTED:
         return fall.detail
-    tls = outbound["tls"]
+    tls = outbound.get("tls") or {}
     if not tls.get("reality", {}).get("enabled") or fall.failure != Failure.SSL_UNKNOWN_AUTHORITY:
         return ""
     # sing-box knows the system's roots here and not ours. A true certificate is the borrowed site's, which the server
@@ -164,7 +217,7 @@ async def _rejection(site: Site, outbound: Mapping[str, Any], fall: Fall, roots:
     context = ssl.create_default_context()
     if roots:
         context.load_verify_locations(cadata=roots)
-    address, port, name = outbound["server"], outbound["server_port"], tls.get("server_name")
+    port, name = outbound["server_port"], tls.get("server_name") or outbound["server"]
     with site.outside.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT / _HANDSHAKE_TRIES):
@@ -183,19 +236,20 @@ async def device(
     roots: str | None = None,
     *,
     heard: Callable[[str], None] = lambda line: None,
+    hosts: Mapping[str, str] | None = None,
     home: Namespace | None = None,
 ) -> Process:
     """Makes the tunnel's device: a TUN of sing-box in the tunnel's namespace, addressed, all of whose traffic goes
     through the first of `outbounds`; the others are those that it names. Raises Fall.
 
-    `outbounds` are as sing-box wants them, with addresses for names, and may hold :class:`Secret`. `roots` is PEM that
-    is trusted beside the system's roots; `heard` gets each line that sing-box says; `home` is the namespace that it
-    dials in, the underlay by default.
+    `outbounds` are as sing-box wants them, and may hold :class:`Secret`. `roots` is PEM that is trusted beside the
+    system's roots; `heard` gets each line that sing-box says; `hosts` has the address of every name that stands as a
+    server, for no other is looked up; `home` is the namespace that it dials in, the underlay by default.
     """
     # In memory and by descriptor: the config is never on the file system and never in an argument.
     config = os.memfd_create("config")
     try:
-        os.write(config, json.dumps(_document(site, _revealed(outbounds), roots)).encode())
+        os.write(config, json.dumps(_document(site, _revealed(outbounds), roots, hosts or {})).encode())
         os.lseek(config, 0, os.SEEK_SET)
         process = site.spawn(
             [program, "run", "-c", "stdin", "--disable-color"],
@@ -221,11 +275,14 @@ async def device(
     return process
 
 
-def _document(site: Site, outbounds: Sequence[dict[str, Any]], roots: str | None) -> dict[str, Any]:
+def _document(
+    site: Site, outbounds: Sequence[dict[str, Any]], roots: str | None, hosts: Mapping[str, str]
+) -> dict[str, Any]:
     first, *others = outbounds
     return {
         "certificate": {"store": "system", "certificate": [roots] if roots else []},
         "log": {"level": "warn", "timestamp": False},
+        "dns": {"servers": [{"type": "hosts", "tag": _HOSTS, "path": "/dev/null", "predefined": dict(hosts)}]},
         "inbounds": [
             {
                 "type": "tun",
@@ -239,7 +296,7 @@ def _document(site: Site, outbounds: Sequence[dict[str, Any]], roots: str | None
         ],
         # Longer than any probe waits: where the server is silent, a probe shall see silence, not the stack's refusal.
         "outbounds": [{"connect_timeout": "20s", "tag": "proxy"} | first, *others],
-        "route": {"final": first.get("tag", "proxy")},
+        "route": {"final": first.get("tag", "proxy"), "default_domain_resolver": _HOSTS},
     }
 
 
@@ -252,23 +309,3 @@ def _revealed(value: object) -> Any:
         case list() | tuple():
             return [_revealed(part) for part in value]
     return value
-
-
-def _keep_names(outbound: dict[str, Any], host: str) -> None:
-    """Says the server's name wherever sing-box would take it from `server`, which becomes an address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
-        return
-    tls = outbound.get("tls")
-    if isinstance(tls, dict) and tls.get("enabled"):
-        tls.setdefault("server_name", host)
-    transport = outbound.get("transport")
-    if isinstance(transport, dict) and transport.get("type") == "ws":
-        headers = transport.setdefault("headers", {})
-        if not any(key.lower() == "host" for key in headers):
-            headers["Host"] = host
-    elif isinstance(transport, dict) and transport.get("type") in ("http", "httpupgrade"):
-        transport.setdefault("host", host)
