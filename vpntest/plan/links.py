@@ -42,7 +42,7 @@ SCHEMES = {
 KNOWN_SCHEMES = frozenset(
     """
     ssconf hysteria hy hysteria2+realm hysteria2+realm+http ssr ssd naive naive+https naive+quic naive+http juicity
-    mieru mierus snell brook trojan-go shadowtls shadowquic sn wireguard wg tg tt mtproto masque dns
+    mieru mierus snell brook trojan-go shadowtls shadowquic sn tg tt mtproto masque
     """.split()
 )
 """Schemes of share links that are not carried: said to be unsupported, not broken."""

@@ -37,7 +37,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qsl, unquote
+from uuid import UUID
 
 from vpntest.errors import ConfigError
 from vpntest.plan import syntax
@@ -186,6 +187,8 @@ class _Reading:
         for text in (proxy.username, proxy.password, *proxy.parameters.values()):
             if "\x00" in text or not syntax.is_plain(text.replace("\n", "")):
                 self.broken("a control character in a value")
+        if "\n" in proxy.username:
+            self.broken("the user's name is more than one line")
         self.host = self._host()
 
     def broken(self, reason: str) -> NoReturn:
@@ -257,8 +260,8 @@ class _Reading:
     def tcp(self, default: int | None = None) -> Server:
         return Server(host=self.host, port=self.port(default), transport="tcp")
 
-    def password(self) -> Secret:
-        if not self.proxy.password:
+    def password(self, *, empty: bool = False) -> Secret:
+        if not self.proxy.password and not empty:
             self.broken("no password")
         if "\n" in self.proxy.password:
             self.broken("the password is more than one line")
@@ -268,7 +271,7 @@ class _Reading:
         """A UUID, or the short word that clients make one of."""
         user = self.proxy.username.strip()
         if found := _UUID.fullmatch(user.strip("{}")):
-            return Secret(found[0])
+            return Secret(str(UUID(found[0])))
         if not user or len(user.encode()) > _LONGEST_USER:
             self.broken(f"the user id is neither a UUID nor a word of up to {_LONGEST_USER} bytes")
         self.find("note", "the user id is no UUID; one is made of it, as clients do")
@@ -329,7 +332,7 @@ def _cipher(reading: _Reading) -> dict[str, object]:
     password = reading.proxy.password
     if method in _NO_CIPHER:
         reading.find("danger", "`none` is no cipher: all that is inside can be read and changed on the way")
-        return {"method": "none", "password": Secret(password)}
+        return {"method": "none", "password": reading.password(empty=True)}
     if method in _STREAM_CIPHERS:
         reading.find("warning", "a stream cipher: whoever is on the way can change what passes, and tell what it is")
     length = 0 if method in _STREAM_CIPHERS else _METHODS.get(method)
@@ -431,6 +434,8 @@ def _vless(reading: _Reading) -> tuple[Server, dict[str, object]]:
     if flow not in ("", "none"):
         if "transport" in fields or "tls" not in fields:
             reading.unsupported("`flow` goes with TLS or Reality over plain tcp only")
+        if "multiplex" in fields:
+            reading.unsupported("`mux` does not go with `flow`")
         fields["flow"] = "xtls-rprx-vision"
     if "tls" not in fields:
         _in_the_clear(reading)
@@ -518,9 +523,7 @@ def _tuic(reading: _Reading) -> tuple[Server, dict[str, object]]:
     user = reading.proxy.username.strip()
     if not _UUID.fullmatch(user):
         reading.broken("the user id is not a UUID")
-    fields: dict[str, object] = {"uuid": Secret(user), "password": Secret(reading.proxy.password)}
-    if "\n" in reading.proxy.password:
-        reading.broken("the password is more than one line")
+    fields: dict[str, object] = {"uuid": Secret(str(UUID(user))), "password": reading.password(empty=True)}
     _udp(reading)
     control = reading.line("congestion_control").lower().replace("-", "_")
     if control not in ("", "cubic", "new_reno", "newreno", "reno", "bbr"):
@@ -588,7 +591,8 @@ def _http(reading: _Reading) -> tuple[Server, dict[str, object]]:
 
 
 def _ssh(reading: _Reading) -> tuple[Server, dict[str, object]]:
-    fields: dict[str, object] = {"user": reading.proxy.username.strip() or "root"}
+    user = reading.proxy.username.strip()
+    fields: dict[str, object] = {"user": Secret(user) if user else "root"}
     if reading.proxy.password:
         fields["password"] = reading.password()
     if key := reading.take("private-key"):
@@ -834,7 +838,7 @@ def _early(reading: _Reading, path: str) -> tuple[str, int]:
     early = next((value for key, value in pairs if key == "ed"), "")
     if not reading.words.get("eh"):
         reading.words["eh"] = next((value for key, value in pairs if key == "eh"), "")
-    if urlencode([(key, value) for key, value in pairs if key not in ("ed", "eh")]) or len(query) > 4096:
+    if any(key not in ("ed", "eh") for key, _ in pairs) or len(query) > 4096:
         reading.unsupported("`path` has a query, which sing-box would write in other letters")
     return path, int(early) if re.fullmatch("[0-9]{1,6}", early) else 0
 
@@ -848,8 +852,6 @@ def _multiplex(reading: _Reading, fields: dict[str, object]) -> None:
     }
     padding = reading.yes("mux-padding")
     if protocol in ("h2mux", "smux", "yamux"):
-        if fields.get("flow"):
-            reading.unsupported("`mux` does not go with `flow`")
         fields["multiplex"] = {"enabled": True, "protocol": protocol, **{k: v for k, v in rest.items() if v}}
         if padding:
             fields["multiplex"] |= {"padding": True}  # type: ignore[operator]
