@@ -726,12 +726,27 @@ def test_a_file_that_cannot_be_read_names_the_directive_and_not_the_path(
     directive: str, fault: Exception, reason: str
 ) -> None:
     def read_file(name: str) -> bytes:
-        assert name == "../" + WORD
+        assert name in ("../" + WORD, WORD)
         raise fault
 
     said = str(_refused(BASE + f"{directive} ../{WORD}\n", read_file))
     assert f"`{directive}`" in said
     assert reason in said
+
+
+@pytest.mark.parametrize("path", ["/etc/openvpn/ca.crt", "../ca.crt", '"C:\\\\Program Files\\\\ca.crt"', "gone/ca.crt"])
+def test_a_file_of_a_pack_is_found_beside_its_config(path: str) -> None:
+    """Only the file of that very name, and only of the kind asked for."""
+
+    def read_file(name: str) -> bytes:
+        if name != "ca.crt":
+            raise ValueError("it lies outside the config's own folder") if name[0] != "g" else FileNotFoundError()
+        return _pem("CERTIFICATE").encode()
+
+    config, findings = parse(SAFE + f"remote a.example\nca {path}\n" + WHO, "x.ovpn", read_file)
+    assert dict(config.inline)["ca"] == Secret(_pem("CERTIFICATE"))
+    assert _levels(findings) == [("warning", 4)]
+    assert "nothing of the kind" in str(_refused(f"client\nremote a.example\nkey {path}\n", read_file))
 
 
 def test_a_file_cannot_end_its_block_and_go_on_with_directives() -> None:

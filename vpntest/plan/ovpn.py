@@ -15,6 +15,7 @@ Lexing as OpenVPN 2.6 does it (src/openvpn/options.c, parse_line; options_parse.
 from __future__ import annotations
 
 import base64
+import contextlib
 import difflib
 import re
 from collections.abc import Callable, Iterator
@@ -485,12 +486,23 @@ def _login(lines: list[str]) -> tuple[Secret, Secret] | None:
 
 
 def _file(reading: _Reading, line: int, name: str, path: str) -> bytes:
+    """The file that a directive names. Packs are made for one place on a disk, such as /etc/openvpn: where there is
+    nothing to be read, the file of the same name beside the config is meant.
+    """
+    beside = re.split(r"[/\\]", path)[-1]
     try:
         return reading.read_file(path)
-    except OSError as fault:
-        reason = (fault.strerror or "error").lower()
-        raise reading.broken(f"the file of `{name}` cannot be read: {reason}", line) from None
-    except ValueError as fault:
+    except (OSError, ValueError) as fault:
+        if beside not in ("", path):
+            with contextlib.suppress(OSError, ValueError):
+                data = reading.read_file(beside)
+                reading.note(
+                    line, f"`{name}` names a file elsewhere: the one of its name beside the config is read", "warning"
+                )
+                return data
+        if isinstance(fault, OSError):
+            reason = (fault.strerror or "error").lower()
+            raise reading.broken(f"the file of `{name}` cannot be read: {reason}", line) from None
         raise reading.broken(f"the file of `{name}` is not read: {fault}", line) from None
 
 
