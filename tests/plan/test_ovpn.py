@@ -556,6 +556,17 @@ def test_a_server_that_any_client_can_pose_as_is_told(line: str) -> None:
     assert _read(bare + line + "\n")[1] == ()
 
 
+@pytest.mark.parametrize(
+    "lines", ["keysize 256\ncipher AES-256-CBC", "cipher camellia-128-cbc\nkeysize 128", "keysize 128"]
+)
+def test_the_length_that_a_key_has_anyway_may_be_said(lines: str) -> None:
+    _, (finding,) = _read(BASE + lines + "\n")
+    assert finding.level == "note"
+    assert "keysize" in finding.text
+    other = lines.replace("256\n", "128\n").replace("keysize 128", "keysize 192")
+    assert isinstance(_refused(BASE + other + "\n"), Unsupported)
+
+
 @pytest.mark.parametrize("block", ["<up>\n/bin/evil\n</up>\n", "<plugin>\n/lib/evil.so\n</plugin>\n"])
 def test_a_hook_in_a_block_is_left_out_too(block: str) -> None:
     config, findings = _read(BASE + block)
@@ -595,7 +606,16 @@ def test_declaring_a_known_one_unknown_changes_nothing() -> None:
 
 UNSUPPORTED = [
     *("http-proxy 198.18.0.1 3128", "http-proxy-option AGENT x", "socks-proxy 198.18.0.1", "secret static.key"),
-    *("dev tap", "dev tap0", "dev-type tap", "dev null", "scramble obfuscate x", "static-challenge x 1", "askpass"),
+    *(
+        "dev tap",
+        "dev tap0",
+        "dev-type tap",
+        "dev null",
+        "scramble obfuscate x",
+        "static-challenge x 1",
+        "askpass",
+        "auth-federate",
+    ),
     *(
         "pkcs11-id x",
         "capath /etc/ssl",
@@ -605,7 +625,7 @@ UNSUPPORTED = [
         "proto tcp-server",
     ),
     *("server 10.8.0.0 255.255.255.0", "mode server", "tls-server", "crl-verify /etc/x dir", "client-to-client"),
-    *("ncp-disable", "keysize 128", "no-iv", "key-method 1", "tls-remote x", "mtu-dynamic", "genkey secret /etc/x"),
+    *("ncp-disable", "keysize 192", "no-iv", "key-method 1", "tls-remote x", "mtu-dynamic", "genkey secret /etc/x"),
     *(
         "data-ciphers AES-256-GCM:BF-CBC",
         "ncp-ciphers DES-CBC",

@@ -130,6 +130,8 @@ class _Reading:
     """Names that `ignore-unknown-option` holds."""
     tolerant: bool = False
     """Whether all that is unknown is passed over: `setenv FORWARD_COMPATIBLE 1`."""
+    keysize: tuple[int, str] | None = None
+    """Where `keysize` stands, and what it says."""
     profile: bool = False
     """Whether this is a <connection>."""
     lines: dict[str, int] = field(default_factory=dict)
@@ -251,6 +253,9 @@ def _directive(reading: _Reading, line: int, directive: list[str], *, optional: 
         raise reading.broken(f"`{name}` may not stand inside <connection>", line)
     if name in vocabulary.UNSUPPORTED and not (optional and name in ("scramble", "obfs")):
         raise reading.unsupported(f"`{name}` is not supported: {vocabulary.UNSUPPORTED[name]}", line)
+    if name == "keysize" and len(arguments) == 1:
+        reading.keysize = line, arguments[0]
+        return
     if name in vocabulary.REMOVED and not optional and (name, arguments) != ("key-method", ["2"]):
         raise reading.unsupported(f"`{name}` is not supported: {vocabulary.REMOVED[name]}", line)
     if name in vocabulary.REFUSED and not (
@@ -597,6 +602,12 @@ def _check_ciphers(reading: _Reading) -> None:
             if cipher == "DEFAULT":
                 reason = "the word DEFAULT is of OpenVPN 2.7, and means other ciphers in each version"
                 raise reading.unsupported(f"`{name}`: {reason}", reading.lines[name])
+    if reading.keysize:
+        line, size = reading.keysize
+        cipher = chosen.get("cipher", ["BF-CBC"])[0].upper()
+        if size != ("128" if cipher == "BF-CBC" else next(iter(re.findall(r"(?<=-)\d{3}(?=-)", cipher)), "")):
+            raise reading.unsupported(f"`keysize` is not supported: {vocabulary.REMOVED['keysize']}", line)
+        reading.note(line, "`keysize` is ignored: it says the length that the cipher's key has anyway")
     # For a server before 2.4 it offers Blowfish.
     before = "compat-mode" in chosen and [int(part) for part in chosen["compat-mode"][0].split(".")] < [2, 4]
     if before and not legacy and not chosen.keys() & {"data-ciphers", "ncp-ciphers"}:

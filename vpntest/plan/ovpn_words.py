@@ -157,6 +157,7 @@ _UNSUPPORTED = {
     "a static key instead of TLS, which OpenVPN is giving up and whose progress nothing shows": "secret",
     "a patch that the OpenVPN of Debian and Ubuntu does not have": "scramble obfs",
     "an answer typed in at each connection": "static-challenge",
+    "a sign-in with a browser": "auth-federate",
     "a private key with a passphrase": "askpass",
     "a token of an earlier session": "auth-token auth-token-user override-username",
     "a key on a smart card": """pkcs11-id pkcs11-id-management pkcs11-private-mode pkcs11-protected-authentication
@@ -180,7 +181,7 @@ UNSUPPORTED = {name: reason for reason, names in _UNSUPPORTED.items() for name i
 """What the tunnel would not be itself without, and that is not carried."""
 
 REMOVED = {
-    "keysize": "OpenVPN 2.6 dropped it: a cipher with a key of another length",
+    "keysize": "OpenVPN 2.6 dropped it: a cipher with a key of another length than its own",
     "ncp-disable": "OpenVPN 2.6 dropped it: the cipher is negotiated always",
     "no-iv": "OpenVPN 2.5 dropped it: a weakened cipher",
     "tls-remote": "OpenVPN 2.4 dropped it: `verify-x509-name` took its place",
