@@ -184,8 +184,10 @@ class _Reading:
         self.needs: set[str] = set()
         self.unverified = False
         self.udp = True
-        for text in (proxy.username, proxy.password, *proxy.parameters.values()):
-            if "\x00" in text or not syntax.is_plain(text.replace("\n", "")):
+        # Outline's prefix is bytes, and is not read here.
+        values = (value for name, value in proxy.parameters.items() if name != "prefix")
+        for text in (proxy.username, proxy.password, *values):
+            if not syntax.is_plain(text.replace("\n", "")):
                 self.broken("a control character in a value")
         if "\n" in proxy.username:
             self.broken("the user's name is more than one line")
