@@ -84,7 +84,7 @@ def members(data: bytes, where: str, limit: int) -> Iterator[Member]:
 
     by_name = {info.filename: info for info in archive.infolist() if not info.is_dir()}
     for name in sorted(by_name):
-        parts = name.split("/")
+        parts = name.replace("\\", "/").split("/")
         if any(part.startswith(".") and part not in (".", "..") for part in parts) or parts[0] == "__MACOSX":
             continue
         info, place = by_name[name], f"{where}/{syntax.printable(name)}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from vpntest.errors import ConfigError
 from vpntest.plan import outcome
 from vpntest.plan.model import Entry, Kind
-from vpntest.plan.outbounds import endpoint, headers_of, no_reserved, place, tables, yes
+from vpntest.plan.outbounds import disguise, early_data, endpoint, headers_of, no_reserved, place, tables, yes
 from vpntest.plan.outcome import Meaning
 from vpntest.plan.proxies import Proxy
 from vpntest.plan.syntax import Refused
@@ -108,6 +108,13 @@ def _proxy(kind: Kind, keys: Keys) -> Proxy:
         keys.leave("tls", "skip-cert-verify", "sni", "servername", "alpn", "client-fingerprint")
     if kind in (Kind.VLESS, Kind.VMESS, Kind.TROJAN):
         _transport(keys, words)
+        if words["type"] in ("ws", "httpupgrade"):
+            words["host"] = words.get("host") or proxy.host
+    if words.get("security", "none") != "none" and (
+        kind is Kind.TROJAN or words.get("type") not in ("ws", "httpupgrade")
+    ):
+        # With WebSocket VMess and VLESS show the `Host` header's name, as links do.
+        words["sni"] = words.get("sni") or proxy.host
     _smux(keys, words)
     return proxy
 
@@ -359,7 +366,7 @@ def _transport(keys: Keys, words: dict[str, str]) -> None:
         if ws:
             words["path"] = ws.text("path") or path
             words["headers"] = headers_of(ws, words)
-            words |= {"ed": ws.number("max-early-data"), "eh": ws.text("early-data-header-name")}
+            early_data(ws, words, "max-early-data", "early-data-header-name")
             if ws.flag("v2ray-http-upgrade"):
                 words["type"] = "httpupgrade"
             ws.leave("v2ray-http-upgrade-fast-open")
@@ -367,6 +374,8 @@ def _transport(keys: Keys, words: dict[str, str]) -> None:
     elif network == "http":
         # Not HTTP as a transport, but TCP behind the head of one request.
         words |= {"type": "tcp", "headerType": "http"}
+        if http:
+            disguise(http, words)
     elif network == "h2" and h2:
         words |= {"host": ",".join(h2.texts("host")), "path": h2.text("path")}
         h2.done()
@@ -375,8 +384,6 @@ def _transport(keys: Keys, words: dict[str, str]) -> None:
         grpc.leave("ping-interval", "max-connections", "min-streams", "max-streams")
         grpc.refuse({"grpc-user-agent": ""})
         grpc.done()
-    if http and network == "http":
-        http.leave("method", "path", "headers")
 
 
 def _smux(keys: Keys, words: dict[str, str]) -> None:

@@ -83,7 +83,9 @@ def _each(
     if not found:
         yield outcome.faulty(ConfigError("no outbound in it leads to a server", where=where))
     for number, one in enumerate(found):
-        entry = _entry(one, f"{where}: outbound {number + 1}", where, type_key, kinds, read, name)
+        tag = str(one.get("tag") or "") if isinstance(one, Table) else ""
+        label = tag if not name else name if len(found) == 1 else f"{name} {tag}"
+        entry = _entry(one, f"{where}: outbound {number + 1}", where, type_key, kinds, read, label)
         if note and entry.config:
             entry, note = structs.replace(entry, findings=(*entry.findings, note)), None
         yield entry
@@ -100,12 +102,10 @@ def _entry(
     type_key: str,
     kinds: dict[str, Kind],
     read: Callable[[Kind, Keys], Proxy | Meaning],
-    name: str,
+    label: str,
 ) -> Entry:
     if not isinstance(outbound, Table):
         return outcome.faulty(ConfigError("not a table of settings", where=place))
-    line, tag = outbound.line, outbound.get("tag")
-    label = name or (tag if isinstance(tag, str) else "")
     kind = kinds.get(str(outbound.get(type_key)), Kind.UNKNOWN)
 
     def parse() -> Meaning:
@@ -123,7 +123,7 @@ def _entry(
         meaning.findings[:0] = keys.findings
         return proxies.outbound(meaning)
 
-    return outcome.made(kind, parse, line=line, label=label)
+    return outcome.made(kind, parse, line=outbound.line, label=label)
 
 
 def place(keys: Keys) -> str:
@@ -155,6 +155,7 @@ def _sing_box(kind: Kind, keys: Keys) -> Proxy | Meaning:
         _sing_box_tls(keys, words)
     if kind in (Kind.VLESS, Kind.VMESS, Kind.TROJAN):
         _sing_box_transport(keys, words)
+    _name_server(proxy)
     if kind in (Kind.VLESS, Kind.VMESS, Kind.TROJAN, Kind.SHADOWSOCKS):
         _multiplex(keys, words)
     return proxy
@@ -326,9 +327,12 @@ def _sing_box_transport(keys: Keys, words: dict[str, str]) -> None:
         words["headers"] = headers_of(transport, words)
         words["host"] = ",".join(transport.texts("host")) or words.get("host", "")
         if named == "ws":
-            words |= {"ed": transport.number("max_early_data"), "eh": transport.text("early_data_header_name")}
+            early_data(transport, words, "max_early_data", "early_data_header_name")
         elif named == "http":
             words["method"] = transport.text("method")
+            if words["security"] == "none":
+                # sing-box speaks HTTP/1.1 then, with a method of its own choice; links say so in these words.
+                words |= {"type": "tcp", "headerType": "http", "method": words["method"] or "PUT"}
     transport.done()
 
 
@@ -428,6 +432,8 @@ def _xray(kind: Kind, keys: Keys) -> Proxy | Meaning:
         level.leave("level", "email", "udp", "ivCheck")
         level.done()
     _stream(keys, words)
+    if words.get("security") != "none":
+        words["sni"] = words.get("sni") or proxy.host
     return proxy
 
 
@@ -512,7 +518,8 @@ def _xray_transport(network: str, keys: Keys, words: dict[str, str]) -> None:
     if network == "tcp":
         if header := keys.inner("header"):
             words["headerType"] = header.text("type")
-            header.leave("request", "response")
+            if request := header.inner("request"):
+                disguise(request, words)
         keys.leave("acceptProxyProtocol")
     elif network == "grpc":
         words |= {"serviceName": keys.text("serviceName"), "authority": keys.text("authority")}
@@ -524,7 +531,7 @@ def _xray_transport(network: str, keys: Keys, words: dict[str, str]) -> None:
         words["headers"] = headers_of(keys, words)
         words["host"] = ",".join(keys.texts("host")) or words.get("host", "")
         words["method"] = keys.text("method")
-        words |= {"ed": keys.number("maxEarlyData"), "eh": keys.text("earlyDataHeaderName")}
+        early_data(keys, words, "maxEarlyData", "earlyDataHeaderName")
         keys.leave("acceptProxyProtocol", "heartbeatPeriod", "read_idle_timeout", "health_check_timeout")
         keys.refuse({"useBrowserForwarding": ""})
     keys.done()
@@ -564,7 +571,7 @@ def _xray_security(keys: Keys | None, words: dict[str, str]) -> None:
 # ── what both share ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def headers_of(keys: Keys, words: dict[str, str], *, host: bool = True) -> str:
+def headers_of(keys: Keys, words: dict[str, str], *, host: bool = True, first: bool = False) -> str:
     """Further headers as a JSON object; `Host` goes to its own word."""
     headers = keys.inner("headers")
     found: dict[str, str] = {}
@@ -573,8 +580,33 @@ def headers_of(keys: Keys, words: dict[str, str], *, host: bool = True) -> str:
         if host and name.lower() == "host":
             words["host"] = ",".join(values)
         elif values:
-            found[name] = ",".join(values)
+            found[name] = values[0] if first else ",".join(values)
     return json.dumps(found) if found else ""
+
+
+def _name_server(proxy: Proxy) -> None:
+    """Says the server's name wherever sing-box takes it by default; in links other defaults stand."""
+    words = proxy.parameters
+    if words.get("security", "none") != "none":
+        words["sni"] = words.get("sni") or proxy.host
+    if words.get("type") in ("ws", "http", "httpupgrade"):
+        words["host"] = words.get("host") or proxy.host
+
+
+def early_data(keys: Keys, words: dict[str, str], most: str, header: str) -> None:
+    """WebSocket's early data; without a header of its own it stands behind the path."""
+    words["ed"], named = keys.number(most), keys.text(header)
+    if words["ed"] not in ("", "0"):
+        words["eh"] = named or "path"
+
+
+def disguise(keys: Keys, words: dict[str, str]) -> None:
+    """The HTTP request that stands before a TCP stream. Of several values the client takes any: here the first."""
+    words["path"] = (keys.texts("path") or [""])[0]
+    words["method"] = keys.text("method")
+    words["headers"] = headers_of(keys, words, first=True)
+    keys.leave("version")
+    keys.done()
 
 
 def endpoint(host: str, port: str) -> str:

@@ -28,6 +28,8 @@ def made(kind: Kind, parse: Callable[[], Meaning], *, line: int | None = None, l
         return Entry(kind=kind, config=None, problem=problem(fault), line=line, label=shown(label))
     if line is not None:
         findings = tuple(found if found.line else structs.replace(found, line=line) for found in findings)
+    if isinstance(config, WireGuardConfig) and config.amnezia:
+        kind = Kind.AMNEZIAWG  # the keys say it, not the link or the document that they stand in
     if label and any(_holds(label, secret.reveal()) for secret in secrets_in(config)):
         label = ""
     return Entry(kind=kind, config=config, findings=findings, line=line, label=shown(label))

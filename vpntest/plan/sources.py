@@ -71,8 +71,7 @@ def link(text: str, where: str, line: int | None = None) -> Iterator[Entry]:
     elif scheme in ("wireguard", "wg", "awg"):
         from vpntest.plan import wglinks
 
-        entry = outcome.made(Kind.WIREGUARD, lambda: wglinks.parse(text, place), line=line, label=_label(text))
-        yield _kept(entry)
+        yield outcome.made(Kind.WIREGUARD, lambda: wglinks.parse(text, place), line=line, label=_label(text))
     else:
         kind = links.SCHEMES.get(scheme or "", Kind.UNKNOWN)
         yield outcome.proxied(lambda: links.proxy(text, place), kind, line=line, label=_label(text))
@@ -164,7 +163,7 @@ def _entries(data: bytes, where: str, read_file: ReadFile, login: Login | None) 
         case Dialect.JSON | Dialect.YAML:
             yield from _document(text, where, trees.from_json if dialect is Dialect.JSON else trees.from_yaml)
         case Dialect.WG_QUICK:
-            yield _kept(outcome.made(kinds.kind_of(text), lambda: wgquick.parse(text, where)))
+            yield outcome.made(kinds.kind_of(text), lambda: wgquick.parse(text, where))
         case Dialect.OPENVPN:
             user, password = login or (None, None)
             yield outcome.made(
@@ -284,13 +283,6 @@ def _on(line: int | None, findings: Iterable[Finding]) -> Iterator[Finding]:
 def _label(text: str) -> str:
     """What stands behind the `#` of a link."""
     return unquote(text.partition("#")[2][:1024], errors="replace")
-
-
-def _kept(entry: Entry) -> Entry:
-    """WireGuard's kind as its keys say it: a link or document of WireGuard may hold AmneziaWG's."""
-    if entry.config is not None and getattr(entry.config, "amnezia", None) is not None:
-        return structs.replace(entry, kind=Kind.AMNEZIAWG)
-    return entry
 
 
 def asks_login(entry: Entry) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from vpntest.errors import ConfigError
 from vpntest.plan import outcome, syntax
 from vpntest.plan.model import Entry, Kind
-from vpntest.plan.outbounds import place
+from vpntest.plan.outbounds import place, yes
 from vpntest.plan.proxies import Proxy
 from vpntest.plan.trees import Keys, Table
 
@@ -48,7 +48,8 @@ def _server(table: Table, where: str) -> Proxy:
     host = keys.texts("server")
     if len(host) > 1:
         keys.unsupported("`server` holds several, among which the client would change")
-    words: dict[str, str] = {"prefix": keys.text("prefix")}
+    # Bytes, not text; that there are some is enough to know.
+    words: dict[str, str] = {"prefix": yes(keys.take("prefix") not in (None, ""))}
     proxy = Proxy(Kind.SHADOWSOCKS, place(keys), "".join(host), keys.number("server_port"), parameters=words)
     proxy.username, proxy.password = keys.text("method"), keys.text("password")
     plugin, options = keys.text("plugin"), keys.text("plugin_opts", "plugin_options", "pluginOpts")
@@ -119,7 +120,9 @@ def _dialer(keys: Keys) -> Proxy:
         host, port = syntax.host_and_rest(endpoint)
     except ValueError as fault:
         keys.broken(f"`endpoint`: {fault}")
-    proxy = Proxy(Kind.SHADOWSOCKS, place(keys), host, port, parameters={"prefix": keys.text("prefix")})
+    proxy = Proxy(
+        Kind.SHADOWSOCKS, place(keys), host, port, parameters={"prefix": yes(keys.take("prefix") not in (None, ""))}
+    )
     proxy.username, proxy.password = keys.text("cipher"), keys.text("secret")
     keys.done()
     return proxy

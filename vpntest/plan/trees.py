@@ -25,9 +25,9 @@ MAX_DEPTH = 48
 MAX_NODES = 2_000_000
 """Values of a document, those counted again that an alias repeats."""
 
-_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.$-]{0,39}")
+_KEY = re.compile(r"[A-Za-z$][A-Za-z0-9_.$-]{0,39}")
 """What may be repeated in a message: a name of a setting, and nothing that a terminal obeys."""
-_JSON_EXTRAS = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/|#[^\n]*', re.DOTALL)
+_JSON_EXTRAS = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?(?:\*/|\Z)|#[^\n]*', re.DOTALL)
 _JSON_COMMA = re.compile(r'("(?:\\.|[^"\\\n])*")|,(?=\s*[\]}])')
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _YES = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
