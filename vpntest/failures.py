@@ -58,6 +58,8 @@ class Failure(StrEnum):
     """The tunnel's config is broken, so that there is nothing to raise."""
     UNSUPPORTED = "unsupported"
     """The tunnel's config is sound, but this box cannot honour something that it asks for."""
+    REFUSED = "refused"
+    """The tunnel's config could be honoured and must not be: its server stands in this box's own networks."""
     CARRIER_EXITED = "carrier_exited"
     """The program that carries the tunnel ended by itself."""
     STALLED = "stalled"

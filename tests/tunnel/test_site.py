@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from vpntest.failures import Failure
-from vpntest.plan.model import Server
+from vpntest.plan.model import OUTSIDE, Server
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import netlink
 from vpntest.tunnel.ladder import Climb, Fall
+from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.site import Site
+from vpntest.tunnel.vantage import Vantage
 
 pytestmark = pytest.mark.root
 
@@ -50,10 +52,10 @@ def test_long_words_of_a_carrier_are_cut(world: Any) -> None:
 
 def test_a_literal_address_is_asked_of_nobody(world: Any) -> None:
     async def body() -> list[str]:
-        return await _site(world).resolve(Server("FD00::0001", 443, "tcp"))
+        return await _site(world).resolve(Server("2001:DB8::0001", 443, "tcp"))
 
     asked = len(world.asked)
-    assert asyncio.run(body()) == ["fd00::1"]
+    assert asyncio.run(body()) == ["2001:db8::1"]
     assert len(world.asked) == asked
 
 
@@ -68,6 +70,59 @@ def test_a_name_without_an_address_falls(world: Any) -> None:
         asyncio.run(body())
     assert caught.value.failure == Failure.DNS_NO_ANSWER
     assert "empty.test" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("addresses", "left"),
+    [
+        (("127.0.0.1",), None),
+        (("169.254.169.254",), None),
+        (("198.18.0.2",), None),  # this machine's own
+        (("198.18.0.255",), None),  # the broadcast address of its wire
+        (("10.66.0.7",), None),  # a private network that it is wired to
+        (("10.77.0.7",), None),  # one that it has a way to
+        (("127.0.0.1", "198.18.0.1", "10.66.0.7"), ["198.18.0.1"]),
+        (("10.88.0.7",), ["10.88.0.7"]),  # where only the default route leads
+    ],
+)
+def test_a_name_that_leads_to_this_machine_or_its_own_networks_is_refused(
+    world: Any, addresses: tuple[str, ...], left: list[str] | None
+) -> None:
+    world.names["rebound.test"] = addresses
+    netns = Namespace.create()
+
+    async def body() -> tuple[list[str] | None, list[str]]:
+        await netlink.prepare(netns)
+        await netlink.within(netns, lambda ip: ip.link("add", ifname="wire", kind="veth", peer={"ifname": "far"}))
+        await netlink.address(
+            netns, "wire", addresses=["198.18.0.2/24", "10.66.0.2/24"], routes=["10.77.0.0/16", "0.0.0.0/0"]
+        )
+        site = _site(world)
+        site.outside = Vantage(OUTSIDE, netns, "198.18.0.1")
+        found = None
+        if left is None:
+            with pytest.raises(Fall, match="refused") as caught:
+                await site.permitted("rebound.test", addresses)
+            assert "forged" in caught.value.detail
+        else:
+            found = await site.permitted("rebound.test", addresses)
+        site.local_servers = True
+        return found, await site.permitted("rebound.test", addresses)
+
+    assert asyncio.run(body()) == (left, list(addresses))
+    netns.close()
+
+
+def test_a_literal_address_of_this_machine_is_refused_before_anything_is_asked(world: Any) -> None:
+    async def body(host: str) -> None:
+        await _site(world).resolve(Server(host, 443, "tcp"))
+
+    for host in ("::1", "fd00::1", "::ffff:127.0.0.1"):
+        with pytest.raises(Fall) as caught:
+            asyncio.run(body(host))
+        assert caught.value.failure == Failure.REFUSED
+        assert "forged" not in caught.value.detail
+        assert host not in caught.value.detail
 
 
 def test_only_addresses_with_a_route_are_tried_and_nothing_is_sent_to_learn_it(world: Any) -> None:

@@ -458,6 +458,8 @@ _LINE = "Censored Planet, Hyperquack: a failing control voids what it surrounds"
 _SILENT = "WireGuard paper, 5.3: a responder is silent to all it cannot authenticate; so are tls-crypt and Salamander"
 _VPN23 = "net4people/bbs#274: OpenVPN cut after 15 data packets, WireGuard after 2, the handshakes of both succeed"
 
+_OWN = "OWASP, server-side request forgery; RFC 6890 for the networks; DNS rebinding for names"
+
 TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
     Rule(
         "tunnel.invalid",
@@ -469,11 +471,28 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         _LADDER,
     ),
     Rule(
+        "tunnel.refused",
+        lambda e: (
+            e.facts.problem.mechanism == "refused" if e.facts.problem else e.fell_at(Rung.CONFIG, Failure.REFUSED)
+        ),
+        TunnelFinding("refused", lambda _: NOTHING, lambda e: (e.fell,) if e.fell else ()),
+        "its config reaches for this machine or its own networks, so that it was not tried",
+        _OWN,
+    ),
+    Rule(
         "tunnel.unsupported",
         lambda e: e.facts.problem is not None or e.fell_at(Rung.CONFIG),
         TunnelFinding("unsupported", lambda _: NOTHING, lambda e: (e.fell,) if e.fell else ()),
         "its config asks for something that this machine, or vpntest, cannot honour",
         _LADDER,
+    ),
+    Rule(
+        "tunnel.refused.address",
+        lambda e: e.fell is not None and e.fell.failure == Failure.REFUSED,
+        _fall("refused"),
+        "its server's address is of this machine or of its own networks, so that nothing was sent there: a config that "
+        "reaches for them, or, where the server has a name, a forged answer of the resolver",
+        _OWN,
     ),
     Rule(
         "tunnel.carrier-exited",

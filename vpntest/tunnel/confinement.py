@@ -146,6 +146,7 @@ def _mount(source: str, target: Path | str, kind: str, flags: int, data: str = "
 
 def _enter_root(confinement: Confinement, root: Path, program: str) -> None:
     """Makes the carrier's file system, and makes it the calling thread's."""
+    # The mask too is this thread's now.
     os.umask(0o022)
     _mount("none", root, "tmpfs", _NOSUID, "mode=0755,size=1m")
     for name in (*_SYSTEM, *_SETTINGS):
@@ -158,10 +159,11 @@ def _enter_root(confinement: Confinement, root: Path, program: str) -> None:
     for link in ("tmp", "var/run", "var/tmp"):
         if not os.path.lexists(root / link):
             (root / link).symlink_to("/run")
+    os.umask(0)
     for name, numbers in _DEVICES.items():
-        device = root / "dev" / name
-        os.mknod(device, stat.S_IFCHR, os.makedev(*numbers))
-        os.chmod(device, 0o666)
+        # Our own: the system's /dev/net/tun may be root's alone.
+        os.mknod(root / "dev" / name, stat.S_IFCHR | 0o666, os.makedev(*numbers))
+    os.umask(0o022)
     attributes = (ctypes.c_uint64 * 4)(_RDONLY | _NOSUID, 0, 0, 0)
     check(_libc.syscall(_MOUNT_SETATTR, -1, os.fsencode(root), _AT_RECURSIVE, attributes, ctypes.sizeof(attributes)))
     _mount("proc", root / "proc", "proc", _RDONLY | _NOSUID | _NODEV | _NOEXEC, "hidepid=invisible,subset=pid")

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vpntest.plan import places
 from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.vantage import PacketCount
 
@@ -31,6 +32,10 @@ _WORKERS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="netlink")
 
 _ADDR_GEN_MODE_NONE = 1
 """IN6_ADDR_GEN_MODE_NONE (linux/if_link.h): no link-local address, hence no router solicitation and no MLD report."""
+_RTM_F_FIB_MATCH = 0x2000
+"""Asks for the route itself, not for what comes of it (linux/rtnetlink.h)."""
+_RTN_UNICAST, _RTN_LOCAL, _RTN_MANY = 1, 2, (3, 4, 5)
+"""Kinds of routes (ibidem); the last ones are broadcast, anycast and multicast."""
 _IFA_F_NODAD = 0x02
 """The address is usable at once, and no duplicate address detection is sent."""
 _QUIET = {"accept_ra": "0", "autoconf": "0", "router_solicitations": "0", "addr_gen_mode": str(_ADDR_GEN_MODE_NONE)}
@@ -157,6 +162,44 @@ def _silence(ip: IPRoute, index: int) -> None:
     # Without IPv6 in the kernel there is nothing to silence.
     with contextlib.suppress(NetlinkError):
         ip.link("set", index=index, IFLA_AF_SPEC={"attrs": [("AF_INET6", mode)]})
+
+
+async def own(namespace: Namespace, addresses: Sequence[str]) -> list[str | None]:
+    """Of each address, what makes it one of this machine's own networks by the routes of a namespace; None for others.
+
+    Its own addresses, the broadcast addresses of what it is wired to, and every private address that has a route but
+    the default one. Sends nothing.
+    """
+    if not addresses:
+        return []
+
+    def job(ip: IPRoute) -> list[str | None]:
+        return [_owned(ip, address) for address in addresses]
+
+    return await within(namespace, job)
+
+
+def _owned(ip: IPRoute, address: str) -> str | None:
+    from pyroute2 import NetlinkError
+
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        found = ip.route("get", dst=address, family=family, flags=_RTM_F_FIB_MATCH)
+    except NetlinkError:
+        # No way there at all.
+        return None
+    for route in found:
+        if route["type"] == _RTN_LOCAL:
+            return "an address of this machine"
+        if route["type"] in _RTN_MANY:
+            return "no address of a single machine"
+        if (
+            route["type"] == _RTN_UNICAST
+            and route["dst_len"]
+            and places.is_private(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
+        ):
+            return "in a private network that this machine is wired to"
+    return None
 
 
 async def delete(namespace: Namespace, name: str) -> None:

@@ -26,7 +26,7 @@ from vpntest.plan.model import (
     WireGuardConfig,
 )
 from vpntest.plan.secret import secrets_in
-from vpntest.tunnel import netlink, openvpn, singbox, tor, wireguard
+from vpntest.tunnel import command, netlink, openvpn, singbox, tor, wireguard
 from vpntest.tunnel.cage import Cage, Process
 from vpntest.tunnel.carriers import Carriers
 from vpntest.tunnel.evidence import Journal
@@ -108,6 +108,17 @@ def carries_udp(config: Config | None) -> bool:
     return True
 
 
+def _patience(config: Config | None) -> float:
+    """Seconds for all rungs together."""
+    match config:
+        case TorConfig():
+            return tor.RAISE_TIMEOUT
+        case CommandConfig():
+            # As the plan says, and again for the proxy that the client opens.
+            return RAISE_TIMEOUT + 2 * config.ready_within
+    return RAISE_TIMEOUT
+
+
 async def raise_tunnel(
     spec: TunnelSpec,
     outside: Vantage,
@@ -128,7 +139,7 @@ async def raise_tunnel(
     tunnel = Tunnel(spec)
     steps = Climb(clock)
     try:
-        async with asyncio.timeout(tor.RAISE_TIMEOUT if isinstance(spec.config, TorConfig) else RAISE_TIMEOUT):
+        async with asyncio.timeout(_patience(spec.config)):
             await _raise(tunnel, steps, outside, cage, carriers, settings, journal)
     except Fall as fall:
         if fall.failure in (Failure.INVALID, Failure.UNSUPPORTED):
@@ -159,7 +170,7 @@ async def _raise(
     if isinstance(choice, Problem):
         tunnel.problem = choice
         with steps.rung(Rung.CONFIG):
-            raise Fall(Failure.INVALID if choice.mechanism == "invalid" else Failure.UNSUPPORTED, choice.reason)
+            raise Fall(Failure(choice.mechanism), choice.reason)
     carrier = carriers[choice]
     tunnel.carrier = str(carrier)
     try:
@@ -172,7 +183,16 @@ async def _raise(
         journal.inside(netns)
         # Its socket would keep the namespace.
         tunnel._undo.callback(journal.left)
-    site = Site(cage, outside, netns, steps, tunnel._undo, tuple(secrets_in(spec.config)), journal=journal)
+    site = Site(
+        cage,
+        outside,
+        netns,
+        steps,
+        tunnel._undo,
+        tuple(secrets_in(spec.config)),
+        journal=journal,
+        local_servers=settings.local_servers,
+    )
     process: Process | None
     resolvers: tuple[str, ...] = ()
     match spec.config:
@@ -180,6 +200,10 @@ async def _raise(
             process, resolvers = await wireguard.climb(site, config, carrier), config.dns
         case OpenVpnConfig() as config:
             process, resolvers = await openvpn.climb(site, config, carrier)
+        case CommandConfig() as config:
+            tunnel.carrier = Path(config.argv[0]).name
+            process = await command.climb(site, config, carrier, settings.public_resolver)
+            resolvers = (config.resolver,) if config.resolver else ()
         case ProxyConfig() as config:
             process = await singbox.climb(site, config, carrier, settings.ca_pem, settings.public_resolver)
         case TorConfig() as config:

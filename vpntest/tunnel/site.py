@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from vpntest.failures import Failure
+from vpntest.plan import places, syntax
 from vpntest.plan.model import Server
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import dns, netlink
@@ -65,6 +67,8 @@ class Site:
     """The tunnel's link. Random, because the carriers' control sockets are named after it, and have one folder."""
     journal: Journal | None = None
     """Takes down what the carrier says, and whom it calls; None where no evidence is kept."""
+    local_servers: bool = False
+    """Whether servers may stand in this machine's own networks."""
     carries_udp: bool = True
     """False once it has shown that no UDP passes, though the config would have it."""
     _tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_TAIL_LINES))
@@ -145,11 +149,31 @@ class Site:
         return text if len(text) <= _DETAIL_LENGTH else "…" + text[-_DETAIL_LENGTH:]
 
     async def resolve(self, server: Server) -> list[str]:
-        """Addresses of a server, by the resolver of `outside`, IPv4 first. Raises Fall."""
-        addresses = await self._resolved(server)
+        """Addresses of a server, by the resolver of `outside`, IPv4 first. Raises Fall.
+
+        Those of this machine's own networks are left out; where no other is left, the server is refused.
+        """
+        addresses = await self.permitted(server.host, await self._resolved(server))
         if self.journal is not None:
             self.journal.calls(server, addresses)
         return addresses
+
+    async def permitted(self, host: str, addresses: Sequence[str]) -> list[str]:
+        """Of the addresses of a host, those that a stranger's config may have us call. Raises Fall where none is."""
+        if self.local_servers:
+            return list(addresses)
+        reasons = [places.refusal(host), *map(places.refusal, addresses)]
+        if reasons[0] is None:
+            owned = await netlink.own(self.underlay, addresses)
+            reasons = [
+                reason or (owner and f"its server is {owner}") for reason, owner in zip(reasons[1:], owned, strict=True)
+            ]
+            if fit := [address for address, reason in zip(addresses, reasons, strict=True) if reason is None]:
+                return fit
+        reason = next(filter(None, reasons), "its server has no address")
+        if not syntax.is_address(host):
+            reason += ", if the resolver's answer is true: it may be forged"
+        raise Fall(Failure.REFUSED, f"{reason}; `local_servers` in the plan allows it")
 
     async def _resolved(self, server: Server) -> list[str]:
         try:
