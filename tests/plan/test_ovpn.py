@@ -436,15 +436,6 @@ def test_what_a_config_calls_itself(line: str, name: str) -> None:
     assert ovpn.label(BASE + line + "\r\nverb 3\n") == name
 
 
-def test_a_file_in_any_encoding() -> None:
-    text = BASE + "# Soci\xe9t\xe9\n"
-    for data in (text.encode(), text.encode("utf-8-sig"), text.encode("latin-1")):
-        assert ovpn.decoded(data, "x.ovpn") == text
-    for data in (b"", b" \n", b"client\0"):
-        with pytest.raises(ConfigError):
-            ovpn.decoded(data, "x.ovpn")
-
-
 # ── what is left out ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

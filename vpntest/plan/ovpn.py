@@ -185,18 +185,6 @@ def label(text: str) -> str:
     return syntax.printable(found[1].strip().strip("\"'")) if found else ""
 
 
-def decoded(data: bytes, where: str) -> str:
-    """An .ovpn's text. Comments in the wild are in any encoding, and OpenVPN reads bytes: what is no UTF-8 is taken for
-    Latin-1. Raises ConfigError for an empty and for a binary file.
-    """
-    try:
-        return syntax.decoded(data, where)
-    except ConfigError:
-        if not data.strip() or b"\x00" in data:
-            raise
-        return data.decode("latin-1")
-
-
 def _lines(text: str, where: str) -> Lines:
     if "\x00" in text:
         raise ConfigError(
