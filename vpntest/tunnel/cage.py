@@ -237,6 +237,16 @@ class Cage:
         self._spawned.append(popen)
         return Process(popen, argv)
 
+    def has_orphans(self) -> bool:
+        """Whether something goes on in it whose starter has ended, as what has put itself into the background does."""
+        init = self._init.pid
+        with contextlib.suppress(OSError):
+            for child in Path(f"/proc/{init}/task/{init}/children").read_text().split():
+                # Whoever has ended stays listed: nobody in there asks how.
+                if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                    return True
+        return False
+
     def close(self) -> None:
         """Kills whatever is left in it. Safe to call again."""
         if self._lifeline < 0:

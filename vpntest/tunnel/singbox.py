@@ -246,15 +246,53 @@ async def device(
     system's roots; `heard` gets each line that sing-box says; `hosts` has the address of every name that stands as a
     server, for no other is looked up; `home` is the namespace that it dials in, the underlay by default.
     """
+    document = _document(_tun(site.netns, site.device, ADDRESSES, MTU), _revealed(outbounds), roots, hosts or {})
+    process = await _started(site, program, document, site.netns, site.device, heard, home)
+    await netlink.address(site.netns, site.device, addresses=ADDRESSES, routes=("0.0.0.0/0", "::/0"))
+    return process
+
+
+async def uplink(
+    site: Site,
+    program: str,
+    netns: Namespace,
+    name: str,
+    addresses: Sequence[str],
+    mtu: int,
+    resolver: tuple[str, str],
+) -> Process:
+    """Makes a device in `netns` whose TCP and UDP leave through the underlay's own sockets. Raises Fall.
+
+    Questions for names to the first address of `resolver` go to the second, in the underlay. The device is left without
+    addresses and routes.
+    """
+    shown, real = resolver
+    direct = {"type": "direct", "tag": "proxy"}
+    document = _document(_tun(netns, name, addresses, mtu), [direct], None, {})
+    here = {"ip_cidr": [shown], "port": [53]}
+    document["route"]["rules"] = [{**here, "action": "route", "outbound": "proxy", "override_address": real}]
+    return await _started(site, program, document, netns, name)
+
+
+async def _started(
+    site: Site,
+    program: str,
+    document: dict[str, Any],
+    netns: Namespace,
+    name: str,
+    heard: Callable[[str], None] = lambda line: None,
+    home: Namespace | None = None,
+) -> Process:
+    """A sing-box that has made its device `name` in `netns`. Raises Fall."""
     # In memory and by descriptor: the config is never on the file system and never in an argument.
     config = os.memfd_create("config")
     try:
-        os.write(config, json.dumps(_document(site, _revealed(outbounds), roots, hosts or {})).encode())
+        os.write(config, json.dumps(document).encode())
         os.lseek(config, 0, os.SEEK_SET)
         process = site.spawn(
             [program, "run", "-c", "stdin", "--disable-color"],
             stdin=config,
-            pass_fds=[site.netns.fileno()],
+            pass_fds=[netns.fileno()],
             # It finds no program there that could act on the host.
             env={"PATH": "/nonexistent"},
             heard=heard,
@@ -264,36 +302,37 @@ async def device(
         os.close(config)
     try:
         async with asyncio.timeout(_START_TIMEOUT):
-            while site.count_packets() is None:
+            while netlink.count(netns, name) is None:
                 if not process.running():
                     await asyncio.sleep(0.05)
                     raise Fall(Failure.CARRIER_EXITED, site.tail())
                 await asyncio.sleep(0.01)
-            await netlink.address(site.netns, site.device, addresses=ADDRESSES, routes=("0.0.0.0/0", "::/0"))
     except TimeoutError:
         raise Fall(Failure.CARRIER_EXITED, "sing-box did not make its device") from None
     return process
 
 
+def _tun(netns: Namespace, name: str, addresses: Sequence[str], mtu: int) -> dict[str, Any]:
+    return {
+        "type": "tun",
+        "interface_name": name,
+        "netns": f"/proc/self/fd/{netns.fileno()}",
+        "address": list(addresses),
+        "mtu": mtu,
+        "auto_route": False,
+        "stack": "gvisor",
+    }
+
+
 def _document(
-    site: Site, outbounds: Sequence[dict[str, Any]], roots: str | None, hosts: Mapping[str, str]
+    inbound: dict[str, Any], outbounds: Sequence[dict[str, Any]], roots: str | None, hosts: Mapping[str, str]
 ) -> dict[str, Any]:
     first, *others = outbounds
     return {
         "certificate": {"store": "system", "certificate": [roots] if roots else []},
         "log": {"level": "warn", "timestamp": False},
         "dns": {"servers": [{"type": "hosts", "tag": _HOSTS, "path": "/dev/null", "predefined": dict(hosts)}]},
-        "inbounds": [
-            {
-                "type": "tun",
-                "interface_name": site.device,
-                "netns": f"/proc/self/fd/{site.netns.fileno()}",
-                "address": list(ADDRESSES),
-                "mtu": MTU,
-                "auto_route": False,
-                "stack": "gvisor",
-            }
-        ],
+        "inbounds": [inbound],
         # Longer than any probe waits: where the server is silent, a probe shall see silence, not the stack's refusal.
         "outbounds": [{"connect_timeout": "20s", "tag": "proxy"} | first, *others],
         "route": {"final": first.get("tag", "proxy"), "default_domain_resolver": _HOSTS},

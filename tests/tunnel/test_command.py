@@ -1,0 +1,242 @@
+"""Real clients, each started by its own command line, against the real servers of the tests' world."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from vpntest.failures import Failure
+from vpntest.plan.model import CommandConfig, Kind, Server, TunnelSpec
+from vpntest.plan.secret import Secret
+from vpntest.tunnel import command, openvpn
+from vpntest.tunnel.ladder import Rung
+
+pytestmark = pytest.mark.root
+
+METHOD = "2022-blake3-aes-128-gcm"
+TO_HANDSHAKE = [Rung.CONFIG, Rung.ENDPOINT_DNS, Rung.ENDPOINT, Rung.HANDSHAKE]
+
+
+def spec(*argv: str, **more: Any) -> TunnelSpec:
+    return TunnelSpec(name="own", kind=Kind.COMMAND, source="plan.toml", config=CommandConfig(argv, **more))
+
+
+def raised(world: Any, what: TunnelSpec, look: Callable[[Any], Awaitable[Any]]) -> Any:
+    """What `look` finds at the tunnel while it stands; afterwards nothing of it may be left."""
+
+    async def body() -> Any:
+        async with world.open():
+            [tunnel] = await world.raised(what)
+            try:
+                return await look(tunnel)
+            finally:
+                await tunnel.lower()
+
+    return asyncio.run(body())
+
+
+async def steps(tunnel: Any) -> list[tuple[Rung, str | None, str]]:
+    return [(step.rung, step.failure, step.detail) for step in tunnel.steps]
+
+
+# ── a client that makes a device ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _openvpn(config: Any, folder: Path, *more: str) -> list[str]:
+    """An OpenVPN that does as its server says: addresses, routes and all."""
+    (folder / "login").write_text(f"{config.username.reveal()}\n{config.password.reveal()}\n")
+    text = openvpn.written(config).replace("auth-user-pass\n", f"auth-user-pass {folder}/login\n")
+    server = config.servers[0]
+    (folder / "own.conf").write_text(f"{text}dev tun7\nremote {server.host} {server.port} {server.transport}4\n")
+    return ["openvpn", "--config", f"{folder}/own.conf", "--nobind", "--disable-dco", *more]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_client_that_makes_a_device(
+    world: Any, pki: Any, question: Any, first_byte: Any, links: Any, tmp_path: Path, background: bool
+) -> None:
+    async def body() -> None:
+        async with world.open(), world.openvpn(1206, 46, "udp", pki) as server:
+            config = server.config
+            more = ["--daemon"] if background else []
+            before = links(world.client)
+            own = spec(
+                *_openvpn(config, tmp_path, *more), device="tun7", resolver="198.18.9.9", server=config.servers[0]
+            )
+            [tunnel] = await world.raised(own)
+            try:
+                assert [(step.rung, step.failure) for step in tunnel.steps] == [
+                    (rung, None) for rung in (*TO_HANDSHAKE, Rung.AUTH)
+                ], tunnel.steps
+                assert (tunnel.carrier, tunnel.vantage.answers_locally) == ("openvpn", False)
+                assert links(tunnel.vantage.netns) == {"lo", "tun7"}
+                assert links(world.client) == before
+                assert (await question(tunnel.vantage, "own.test")).answers == ("198.18.77.7",)
+                assert ("own.test", "198.19.46.2") in world.asked
+                assert await first_byte(tunnel.vantage) == b"w"
+                assert tunnel.vantage.alive()
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+    assert not [each for each in _running() if str(tmp_path) in each]
+
+
+def _running() -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def test_a_client_whose_server_turns_it_away(world: Any, pki: Any, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world.open(), world.openvpn(1207, 47, "udp", pki) as server:
+            wrong = replace(server.config, password=Secret("not-to-be-shown"))
+            [tunnel] = await world.raised(spec(*_openvpn(wrong, tmp_path), device="tun7"))
+            await tunnel.lower()
+            [*_, last] = tunnel.steps
+            assert (last.rung, last.failure) == (Rung.HANDSHAKE, Failure.CARRIER_EXITED)
+            assert last.detail.startswith("ended with status 0: ")
+            assert "AUTH" in last.detail or "auth-failure" in last.detail
+            assert "not-to-be-shown" not in last.detail
+
+    asyncio.run(body())
+
+
+# ── a client that opens a proxy ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sing_box(folder: Path, inbound: str, key: str, port: int) -> list[str]:
+    (folder / "own.json").write_text(
+        json.dumps(
+            {
+                "inbounds": [{"type": inbound, "listen": "127.0.0.1", "listen_port": 1080}],
+                "outbounds": [
+                    {
+                        "type": "shadowsocks",
+                        "server": "198.18.0.1",
+                        "server_port": port,
+                        "method": METHOD,
+                        "password": key,
+                    }
+                ],
+            }
+        )
+    )
+    return [str(shutil.which("sing-box")), "run", "-c", f"{folder}/own.json"]
+
+
+@pytest.mark.parametrize(("inbound", "scheme"), [("socks", "socks5"), ("http", "http")])
+def test_a_client_that_opens_a_proxy(
+    world: Any, question: Any, first_byte: Any, links: Any, tmp_path: Path, inbound: str, scheme: str
+) -> None:
+    key = base64.b64encode(os.urandom(16)).decode()
+
+    async def look(tunnel: Any) -> None:
+        assert [(step.rung, step.failure) for step in tunnel.steps] == [(rung, None) for rung in TO_HANDSHAKE], (
+            tunnel.steps
+        )
+        assert tunnel.vantage.answers_locally
+        assert tunnel.vantage.carries_udp is (scheme == "socks5")
+        assert len(links(tunnel.vantage.netns)) == 2
+        assert (await question(tunnel.vantage, "own.test")).engine == ("udp" if scheme == "socks5" else "tcp")
+        assert await first_byte(tunnel.vantage) == b"w"
+        assert tunnel.vantage.alive()
+
+    async def body() -> None:
+        server = {"type": "shadowsocks", "listen_port": 8480, "method": METHOD, "password": key}
+        own = spec(*_sing_box(tmp_path, inbound, key, 8480), proxy=f"{scheme}://127.0.0.1:1080")
+        async with world.open(), world.sing_box(server):
+            [tunnel] = await world.raised(own)
+            try:
+                await look(tunnel)
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
+# ── what the client finds ────────────────────────────────────────────────────────────────────────────────────────────
+
+ASK = """
+import os, pathlib, socket, subprocess, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.settimeout(5)
+    s.connect((open("/etc/resolv.conf").read().split()[1], 53))
+    s.send(bytes.fromhex("0001 0100 0001 0000 0000 0000 05636c6c6e74 0474657374 00 0001 0001".replace(" ", "")))
+    print("answered", len(s.recv(512)))
+print("links", sorted(name for _, name in socket.if_nameindex()), sorted(os.listdir("/sys/class/net")))
+print("run", sorted(os.listdir("/run")))
+print("word", os.environ["WORD"] == "hushed", "home" in sys.argv)
+print("powers", [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")])
+subprocess.Popen(["sleep", "4321"], start_new_session=True)
+sys.exit(3)
+"""
+
+
+def test_what_the_client_finds(world: Any) -> None:
+    """Its own names, devices and folders. What it leaves behind ends with it."""
+    said: list[str] = []
+
+    async def body() -> None:
+        async with world.open():
+            own = spec("python3", "-c", ASK, "home", device="tun7", environment=(("WORD", Secret("hushed")),))
+            [tunnel] = await world.raised(own)
+            said.append(tunnel.steps[-1].detail)
+            assert (tunnel.steps[-1].rung, tunnel.steps[-1].failure) == (Rung.HANDSHAKE, Failure.CARRIER_EXITED)
+
+    asyncio.run(body())
+    [detail] = said
+    assert "ended with status 3" in detail
+    assert "word True True" in detail
+    assert "run ['resolv.conf']" in detail or "run []" in detail
+    [powers] = [int(part, 16) for part in detail.split("powers ['")[1].split("']")[:1]]
+    assert powers == sum(1 << number for number in command._POWERS)
+    assert not [each for each in _running() if "sleep 4321" in each]
+
+
+@pytest.mark.parametrize("missing", ["argv", "ready"])
+def test_a_program_that_is_not_there(world: Any, missing: str) -> None:
+    argv = {"argv": "true", "ready": "true"} | {missing: "no-such-client"}
+    own = spec(argv["argv"], ready=(argv["ready"],), device="tun7")
+
+    async def look(tunnel: Any) -> None:
+        assert await steps(tunnel) == [
+            (Rung.CONFIG, Failure.UNSUPPORTED, "there is no program `no-such-client` on this machine")
+        ]
+        assert tunnel.problem.mechanism == "unsupported"
+
+    raised(world, own, look)
+
+
+@pytest.mark.parametrize(
+    "more", [{"device": "tun7"}, {"proxy": "socks5://127.0.0.1:1080"}, {"device": "tun7", "ready": ("false",)}]
+)
+def test_a_client_that_is_never_ready(world: Any, more: dict[str, Any]) -> None:
+    async def look(tunnel: Any) -> None:
+        [*_, (rung, failure, detail)] = await steps(tunnel)
+        assert (rung, failure) == (Rung.HANDSHAKE, Failure.TIMEOUT)
+        assert detail.startswith("not ready within 1.5 s")
+
+    raised(world, spec("sleep", "600", ready_within=1.5, **more), look)
+
+
+def test_a_server_whose_port_is_closed_is_told_before_the_client_starts(world: Any) -> None:
+    async def look(tunnel: Any) -> None:
+        [*_, (rung, failure, _)] = await steps(tunnel)
+        assert (rung, failure) == (Rung.ENDPOINT, Failure.CONNECTION_REFUSED)
+
+    raised(world, spec("sleep", "600", device="tun7", server=Server("198.18.0.1", 9, "tcp")), look)
