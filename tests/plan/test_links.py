@@ -455,7 +455,7 @@ UNSUPPORTED = {
     "vless: another flow": (REALITY.replace("vision", "direct"), "flow"),
     "vless: Vision over gRPC": (REALITY + "&type=grpc", "flow"),
     "vless: post-quantum": (REALITY + "&pqv=abc", "pqv"),
-    "vless: mask": (f"{REALITY}&fm=%7B%7D", "fm"),
+    "vless: mask": (f"{REALITY}&fm=%7B%22udp%22:%5B%5D%7D", "fm"),
     "vless: pinned": (f"vless://{ID}@a.example:443?security=tls&pcs=abc", "pcs"),
     "vless: encrypted hello by DNS": (f"vless://{ID}@a.example:443?security=tls&ech=a+https://a.example/", "ech"),
     "vless: fingerprint": (REALITY.replace("fp=chrome", "fp=hellochrome_58"), "fp"),

@@ -358,6 +358,9 @@ def test_an_unclear_yes_is_a_no_and_said() -> None:
         (Kind.VMESS, {"aid": "64"}, "warning", "`aid`"),
         (Kind.SSH, {}, "danger", "`host-key`"),
         (Kind.TROJAN, {"sni": "@channel"}, "warning", "`sni`"),
+        (Kind.TROJAN, {"pqv": WORD}, "note", "`pqv`"),
+        (Kind.VLESS, {**REALITY, "pcs": WORD, "vcn": WORD}, "note", "`pcs`, `vcn`"),
+        (Kind.TUIC, {"type": "ws", "headerType": "http"}, "note", "`headerType`, `type`"),
         (Kind.VLESS, {**REALITY, "ed": "1", "extra": "{}"}, "note", "`ed`, `extra`"),
     ],
 )
@@ -397,8 +400,8 @@ UNSUPPORTED: dict[str, tuple[Kind, dict[str, str], str]] = {
     "grpc path": (Kind.VLESS, {**TLS, "type": "grpc", "serviceName": "/a/b"}, "`serviceName`"),
     "ws query": (Kind.VLESS, {**TLS, "type": "ws", "path": "/?ed=1&proxyip=x"}, "`path`"),
     "ws percent": (Kind.VLESS, {**TLS, "type": "ws", "path": "/%zz"}, "`path`"),
-    "fm": (Kind.VLESS, {**TLS, "fm": "{}"}, "`fm`"),
-    **{word: (Kind.VLESS, {**TLS, word: WORD}, f"`{word}`") for word in ("pqv", "pcs", "vcn")},
+    "fm": (Kind.VLESS, {**TLS, "fm": '{"tcp":[]}'}, "`fm`"),
+    **{word: (Kind.VLESS, {**TLS, word: WORD}, f"`{word}`") for word in ("pinSHA256", "pcs", "vcn")},
     "pqv of Reality": (Kind.VLESS, {**REALITY, "pqv": WORD}, "`pqv`"),
     "ech by DNS": (Kind.VLESS, {**TLS, "ech": "a.example+https://192.0.2.1/dns-query"}, "`ech`"),
     "ech with Reality": (Kind.VLESS, {**REALITY, "ech": KEY32}, "`ech`"),
@@ -504,21 +507,64 @@ def test_the_proxy_itself_stays_as_it_was() -> None:
 
 # ── anything at all ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-VALUES = st.one_of(
-    st.sampled_from(
-        ["", "0", "1", "none", "tls", "reality", "ws", "http", "grpc", "5-9", "a.example", "/a?ed=1", PBK, KEY32]
-    ),
-    st.text(max_size=8),
+PLAUSIBLE = {
+    "security": ["none", "tls", "reality"],
+    "type": ["tcp", "ws", "grpc", "http", "httpupgrade"],
+    "headerType": ["none", "http"],
+    "path": ["/", "/a?ed=2048", "a/ä b", "/a:b;c=d&e", "//[x]", "/%41%2F"],
+    "host": ["b.example", "b.example:8443,c.example", "пример.example", "192.0.2.7"],
+    "sni": ["a.example", "2001:db8::7", "@channel", "a_b"],
+    "alpn": ["h2", "http/1.1,h2", "h3"],
+    "fp": ["chrome", "randomized", "none", "chrome_pq"],
+    "insecure": ["0", "1"],
+    "disable-sni": ["1"],
+    "pbk": [PBK],
+    "sid": ["", "0a"],
+    "pin": [PIN, f"{PIN},{PIN}"],
+    "ech": [base64.b64encode(bytes(9)).decode()],
+    "tls-min": ["1.0", "1.3"],
+    "tls-max": ["1.2"],
+    "serviceName": ["a", "a b/ä"],
+    "headers": ["{}", '{"X-A": "b", "Host": "x"}'],
+    "eh": ["path", "X-A"],
+    "ed": ["0", "100"],
+    "method": ["GET", "post"],
+    "plugin": ["obfs-local;obfs=tls", r"v2ray-plugin;tls;path=/\\\;ä;mux=4", "v2ray-plugin;host=[::1]"],
+    "uot": ["1", "2"],
+    "mux": ["1", "h2mux", "smux", "yamux"],
+    "mux-connections": ["4"],
+    "mux-padding": ["1"],
+    "udp": ["0", "1"],
+    "flow": ["xtls-rprx-vision"],
+    "packetEncoding": ["packetaddr", "xudp", "none"],
+    "aid": ["1"],
+    "scy": ["zero", "aes-128-cfb"],
+    "obfs": ["salamander", "gecko"],
+    "obfs-password": [WORD, "x"],
+    "mport": ["1-65535", "5,6,7-9"],
+    "hop-interval": ["1", "30s"],
+    "up": ["1", "999999"],
+    "congestion_control": ["newreno", "cubic"],
+    "udp_relay_mode": ["native", "quic"],
+    "udp-over-stream": ["1"],
+    "heartbeat": ["3"],
+    "version": ["5", "4", "4a"],
+    "host-key": [f"ssh-ed25519 {_ssh_key()}"],
+}
+"""Values that may well be meant."""
+PAIRS = st.sampled_from(sorted(PLAUSIBLE)).flatmap(
+    lambda word: st.tuples(st.just(word), st.sampled_from(PLAUSIBLE[word]))
 )
 PROXIES = st.builds(
     Proxy,
     kind=st.sampled_from(sorted(KINDS)),
     where=st.just("here"),
     host=st.sampled_from(["a.example", "192.0.2.1", "2001:db8::1"]) | st.text(max_size=8),
-    ports=st.sampled_from(["443", "", "1-5"]) | st.text(max_size=4),
+    ports=st.sampled_from(["443", "443", "1-5"]) | st.text(max_size=4),
     username=st.sampled_from([ID, "aes-128-gcm", "2022-blake3-aes-128-gcm"]) | st.text(max_size=8),
     password=st.sampled_from([WORD, KEY16]) | st.text(max_size=8),
-    parameters=st.dictionaries(st.sampled_from(sorted(WORDS)) | st.text(max_size=4), VALUES, max_size=8),
+    parameters=st.lists(PAIRS, max_size=8).map(dict)
+    | st.dictionaries(st.sampled_from(sorted(WORDS)) | st.text(max_size=4), st.text(max_size=8), max_size=4),
 )
 
 

@@ -243,6 +243,8 @@ class _Reading:
     def left_over(self) -> None:
         """Judges what no reader took."""
         self.drop(("tfo",), "it opens connections faster, and speaks the same")
+        if self.words.get("type", "").lower() in ("tcp", "udp", "raw", "quic", self.proxy.kind.value):
+            del self.words["type"]
         meant = [name for name in self.words if name in _CHANGING and self.words[name].lower() not in _NO]
         if meant:
             self.unsupported(f"{_listed(meant)} cannot be honoured with {self.proxy.kind.value}")
@@ -550,7 +552,6 @@ def _anytls(reading: _Reading) -> tuple[Server, dict[str, object]]:
     tls = _tls(reading, default="tls")
     if tls is None:
         reading.unsupported("`security`: AnyTLS is nothing without TLS")
-    _bare(reading, "type", {"tcp", "raw"})
     fields["tls"] = tls
     if _udp_is_off(reading):
         reading.find("note", "`udp` ignored: AnyTLS carries it in any case")
@@ -572,7 +573,6 @@ def _socks(reading: _Reading) -> tuple[Server, dict[str, object]]:
         reading.udp = True
     if reading.line("security").lower() not in ("", "none"):
         reading.unsupported("`security`: sing-box has no TLS around SOCKS")
-    _bare(reading, "type", {"tcp", "raw"})
     _in_the_clear(reading)
     return reading.tcp(1080), fields
 
@@ -583,7 +583,6 @@ def _http(reading: _Reading) -> tuple[Server, dict[str, object]]:
         fields["tls"] = tls
     else:
         _in_the_clear(reading)
-    _bare(reading, "type", {"tcp", "raw"})
     if headers := _headers(reading):
         fields["headers"] = headers
     if (path := reading.line("path")) not in ("", "/"):
@@ -690,7 +689,7 @@ def _secured(reading: _Reading, fields: dict[str, object], *, default: str) -> N
             reading.unsupported("`type=http` (HTTP/2) without TLS: sing-box would speak HTTP/1.1 there")
         name = str(tls["server_name"]) if tls else ""
         fields["transport"] = _TRANSPORT_READERS[kind](reading, name)
-    if reading.take("fm"):
+    if reading.take("fm") not in ("", "{}", "null"):
         reading.unsupported("`fm` (Xray's mask of the connection): sing-box has no such thing")
     _multiplex(reading, fields)
     if reading.words.get("path") == "/":
@@ -873,8 +872,9 @@ def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str
     tls = _handshake(reading, security)
     _protocols(reading, tls, transport)
     fingerprint = reading.line("fp").lower()
-    if fingerprint in ("none", "unsafe"):  # Xray's word for the hello of its own library
+    if fingerprint in ("none", "unsafe", "hellogolang"):  # Xray's words for the hello of its own library
         fingerprint = ""
+    fingerprint = re.sub("^hello(.+)_auto$", r"\1", fingerprint)  # and its longer names for the same hellos
     if fingerprint and fingerprint not in _FINGERPRINTS:
         reading.unsupported("`fp` is not a client that sing-box imitates")
     if security == "reality":
@@ -893,10 +893,8 @@ def _tls_of_quic(reading: _Reading) -> dict[str, object]:
     reading.needs.add("quic")
     if reading.line("security").lower() == "reality":
         reading.unsupported("`security=reality` does not go with QUIC")
-    if reading.line("type").lower() not in ("", "tcp", "udp", "raw", "none", "quic", reading.proxy.kind.value):
-        reading.unsupported("`type`: QUIC is the transport, and takes no other")
     tls = _handshake(reading, "tls")
-    reading.drop(("fp", "pbk", "sid", "spx", "headerType"), "no meaning in QUIC")
+    reading.drop(("fp", "pbk", "sid", "spx"), "no meaning in QUIC")
     protocols = _listed_protocols(reading)
     if protocols and set(protocols) <= {"h2", "http/1.1"}:
         reading.find("note", "`alpn` ignored: it names protocols of TCP")
@@ -908,26 +906,27 @@ def _tls_of_quic(reading: _Reading) -> dict[str, object]:
 def _handshake(reading: _Reading, security: str) -> dict[str, object]:
     """What all have: whose certificate it must be, and who vouches for it."""
     tls: dict[str, object] = {"enabled": True, "server_name": _server_name(reading, security)}
-    for word, what in (
-        ("pinSHA256", "trust in one certificate only"),
-        ("pcs", "trust in certain certificates only"),
-        ("pqv", "a second signature of the server's"),
-    ):
-        if reading.take(word):
-            # sing-box can hold a server to a public key, but of a certificate's hash nobody can tell its key.
-            reading.unsupported(f"`{word}` ({what}): sing-box has no such thing")
-    if reading.line("vcn").lower() not in ("", tls["server_name"]):
-        reading.unsupported("`vcn` (a certificate of another name): sing-box has no such thing")
+    if security == "reality":
+        reading.drop(("pinSHA256", "pcs", "vcn", "insecure", "ca", "pin"), "Reality has no certificate to check")
+        reading.drop(("client-cert", "client-key"), "no meaning with Reality")
+        if reading.take("pqv"):
+            reading.unsupported("`pqv` (a second signature of the server's): sing-box does not check it")
+        if reading.yes("disable-sni"):
+            reading.unsupported("`disable-sni` does not go with Reality")
+    else:
+        reading.drop(("pqv",), "no meaning without Reality")
+        for word in ("pinSHA256", "pcs"):
+            if reading.take(word):
+                # sing-box can hold a server to a public key, but a certificate's hash does not tell its key.
+                reading.unsupported(f"`{word}` (trust in one certificate only): sing-box has no such thing")
+        if reading.line("vcn").lower() not in ("", tls["server_name"]):
+            reading.unsupported("`vcn` (a certificate of another name): sing-box has no such thing")
     if ech := reading.line("ech"):
         tls["ech"] = _encrypted_hello(reading, ech, security)
     for word, name in (("tls-min", "min_version"), ("tls-max", "max_version")):
         if version := reading.choice(word, {"1.0", "1.1", "1.2", "1.3"}):
             tls[name] = version
     if security == "reality":
-        reading.drop(("insecure", "ca", "pin"), "Reality has no certificate to check")
-        reading.drop(("client-cert", "client-key"), "no meaning with Reality")
-        if reading.yes("disable-sni"):
-            reading.unsupported("`disable-sni` does not go with Reality")
         return tls
     reading.unverified = reading.yes("insecure")
     if reading.unverified:
