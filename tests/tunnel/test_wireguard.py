@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 
 from vpntest.errors import CannotMeasure
 from vpntest.failures import Failure
-from vpntest.plan.keys import generate
+from vpntest.plan.keys import generate, public_of
 from vpntest.plan.model import AmneziaParameters, Server, WireGuardPeer
+from vpntest.plan.wgquick import parse
 from vpntest.tunnel import dns, netlink, wireguard
 from vpntest.tunnel.ladder import Climb, Rung
 from vpntest.tunnel.namespace import Namespace
@@ -113,7 +116,9 @@ def test_every_peer_gets_its_networks(world: Any, links: Any, first_byte: Any) -
                 assert tunnel.steps[-1].failure is None
                 assert await first_byte(tunnel.vantage) == b"w"
                 [device] = links(tunnel.vantage.netns) - {"lo"}
-                reader, writer = await asyncio.open_unix_connection(f"{world.cage.directory}/{device}/wireguard/{device}.sock")
+                reader, writer = await asyncio.open_unix_connection(
+                    f"{world.cage.directory}/{device}/wireguard/{device}.sock"
+                )
                 writer.write(b"get=1\n\n")
                 lines = (await reader.readuntil(b"\n\n")).decode().splitlines()
                 writer.close()
@@ -196,6 +201,9 @@ def test_amneziawg_with_everything_switched_off_speaks_plain_wireguard(world: An
     ("key", "value", "mechanism", "said"),
     [
         ("future_key", "1", "unsupported", "`future_key`"),
+        ("itime", "60", "unsupported", "`Itime`"),
+        ("header_protection_key", "00", "unsupported", "`HeaderProtectionKey`"),
+        ("i2", "<r 4><c>", "unsupported", "a tag in `I2`"),
         ("h1", "none", "invalid", "refused the config"),
         ("i1", "<b 0x00>\nprivate_key=00", "invalid", "not one line"),
     ],
@@ -317,3 +325,167 @@ def test_a_kernel_device_whose_making_is_cancelled_does_not_stay(
         asyncio.run(body(turns))
         assert links(site.netns) == {"lo"}
         assert links(site.underlay) == before
+
+
+# ── what is read is what the device is told ──────────────────────────────────────────────────────────────────────────
+
+
+def _raw(key: str) -> str:
+    return base64.b64decode(key).hex()
+
+
+A, B, C, PSK = (generate()[1] for _ in range(4))
+OURS = generate()[0].reveal()
+ECHOED = {
+    "plain": (
+        "wireguard-go",
+        "",
+        [(A, "Endpoint = 198.18.0.99:51820\nAllowedIPs = 0.0.0.0/0, ::/0\n")],
+        [],
+        [(A, "198.18.0.99:51820", "0", None, ["0.0.0.0/0", "::/0"])],
+    ),
+    "dirt": (
+        "wireguard-go",
+        "MTU = 0\nDNS = 9.9.9.9\nListenPort=\nPostUp = x\n",
+        [
+            (
+                A,
+                "ENDPOINT = [ FD00:0:0::99 ] : 443 # theirs\nallowedips = 10.1.2.3/8 192.0.2.7\n"
+                "AllowedIPs=2001:db8::1/32,\n"
+                f"PersistentKeepalive = 25\nPersistent Keepalive = 17\nPresharedKey = {PSK}\n",
+            ),
+            (B, "AllowedIPs = 198.51.100.0/24\nPersistentKeepalive = off\n"),
+            (C, f"Endpoint = 198.18.0.98:1\nAllowedIPs =\nPresharedKey = {'A' * 43}=\nPersistentKeepalive = 65535\n"),
+        ],
+        [],
+        [
+            (A, "[fd00::99]:443", "17", PSK, ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]),
+            (B, None, "0", None, ["198.51.100.0/24"]),
+            (C, "198.18.0.98:1", "65535", None, []),
+        ],
+    ),
+    "the first generation": (
+        "amneziawg-go",
+        "Jc = 122\nJmin = 40\nJmax = 1280\nS1 = 15\nS2 = 1380\nH1 = 4294967295\nH2 = 6\nH3=7\nH4 = 8\n",
+        [(A, "Endpoint = 198.18.0.99:51820\nAllowedIPs = 0.0.0.0/0\n")],
+        [
+            *(("jc", "122"), ("jmin", "40"), ("jmax", "1280"), ("s1", "15"), ("s2", "1380")),
+            *(("h1", "4294967295"), ("h2", "6"), ("h3", "7"), ("h4", "8")),
+        ],
+        [(A, "198.18.0.99:51820", "0", None, ["0.0.0.0/0"])],
+    ),
+    "the second generation": (
+        "amneziawg-go",
+        "S3 = 20\nS4 = 11\nH1 = 100-200\nH2 = 300 - 400\nH4 = 9-9\nJ1 =\nItime = 0\nRandomTrailers = off\n"
+        "I1 = <b 0xc0ffee><r 16> <rd 3><rc 4><t>\nI5 = <r 1472>\nI3 =\n",
+        [(A, f"PresharedKey = {PSK}\nEndpoint = 198.18.0.99:51820\nAllowedIPs = ::/0\nAdvancedSecurity = on\n")],
+        [
+            *(("s3", "20"), ("s4", "11"), ("h1", "100-200"), ("h2", "300-400"), ("h3", "3"), ("h4", "9")),
+            *(("i1", "<b 0xc0ffee><r 16> <rd 3><rc 4><t>"), ("i5", "<r 1472>")),
+        ],
+        [(A, "198.18.0.99:51820", "0", PSK, ["::/0"])],
+    ),
+    "all that is off": (
+        "amneziawg-go",
+        "Jc = 0\nJmin = 0\nJmax = 0\nS1 = 0\nS2 = 0\nH1 = 1\nH2 = 2\nH3 = 3\nH4 = 4\nI1 =\n",
+        [(A, "Endpoint = 198.18.0.99:51820\nAllowedIPs = 0.0.0.0/0\n")],
+        [("h1", "1"), ("h2", "2"), ("h3", "3"), ("h4", "4")],
+        [(A, "198.18.0.99:51820", "0", None, ["0.0.0.0/0"])],
+    ),
+}
+
+
+@pytest.mark.parametrize(("program", "interface", "peers", "told", "known"), ECHOED.values(), ids=ECHOED.keys())
+def test_what_the_file_says_is_what_the_device_repeats(
+    site: Site, world: Any, program: str, interface: str, peers: Any, told: Any, known: Any
+) -> None:
+    text = f"[Interface]\nPrivateKey = {OURS}\nAddress = 198.19.0.2/32\n{interface}"
+    text += "".join(f"[Peer]\nPublicKey = {key}\n{lines}" for key, lines in peers)
+    config, _ = parse(text, "x.conf")
+
+    async def body() -> str:
+        async with site.undo:
+            device = wireguard._Userspace(site, world.carriers[program])
+            await device.create()
+            await device.configure(config, [])
+            servers = {peer.public_key: peer.endpoint for peer in config.peers}
+            addresses = {key: (server.host, server.port) if server else None for key, server in servers.items()}
+            await device.configure(
+                None,
+                [wireguard._Peer(peer, addresses[peer.public_key], peer.persistent_keepalive) for peer in config.peers],
+            )
+            return await device._ask("get=1\n\n")
+
+    said = [
+        (key, value) for key, _, value in (line.partition("=") for line in asyncio.run(body()).splitlines() if line)
+    ]
+    start = next(number for number, (key, _) in enumerate(said) if key == "public_key")
+    ours = dict(said[:start])
+    assert ours.pop("private_key") == _raw(OURS)
+    ours.pop("listen_port", None)
+    assert list(ours.items()) == told
+    echoed: dict[str, dict[str, list[str]]] = {}
+    for key, value in said[start:]:
+        if key == "public_key":
+            peer = echoed.setdefault(value, {})
+        peer.setdefault(key, []).append(value)
+    assert set(echoed) == {_raw(key) for key, *_ in known}
+    for key, endpoint, keepalive, shared, networks in known:
+        peer = echoed[_raw(key)]
+        assert peer.get("endpoint") == ([endpoint] if endpoint else None)
+        assert peer["persistent_keepalive_interval"] == [keepalive]
+        assert peer["preshared_key"] == [_raw(shared) if shared else "0" * 64]
+        assert sorted(peer.get("allowed_ip", [])) == sorted(networks)
+
+
+def test_what_is_found_in_the_carrier_is_what_it_takes(site: Site, world: Any) -> None:
+    """The generations that its row lists, held against the carrier's own word on a key of each."""
+    carrier = world.carriers["amneziawg-go"]
+    assert re.fullmatch(r"amneziawg-go [0-9]+\.[0-9]+\.[0-9]+.*", str(carrier))
+    keys = {"awg1": "jc", "awg1.5": "i1", "awg1.5-junk": "itime", "awg2": "s3", "awg3": "random_trailers"}
+    values = {"i1": "<r 1>", "random_trailers": "true"}
+
+    async def body() -> tuple[str, ...]:
+        async with site.undo:
+            device = wireguard._Userspace(site, carrier)
+            await device.create()
+            taken = []
+            for generation, key in keys.items():
+                if "errno=0" in await device._ask(f"set=1\n{key}={values.get(key, '1')}\n\n"):
+                    taken.append(generation)
+            return tuple(taken)
+
+    assert asyncio.run(body()) == carrier.features
+
+
+def test_a_peer_of_the_configs_own_key_is_invalid(world: Any) -> None:
+    """The device would leave it out without a word, and the line be blamed for the silence."""
+
+    async def body() -> None:
+        async with world.wireguard("wireguard-go", 51838, 18) as spec:
+            own = public_of(spec.config.private_key)
+            peer = msgspec.structs.replace(spec.config.peers[0], public_key=own)
+            config = msgspec.structs.replace(spec.config, peers=(peer,))
+            [tunnel] = await world.raised(msgspec.structs.replace(spec, config=config))
+            assert [(step.rung, step.failure) for step in tunnel.steps] == [(Rung.CONFIG, Failure.INVALID)]
+
+    asyncio.run(body())
+
+
+def test_an_mtu_too_small_for_ipv6_is_for_ipv4_alone(world: Any, links: Any, first_byte: Any) -> None:
+    async def body() -> None:
+        async with world.open(), world.wireguard("wireguard-go", 51839, 19) as spec:
+            spec = msgspec.structs.replace(spec, config=msgspec.structs.replace(spec.config, mtu=1000))
+            [tunnel] = await world.raised(spec)
+            try:
+                assert tunnel.vantage is not None, tunnel.steps
+                netns = tunnel.vantage.netns
+                [device] = links(netns) - {"lo"}
+                told = await netlink.within(netns, lambda ip: ip.link("get", ifname=device)[0].get_attr("IFLA_MTU"))
+                assert told == 1280
+                assert await first_byte(tunnel.vantage) == b"w"
+                assert await first_byte(tunnel.vantage, INTERNET6) == b"w"
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
