@@ -61,6 +61,8 @@ _SETTINGS = (
     "/etc/ssl",
 )
 """Of /etc what libraries and certificates need: no other program's settings, and no list of users."""
+_RESOLVERS = "etc/resolv.conf"
+"""Leads to the carrier's own, where it was given one: the system's is nobody's business but ours."""
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "net/tun": (10, 200)}
 """Major and minor number (Linux, admin-guide/devices.txt)."""
 
@@ -154,11 +156,11 @@ def _enter_root(confinement: Confinement, root: Path, program: str) -> None:
     for extra in (program, *map(os.fspath, confinement.readable)):
         if not os.path.lexists(_below(root, extra)):
             _show(root, os.path.realpath(extra))
-    for folder in ("dev/net", "proc", "run", "var"):
+    for folder in ("dev/net", "etc", "proc", "run", "var"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    for link in ("tmp", "var/run", "var/tmp"):
+    for link, target in (("tmp", "/run"), ("var/run", "/run"), ("var/tmp", "/run"), (_RESOLVERS, "/run/resolv.conf")):
         if not os.path.lexists(root / link):
-            (root / link).symlink_to("/run")
+            (root / link).symlink_to(target)
     os.umask(0)
     for name, numbers in _DEVICES.items():
         # Our own: the system's /dev/net/tun may be root's alone.

@@ -1,0 +1,189 @@
+"""What the running carriers may do, held against the table in ARCHITECTURE.md."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vpntest.plan.model import Kind
+from vpntest.plan.secret import Secret
+from vpntest.tunnel.confinement import NEEDS, Capability, new_user
+from vpntest.tunnel.ladder import Climb
+from vpntest.tunnel.raising import Tunnel
+from vpntest.tunnel.site import Site
+
+DOCUMENT = Path(__file__).parents[2] / "ARCHITECTURE.md"
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
+OF_ETC = ("alternatives", "ca-certificates", "crypto-policies", "ld.so", "localtime", "pki", "ssl")
+
+
+def table() -> dict[str, tuple[str, ...]]:
+    """Carrier to its row's other cells: user, capabilities, what it can write."""
+    section = DOCUMENT.read_text().partition("## What a carrier may do\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    return {row[0].strip("`"): tuple(row[1:4]) for row in rows[2:]}
+
+
+def capabilities(row: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(re.findall(r"`(\w+)`", row[1]))
+
+
+def test_the_table_is_what_is_asked_for() -> None:
+    rows = table()
+    assert set(rows) == {*NEEDS, "tor", "any other"}
+    for carrier, row in rows.items():
+        assert capabilities(row) == {one.name for one in NEEDS.get(carrier, ())}, carrier
+        assert row[0] == "own"
+        assert row[2] == "`/run`"
+
+
+def test_no_two_tunnels_have_one_user() -> None:
+    users = {new_user() for _ in range(100)}
+    assert len(users) == 100
+    assert min(users) > 60000
+
+
+# ── the running processes ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.asynccontextmanager
+async def raised(world: Any, pki: Any, proxy: Any) -> AsyncIterator[dict[str, Tunnel]]:
+    """A tunnel of each carrier."""
+    key = secrets.token_hex(8)
+    server = {"type": "shadowsocks", "listen_port": 8391, "method": "aes-256-gcm", "password": key}
+    client = {"type": "shadowsocks", "method": "aes-256-gcm", "password": Secret(key)}
+    async with (
+        world.open(),
+        world.wireguard("wireguard-go", 51861, 61) as wireguard,
+        world.wireguard(
+            "amneziawg-go", 51862, 62, obfuscation=(("jc", "3"), ("jmin", "40"), ("jmax", "70"))
+        ) as amnezia,
+        world.openvpn(1261, 63, "udp", pki) as openvpn,
+        world.sing_box(server),
+    ):
+        shadowsocks = proxy("ss", Kind.SHADOWSOCKS, 8391, "tcp", client)
+        names = ("wireguard-go", "amneziawg-go", "openvpn", "sing-box")
+        tunnels = await world.raised(wireguard, amnezia, openvpn, shadowsocks)
+        try:
+            for tunnel in tunnels:
+                assert tunnel.vantage is not None, tunnel.steps
+            yield dict(zip(names, tunnels, strict=True))
+        finally:
+            for tunnel in tunnels:
+                await tunnel.lower()
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def mounts(pid: int) -> dict[str, tuple[set[str], str]]:
+    """Of each mount point its options, and what of its file system is shown there."""
+    found = {}
+    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+        _, _, _, shown, point, options, *_ = line.split()
+        found[point] = (set(options.split(",")), shown)
+    return found
+
+
+def attempt(pid: int, user: str, script: str) -> str:
+    """What a script prints that runs where a carrier is, and as who it is."""
+    argv = ["nsenter", "--target", str(pid), "--mount", "--setuid", user, "--setgid", user, "sh", "-c", script]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, cwd="/", timeout=20).stdout
+
+
+@pytest.mark.root
+def test_running_carriers_may_do_what_the_table_says_and_no_more(
+    world: Any, pki: Any, proxy: Any, children: Any
+) -> None:
+    rows = table()
+
+    async def body() -> None:
+        before = set(children(world.cage))
+        async with raised(world, pki, proxy) as tunnels:
+            # The servers of this test are in the same cage, as root.
+            running = {pid: status(pid) for pid in set(children(world.cage)) - before}
+            carriers = {seen["Name"]: pid for pid, seen in running.items() if not seen["Uid"].startswith("0\t")}
+            wanted = {name for name, tunnel in tunnels.items() if tunnel.carrier}
+            assert {name[:15] for name in wanted} == set(carriers)
+            for name, pid in carriers.items():
+                check(name, running[pid], rows[name], pid)
+            users = {running[pid]["Uid"].split()[0] for pid in carriers.values()}
+            assert len(users) == len(carriers)
+            for name, pid in carriers.items():
+                for other, theirs in carriers.items():
+                    if other != name:
+                        stays_out(pid, running[pid]["Uid"].split()[0], theirs)
+
+    asyncio.run(body())
+
+
+def check(name: str, seen: dict[str, str], row: tuple[str, ...], pid: int) -> None:
+    user = seen["Uid"].split()[0]
+    assert set(seen["Uid"].split()) | set(seen["Gid"].split()) | set(seen["Groups"].split()) == {user}
+    assert int(user) > 60000
+    assert seen["NoNewPrivs"] == "1"
+    mask = sum(1 << Capability[one] for one in capabilities(row))
+    for which in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(seen[which], 16) == mask, (name, which)
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 ", limits, re.M)
+
+    found = mounts(pid)
+    program = str(Path(f"/proc/{pid}/exe").readlink())
+    for point, (options, shown) in found.items():
+        assert "nosuid" in options, (name, point)
+        if point == "/run":
+            assert {"rw", "nodev", "noexec"} <= options
+            assert re.search(r"/vpntest-\w+/vx[0-9a-f]+$", shown)
+            continue
+        assert "ro" in options, (name, point)
+        of_etc = point.startswith("/etc/") and point[5:].startswith(OF_ETC)
+        system = any(point == place or point.startswith(f"{place}/") for place in SYSTEM)
+        assert point in ("/", "/proc", program) or system or of_etc, (name, point)
+    assert f"`{'` `'.join(point for point, (options, _) in found.items() if 'rw' in options)}`" == row[2]
+
+    here = attempt(pid, user, "ls -d /home /root /mnt /media /srv /boot /sys /etc/passwd /etc/shadow /etc/openvpn")
+    assert here == ""
+    places = "/ /etc /etc/ssl /usr /usr/bin /dev /proc /var"
+    assert attempt(pid, user, f"for d in {places}; do touch $d/x-vpntest && echo $d; done; true") == ""
+    assert attempt(pid, user, "touch /run/x /tmp/y && echo both; rm /run/x /run/y") == "both\n"
+
+
+def stays_out(pid: int, user: str, other: int) -> None:
+    """No file of another carrier, and nothing that it was started with, is open to this one."""
+    theirs = f"/proc/{other}"
+    script = f"cat {theirs}/environ {theirs}/cmdline; ls {theirs} {theirs}/fd; kill -0 {other} && echo killed"
+    assert attempt(pid, user, script) == ""
+    # And not by another view of the same, such as ours.
+    argv = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "sh", "-c"]
+    look = f"ls {theirs}/root/run; cat {theirs}/environ; ls {theirs}/fd/; kill -0 {other} && echo killed"
+    assert subprocess.run([*argv, look], capture_output=True, text=True, check=False, timeout=20).stdout == ""
+
+
+@pytest.mark.root
+def test_a_program_that_is_not_in_the_table_has_no_powers(world: Any) -> None:
+    async def body() -> list[str]:
+        site = Site(world.cage, world.outside, world.client, Climb(time.monotonic), contextlib.AsyncExitStack(), ())
+        heard: list[str] = []
+        async with site.undo:
+            process = site.spawn(["sh", "-c", "grep -E '^(Cap|NoNew)' /proc/self/status; pwd"], heard=heard.append)
+            await process.wait()
+            while len(heard) < 7:
+                await asyncio.sleep(0.01)
+        assert not site.folder.exists()
+        return heard
+
+    said = asyncio.run(body())
+    assert [line.split()[1] for line in said[:5]] == ["0" * 16] * 5
+    assert said[5:] == ["NoNewPrivs:\t1", "/"]
