@@ -171,7 +171,7 @@ def test_what_can_be_carried_is_read_and_shows_no_secret(proxy: Proxy) -> None:
     config, findings = outbound(proxy)
     assert config.outbound["type"] == proxy.kind.value
     assert config.tls_unverified == (proxy.parameters.get("insecure") == "1")
-    said = (repr(config), *(finding.text for finding in findings))
+    said = (repr(proxy), repr(config), *(finding.text for finding in findings))
     assert not any(secret in text for secret in SECRETS for text in said)
 
 

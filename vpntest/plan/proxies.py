@@ -131,7 +131,7 @@ WORDS = frozenset(
 
 @dataclass
 class Proxy:
-    """One proxy as it was found: all decoded, nothing judged."""
+    """One proxy as it was found: all decoded, nothing judged. Its `repr` shows nothing that could be a secret."""
 
     kind: Kind
     where: str
@@ -140,10 +140,10 @@ class Proxy:
     """As written; IPv6 without brackets."""
     ports: str
     """`443`, for Hysteria2 also `443,8000-9000`; empty where there is none."""
-    username: str = ""
+    username: str = field(default="", repr=False)
     """Of Shadowsocks its method; of VLESS, VMess and TUIC the UUID; of SOCKS, HTTP and SSH the name."""
-    password: str = ""
-    parameters: dict[str, str] = field(default_factory=dict)
+    password: str = field(default="", repr=False)
+    parameters: dict[str, str] = field(default_factory=dict, repr=False)
     """By the names above. Empty values say nothing."""
     label: str = ""
     """What the source calls it: printable, and of a stranger."""
