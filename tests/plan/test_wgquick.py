@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -315,6 +317,29 @@ def test_the_same_keys_from_another_dialect() -> None:
 )
 def test_a_comment_that_names_the_config(comment: str, said: str) -> None:
     assert label(f"[Interface]\n{comment}\n") == said
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["DNS = " + "9.9.9.9, " * 101, "DNS = lan\n" * 101, "Address = " + "10.0.0.3 " * 101],
+    ids=["list", "lines", "address"],
+)
+def test_more_entries_than_any_real_config_has_are_not_looked_at(line: str) -> None:
+    assert "has more than 100 entries" in _refused(INTERFACE + line + "\n" + PEER).reason
+
+
+def test_a_config_cannot_have_us_call_the_whole_internet() -> None:
+    def peers(count: int) -> str:
+        keys = (base64.b64encode(number.to_bytes(32)).decode() for number in range(1, count + 1))
+        return "".join(f"[Peer]\nPublicKey = {key}\nEndpoint = {n}.example:1\n" for n, key in enumerate(keys))
+
+    assert len(parse(INTERFACE + peers(100), "x.conf")[0].peers) == 100
+    assert isinstance(_refused(INTERFACE + peers(101)), Unsupported)
+
+
+def test_a_file_of_hooks_is_said_to_be_one_in_a_few_lines() -> None:
+    _, findings = parse(INTERFACE + "FwMark = 1\n" * 1000 + "PostUp = x\n" * 1000 + PEER, "x.conf")
+    assert [finding.level for finding in findings] == ["note"] * 20 + ["danger"] * 20
 
 
 def test_obfuscation_in_the_order_of_the_uapi() -> None:

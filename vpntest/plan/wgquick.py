@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -117,6 +118,11 @@ _TAG_LENGTHS = {"t": 4, "d": 0, "ds": 0}
 _TAG = re.compile(r"\s*<([^<>]*)>\s*")
 _WHOLE_INTERNET = 3 << 30
 """IPv4 addresses that AllowedIPs must hold to count as everything; lists that spare the private networks hold more."""
+
+_MOST_ENTRIES = 100
+"""Addresses, resolvers and search domains, and peers that we would call: real configs have a handful."""
+_MOST_ALIKE = 20
+"""Findings of one text: of a file of nothing but hooks, these say enough."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -284,8 +290,17 @@ def _meaning(
     if not any(peer.endpoint for peer in peers.values()):
         said = "no peer has an Endpoint, so there is nobody to call: this is the config of a server"
         raise Unsupported(said, where=where)
+    if sum(1 for peer in peers.values() if peer.endpoint) > _MOST_ENTRIES:
+        raise Unsupported(f"more than {_MOST_ENTRIES} peers with an Endpoint, each to be called", where=where)
     _warn_of_gaps(list(peers.values()), findings)
-    return _config(interface, tuple(peers.values()), where, findings), tuple(findings)
+    config = _config(interface, tuple(peers.values()), where, findings)
+    seen = Counter[str]()
+    kept: list[Finding] = []
+    for finding in findings:
+        seen[finding.text] += 1
+        if seen[finding.text] <= _MOST_ALIKE:
+            kept.append(finding)
+    return config, tuple(kept)
 
 
 def _interface(sections: list[_Section], where: str) -> _Section:
@@ -313,7 +328,7 @@ def _config(
         raise Unsupported("no Address in [Interface]: nothing inside could send", where=where, line=section.line)
     dns: list[str] = []
     search: list[str] = []
-    for number, entry in _entries(section, "DNS"):
+    for number, entry in _entries(section, "DNS", where):
         try:
             name = syntax.host(entry)
         except ValueError:
@@ -474,14 +489,18 @@ def _required(section: _Section, key: str, read: Callable[[str], T], where: str)
     return value
 
 
-def _entries(section: _Section, key: str) -> Iterator[tuple[int | None, str]]:
+def _entries(section: _Section, key: str, where: str) -> Iterator[tuple[int | None, str]]:
+    count = 0
     for number, text in section.values.get(key, ()):
         for entry in text.replace(",", " ").split():
+            count += 1
+            if key != "AllowedIPs" and count > _MOST_ENTRIES:
+                raise ConfigError(f"{key} has more than {_MOST_ENTRIES} entries", where=where, line=number)
             yield number, entry
 
 
 def _each(section: _Section, key: str, read: Callable[[str], T], where: str) -> Iterator[T]:
-    for number, entry in _entries(section, key):
+    for number, entry in _entries(section, key, where):
         yield _at(key, read, entry, where, number)
 
 
