@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
+from vpntest.plan import wgquick
 from vpntest.plan.bridges import TRANSPORTS
 from vpntest.plan.model import (
     CommandConfig,
@@ -107,6 +108,13 @@ class Carriers:
             if self["sing-box"].usable and missing:
                 reason = f"{spec.source}: this sing-box was built without {missing}; install one that has it"
                 return Problem("unsupported", reason)
+        if isinstance(spec.config, WireGuardConfig) and spec.config.amnezia is not None:
+            row = self["amneziawg-go"]
+            lacking = [key for key, generation in wgquick.needs(spec.config.amnezia) if generation not in row.features]
+            # Of a program of which nothing is known, its own word when the tunnel is raised is waited for.
+            if row.usable and row.features and lacking:
+                reason = f"{row} does not know {', '.join(lacking)}; install a newer one, or a config without"
+                return Problem("unsupported", f"{spec.source}: {reason}")
         if isinstance(spec.config, TorConfig) and self["tor"].usable:
             if not self["sing-box"].usable:
                 return Problem("unsupported", f"{spec.source}: {self['sing-box'].hint}")
