@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,19 @@ from hypothesis import strategies as st
 from vpntest.errors import ConfigError, UsageError, VpntestError
 from vpntest.plan import read
 from vpntest.plan.keys import generate
-from vpntest.plan.model import Kind, OpenVpnConfig, Plan, ProxyConfig, Settings, TunnelSpec, WireGuardConfig
+from vpntest.plan.model import (
+    CommandConfig,
+    Entry,
+    Finding,
+    Kind,
+    OpenVpnConfig,
+    Plan,
+    ProxyConfig,
+    Server,
+    Settings,
+    TunnelSpec,
+    WireGuardConfig,
+)
 from vpntest.plan.platforms import built_in
 from vpntest.plan.read import read_plan
 from vpntest.plan.secret import Secret
@@ -33,6 +46,10 @@ PEER = f"[Peer]\nPublicKey = {PUBLIC}\nEndpoint = vpn.example:51820\nAllowedIPs 
 WIREGUARD = INTERFACE + PEER
 AMNEZIA = INTERFACE + "Jc = 4\nJmin = 40\nJmax = 70\n" + PEER
 OPENVPN = "client\ndev tun\nremote vpn.example 1194\nca ca.crt\nauth-user-pass\n"
+OPENVPN_BY_KEY = "client\ndev tun\nremote vpn.example 1194\n" + "".join(
+    f"<{name}>\n-----BEGIN {label}-----\nx\n-----END {label}-----\n</{name}>\n"
+    for name, label in (("ca", "CERTIFICATE"), ("cert", "CERTIFICATE"), ("key", "PRIVATE KEY"))
+)
 AUTHORITY = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
 LINK = f"trojan://{WORD}@vpn.example:443#x"
 
@@ -93,7 +110,7 @@ def test_a_folder_is_a_plan(tmp_path: Path) -> None:
 
 
 def test_the_kind_follows_from_the_content_and_not_from_the_name(tmp_path: Path) -> None:
-    _write(tmp_path, a_ovpn=WIREGUARD, b_conf=OPENVPN.replace("auth-user-pass\n", ""), c_conf=LINK, ca_crt=AUTHORITY)
+    _write(tmp_path, a_ovpn=WIREGUARD, b_conf=OPENVPN_BY_KEY, c_conf=LINK, ca_crt=AUTHORITY)
     plan = _read(tmp_path)
     assert [tunnel.kind for tunnel in plan.tunnels] == [Kind.WIREGUARD, Kind.OPENVPN, Kind.TROJAN]
     assert [type(tunnel.config) for tunnel in plan.tunnels] == [WireGuardConfig, OpenVpnConfig, ProxyConfig]
@@ -123,13 +140,35 @@ def test_names_are_slugs_that_stay_and_differ(tmp_path: Path) -> None:
     assert {tunnel.source: tunnel.name for tunnel in _read(tmp_path).tunnels}.items() < first.items()
 
 
-@given(stems=st.lists(st.text(max_size=80), max_size=8))
-def test_any_files_get_different_slugs(stems: list[str]) -> None:
-    paths = [Path(f"{stem.replace('/', '').replace(chr(0), '')}.conf") for stem in stems]
-    names = read._names(paths)
+ENTRIES = [
+    Entry(
+        Kind.TROJAN, ProxyConfig(Server(f"{letter}.example", 443, "tcp"), {"type": "trojan", "password": Secret(WORD)})
+    )
+    for letter in "ab"
+]
+
+
+@given(
+    sources=st.lists(
+        st.tuples(
+            st.text(max_size=80), st.lists(st.tuples(st.sampled_from(ENTRIES), st.text(max_size=40)), max_size=4)
+        ),
+        max_size=6,
+    )
+)
+def test_any_names_become_different_slugs(sources: list[tuple[str, list[tuple[Entry, str]]]]) -> None:
+    groups = [
+        (
+            read._Source("x", tuple(map(read._slug, (stem, f"{stem}.conf", f"in-{stem}"))), b"", lambda name: b""),
+            [msgspec.structs.replace(entry, label=label, line=line) for line, (entry, label) in enumerate(found, 1)],
+        )
+        for stem, found in sources
+    ]
+    tunnels = read._tunnels(groups)
+    names = [tunnel.name for tunnel in tunnels]
     assert all(read.platforms.is_slug(name) and name != "outside" for name in names)
-    assert len(set(names)) == len(paths)
-    assert read._names(paths) == names
+    assert len(set(names)) == len(names)
+    assert read._tunnels(groups) == tunnels
 
 
 def test_configs_one_by_one_and_folders_together(tmp_path: Path) -> None:
@@ -159,7 +198,7 @@ def test_a_config_gets_nothing_of_its_neighbours(tmp_path: Path) -> None:
     _write(tmp_path, mine_conf=WIREGUARD)
     *evils, mine = _read(tmp_path).tunnels
     assert mine.config is not None
-    assert [tunnel.problem.mechanism for tunnel in evils if tunnel.problem] == ["unsupported", "unsupported", "invalid"]
+    assert all(tunnel.problem for tunnel in evils)
 
 
 NAMES = {
@@ -206,10 +245,9 @@ BAD: dict[str, tuple[bytes, Kind, str, str]] = {
     "empty": (b"", Kind.UNKNOWN, "invalid", "empty"),
     "blank": (b"\n \n", Kind.UNKNOWN, "invalid", "empty"),
     "binary": (b"\x7fELF\x02\x00\x00", Kind.UNKNOWN, "invalid", "binary"),
-    "not UTF-8": (b"[Interface]\n# \xd8\xe2\n", Kind.UNKNOWN, "invalid", "x.conf:2: not UTF-8"),
+    "not UTF-8": (b"[Interface]\nDNS = \xd8\xe2\n", Kind.UNKNOWN, "invalid", "x.conf:2: not UTF-8"),
     "no config": (b"hello\n", Kind.UNKNOWN, "invalid", "neither a wg-quick config"),
     "too large": (b"#" * ((1 << 20) + 1), Kind.UNKNOWN, "invalid", "larger than 1024 KiB"),
-    "two peers with one key": ((WIREGUARD + PEER).encode(), Kind.WIREGUARD, "invalid", "two peers"),
     "wrong length": (
         WIREGUARD.replace(PRIVATE.reveal(), PRIVATE.reveal()[1:]).encode(),
         Kind.WIREGUARD,
@@ -218,14 +256,13 @@ BAD: dict[str, tuple[bytes, Kind, str, str]] = {
     ),
     "unknown key": ((INTERFACE + "Foo = 1\n" + PEER).encode(), Kind.WIREGUARD, "invalid", "x.conf:4: unknown key"),
     "port 70000": (WIREGUARD.replace("51820", "70000").encode(), Kind.WIREGUARD, "invalid", "port"),
-    "AmneziaWG 3": ((AMNEZIA + "AdvancedSecurity = on\n").encode(), Kind.AMNEZIAWG, "unsupported", "AdvancedSecurity"),
     "unknown directive": (b"client\nremote a.example\nfoo\n", Kind.OPENVPN, "invalid", "x.conf:3: unknown directive"),
     "no such file": (OPENVPN.encode(), Kind.OPENVPN, "invalid", "x.conf:4: the file of `ca` cannot be read"),
     "outside the folder": (b"client\nca ../../etc/passwd\n", Kind.OPENVPN, "invalid", "outside"),
     "static key": (b"dev tun\nsecret x\n", Kind.OPENVPN, "unsupported", "secret"),
-    "a scheme that is not carried": (f"vmess://{WORD}".encode(), Kind.UNKNOWN, "unsupported", "vmess"),
-    "websocket": (f"trojan://{WORD}@a.example?type=ws".encode(), Kind.TROJAN, "unsupported", "type"),
-    "two links": (f"{LINK}\n{LINK}\n".encode(), Kind.TROJAN, "invalid", "one link per tunnel"),
+    "a scheme that is not carried": (f"ssr://{WORD}".encode(), Kind.UNKNOWN, "unsupported", "x.conf:1: ssr"),
+    "a transport": (f"trojan://{WORD}@a.example?type=xhttp".encode(), Kind.TROJAN, "unsupported", "type=xhttp"),
+    "a web page": (b"<!DOCTYPE html>", Kind.UNKNOWN, "invalid", "web page"),
 }
 
 
@@ -250,9 +287,16 @@ def test_a_device_or_a_pipe_is_no_config(tmp_path: Path) -> None:
     _write(tmp_path, y_conf=WIREGUARD)
     pipe, good, zero = _read(tmp_path).tunnels
     assert good.config is not None
-    for tunnel in (pipe, zero):
-        assert tunnel.problem is not None
-        assert "regular" in tunnel.problem.reason
+    assert pipe.problem is not None
+    assert "regular" in pipe.problem.reason
+    assert zero.problem is not None
+    assert (zero.problem.mechanism, zero.problem.reason) == (
+        "refused",
+        "zero.conf: a link that leads out of the folder",
+    )
+    (named,) = _read(tmp_path / "zero.conf").tunnels
+    assert named.problem is not None
+    assert "regular" in named.problem.reason
 
 
 @pytest.mark.parametrize(
@@ -395,7 +439,7 @@ def test_the_least_plan(plan_of: Callable[[str], Path]) -> None:
 
 def test_the_example_is_a_plan() -> None:
     plan = read_plan([read.platforms.configs() / "plan.example.toml"])
-    assert [tunnel.name for tunnel in plan.tunnels] == ["sweden", "norway", "reality"]
+    assert [tunnel.name for tunnel in plan.tunnels] == ["sweden", "norway", "reality", "pack", "own-client"]
 
 
 def test_upload_and_bulk_follow_the_control(plan_of: Callable[[str], Path]) -> None:
@@ -412,10 +456,10 @@ def _only(plan: Plan) -> TunnelSpec:
     ("lines", "mechanism", "reason"),
     [
         ('config = "gone.conf"', "invalid", "gone.conf: cannot be read: no such file"),
-        ('config = "."', "invalid", "is a directory"),
+        ('config = "empty/"', "invalid", "no such file"),
         (f'uri = "trojan://{WORD}@a.example:70000"', "invalid", "[[tunnel]] 1 (x): the port"),
-        (f'uri = "trojan://{WORD}@a.example?type=ws"', "unsupported", "[[tunnel]] 1 (x): `type`"),
-        (f'uri = "vmess://{WORD}"', "unsupported", "vmess"),
+        (f'uri = "trojan://{WORD}@a.example?type=xhttp"', "unsupported", "[[tunnel]] 1 (x): `type=xhttp`"),
+        (f'uri = "ssr://{WORD}"', "unsupported", "ssr"),
         (f'uri = "{WORD}"', "invalid", "not a share link"),
         ('uri = ""', "invalid", "not a share link"),
     ],
@@ -491,6 +535,276 @@ def test_a_broken_plan_is_one_clear_line(plan_of: Callable[[str], Path], text: s
 def test_a_binary_plan_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_bytes(b"\x7fELF\x00")
     assert "binary" in str(_refused(tmp_path / "plan.toml"))
+
+
+# ── many in one ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pack(path: Path, **members: str) -> Path:
+    """A zip with members by name, with `_` for the dot and `__` for the slash."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(".".join(name.replace("__", "/").rsplit("_", 1)), text)
+    return path
+
+
+def _names(plan: Plan) -> list[str]:
+    return [tunnel.name for tunnel in plan.tunnels]
+
+
+def _link(host: str, label: str = "") -> str:
+    return f"trojan://{WORD}@{host}.example:443#{label}\n"
+
+
+def test_names_of_a_list_hang_on_labels_and_servers_and_never_on_places(tmp_path: Path) -> None:
+    path = tmp_path / "links.txt"
+    lines = [
+        _link("a", "Berlin%201"),
+        _link("b", "same"),
+        _link("c", "same"),
+        _link("d"),
+        _link("e", "%F0%9F%87%B8%F0%9F%87%AA"),
+    ]
+    path.write_text("".join(lines))
+    plan = _read(path)
+    first = {tunnel.config.servers[0].host: tunnel.name for tunnel in plan.tunnels if tunnel.config}
+    assert first["a.example"] == "links-berlin-1"
+    assert first["e.example"] == "links-se"
+    assert first["b.example"].startswith("links-same-")
+    assert first["d.example"].startswith("links-trojan-")
+    assert len(set(first.values())) == 5
+    assert [(tunnel.line, tunnel.label) for tunnel in plan.tunnels][:2] == [(1, "Berlin 1"), (2, "same")]
+    for others in (lines[::-1], [*lines[:2], _link("new", "New"), "# x\n", *lines[2:]], lines[1:]):
+        path.write_text("".join(others))
+        again = {tunnel.config.servers[0].host: tunnel.name for tunnel in _read(path).tunnels if tunnel.config}
+        assert {host: again[host] for host in first if host in again} == {
+            host: name for host, name in first.items() if host in again
+        }
+
+
+def test_one_label_for_two_names_neither_by_it(tmp_path: Path) -> None:
+    """Else the name would pass to another server when one is added before it."""
+    path = tmp_path / "links.txt"
+    path.write_text(_link("a", "x") + _link("z", "z"))
+    assert _names(_read(path)) == ["links-x", "links-z"]
+    path.write_text(_link("b", "x") + _link("a", "x") + _link("z", "z"))
+    assert "links-x" not in _names(_read(path))
+
+
+def test_the_same_config_twice_in_a_list_is_measured_once(tmp_path: Path) -> None:
+    path = tmp_path / "links.txt"
+    path.write_text(_link("a", "x") + _link("b", "y") + _link("a", "other") + _link("a", "x"))
+    first, _ = _read(path).tunnels
+    note = Finding("note", "the same config stands 2 times more in this source (line 3, 4): measured once", 1)
+    assert first.findings == (note,)
+    assert len(list(read.found([path]))) == 4
+
+
+def test_the_same_config_in_two_files_is_kept_with_a_warning(tmp_path: Path) -> None:
+    _write(tmp_path, a_conf=WIREGUARD, b_conf=WIREGUARD)
+    a, b = _read(tmp_path).tunnels
+    assert not a.warnings
+    assert b.warnings == ("b.conf: the same config as a: the server may mix them up",)
+
+
+def test_a_file_with_one_config_is_called_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text(f"# x\n{_link('a', 'Label')}")
+    assert _names(_read(path)) == ["mine"]
+
+
+def test_folders_within_folders(tmp_path: Path) -> None:
+    for name in ("tcp", "udp", ".git"):
+        (tmp_path / name).mkdir()
+        _write(tmp_path / name, se_conf=INTERFACE + PEER.replace("51820", str(len(name) + ord(name[0]))))
+    _write(tmp_path, no_conf=WIREGUARD)
+    (tmp_path / "tcp" / "loop").symlink_to(tmp_path)
+    (tmp_path / "udp" / "self").symlink_to("self")
+    plan = _read(tmp_path)
+    assert [(tunnel.name, tunnel.source) for tunnel in plan.tunnels] == [
+        ("no", "no.conf"),
+        ("tcp-se.conf", "tcp/se.conf"),
+        ("udp-se.conf", "udp/se.conf"),
+    ]
+
+
+def test_links_out_of_a_folder_are_refused_and_those_within_followed(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    _write(tmp_path, secret_conf=WIREGUARD)
+    _write(tmp_path / "in", a_conf=AMNEZIA)
+    (tmp_path / "in" / "b.conf").symlink_to("a.conf")
+    (tmp_path / "in" / "c.conf").symlink_to("../secret.conf")
+    (tmp_path / "in" / "d.conf").symlink_to("/etc/shadow")
+    a, b, c, d = _read(tmp_path / "in").tunnels
+    assert a.config == b.config is not None
+    assert [tunnel.problem.mechanism for tunnel in (c, d) if tunnel.problem] == ["refused", "refused"]
+
+
+def test_a_folder_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "MAX_FILES", 5)
+    monkeypatch.setattr(read, "MAX_FOLDERS", 3)
+    (tmp_path / "a/b/c/d").mkdir(parents=True)
+    _write(tmp_path / "a/b/c/d", x_conf=WIREGUARD)
+    (deep,) = _read(tmp_path).tunnels
+    assert deep.problem is not None
+    assert "more than 3 folders" in deep.problem.reason
+    for number in range(9):
+        (tmp_path / f"{number}.conf").write_text(WIREGUARD)
+    *read_ones, last = _read(tmp_path).tunnels
+    assert len(read_ones) <= 5
+    assert last.problem is not None
+    assert "more than 5 files" in last.problem.reason
+
+
+def test_an_archive(tmp_path: Path) -> None:
+    pack = _pack(
+        tmp_path / "Pack.zip",
+        udp__se_ovpn=OPENVPN_BY_KEY.replace(
+            "<ca>\n-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n</ca>", "ca ../ca.crt"
+        ),
+        no_conf=WIREGUARD,
+        links_txt=_link("a", "x") + _link("b", "y"),
+        ca_crt=AUTHORITY,
+        README_md="client of mine\n",
+        plan_toml=TUNNEL,
+    )
+    expected = [
+        ("pack-links-x", "Pack.zip/links.txt", 1),
+        ("pack-links-y", "Pack.zip/links.txt", 2),
+        ("pack-no", "Pack.zip/no.conf", None),
+        ("pack-se", "Pack.zip/udp/se.ovpn", None),
+    ]
+    for paths in ([pack], [tmp_path]):
+        tunnels = _read(*paths).tunnels
+        assert [(tunnel.name, tunnel.source, tunnel.line) for tunnel in tunnels] == expected
+        assert all(tunnel.config for tunnel in tunnels), [tunnel.problem for tunnel in tunnels]
+
+
+def test_hostile_archives(tmp_path: Path) -> None:
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 and nothing")
+    _pack(tmp_path / "none.zip", readme_md="x")
+    _pack(tmp_path / "out.zip", **{"..__..__etc__x_conf": WIREGUARD, "good_conf": AMNEZIA})
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.conf", bytes(16 << 20))
+    _write(tmp_path, sound_conf=WIREGUARD)
+    before = sorted(tmp_path.parent.rglob("*"))
+    found = {tunnel.source: tunnel.problem for tunnel in _read(tmp_path).tunnels}
+    reasons = {source: problem.reason for source, problem in found.items() if problem}
+    assert found["sound.conf"] is found["out.zip/good.conf"] is None
+    assert "not a zip archive" in reasons["bad.zip"]
+    assert "no config in this archive" in reasons["none.zip"]
+    assert "leads out" in reasons["out.zip/../../etc/x.conf"]
+    assert "a bomb" in reasons["bomb.zip/x.conf"]
+    assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+def test_many_in_a_plan_are_called_after_their_tunnel(tmp_path: Path, plan_of: Callable[[str], Path]) -> None:
+    _pack(tmp_path / "pack.zip", se_ovpn=OPENVPN.replace("ca ca.crt", f"<ca>\n{AUTHORITY}</ca>"), no_conf=WIREGUARD)
+    (tmp_path / "more").mkdir()
+    _write(tmp_path / "more", a_conf=AMNEZIA)
+    (tmp_path / "links.txt").write_text(_link("a", "x") + _link("b", "y"))
+    text = TUNNEL + "".join(
+        f'[[tunnel]]\nname = "{name}"\nconfig = "{path}"\n'
+        for name, path in (("l", "links.txt"), ("m", "more"), ("p", "pack.zip"))
+    )
+    plan = _read(plan_of(text + f'username = "u"\npassword = "{WORD}"\n'))
+    assert [(tunnel.name, tunnel.source) for tunnel in plan.tunnels] == [
+        ("sweden", "sweden.conf"),
+        ("l-x", "links.txt"),
+        ("l-y", "links.txt"),
+        ("m-a", "more/a.conf"),
+        ("p-no", "pack.zip/no.conf"),
+        ("p-se", "pack.zip/se.ovpn"),
+    ]
+    openvpn = plan.tunnels[-1].config
+    assert isinstance(openvpn, OpenVpnConfig), plan.tunnels[-1].problem
+    assert openvpn.username == Secret("u")
+    assert [(source, entry.config) for source, entry in read.found([tmp_path / "plan.toml"])] == [
+        (tunnel.source, tunnel.config) for tunnel in plan.tunnels
+    ]
+
+
+def test_found_raises_as_the_plan_does(tmp_path: Path) -> None:
+    for paths in ([], [tmp_path / "gone"], [tmp_path]):
+        with pytest.raises(UsageError):
+            list(read.found(paths))
+    (tmp_path / "plan.toml").write_text("x = 1\n")
+    with pytest.raises(ConfigError, match="unknown key"):
+        list(read.found([tmp_path / "plan.toml"]))
+
+
+def test_ten_thousand_links(tmp_path: Path) -> None:
+    """In a second or two; were anything to go by the square, this test would be the one to hang."""
+    path = tmp_path / "links.txt"
+    path.write_text("".join(_link(f"s{number}", "same") for number in range(10_000)))
+    plan = read_plan([path])
+    assert len({tunnel.name for tunnel in plan.tunnels}) == 10_000
+    assert all(tunnel.config for tunnel in plan.tunnels)
+
+
+# ── a client of the plan's own ───────────────────────────────────────────────────────────────────────────────────────
+
+COMMAND = '[[tunnel]]\nname = "own"\ncommand = ["client", "-x y"]\n'
+
+
+def test_a_command(plan_of: Callable[[str], Path]) -> None:
+    text = (
+        COMMAND
+        + f"""device = "tun7"
+environment = {{ TOKEN = "{WORD}" }}
+ready = ["client", "status"]
+ready_within = 5
+resolver = "198.18.0.53"
+server = "[2001:db8::1]:443/tcp"
+"""
+    )
+    tunnel = _only(_read(plan_of(text)))
+    assert (tunnel.kind, tunnel.source) == (Kind.COMMAND, "command")
+    assert tunnel.config == CommandConfig(
+        argv=("client", "-x y"),
+        environment=(("TOKEN", Secret(WORD)),),
+        device="tun7",
+        ready=("client", "status"),
+        ready_within=5.0,
+        resolver="198.18.0.53",
+        server=Server("2001:db8::1", 443, "tcp"),
+    )
+    least = _only(_read(plan_of(COMMAND + 'proxy = "socks5://127.0.0.1:1080"\n'))).config
+    assert least == CommandConfig(argv=("client", "-x y"), proxy="socks5://127.0.0.1:1080")
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("", "either `device` or `proxy`"),
+        ('device = "a"\nproxy = "http://127.0.0.1:1"\n', "either `device` or `proxy`"),
+        ('device = "lo"\n', "device"),
+        ('device = "a/b"\n', "device"),
+        ('proxy = "ftp://127.0.0.1:1"\n', "proxy"),
+        ('device = "a"\nconfig = "sweden.conf"\n', "either `config` or `uri` or `command`"),
+        ('device = "a"\nready = []\n', "`ready`"),
+        ('device = "a"\nready_within = 0\n', "`ready_within`"),
+        ('device = "a"\nready_within = 1e9\n', "`ready_within`"),
+        ('device = "a"\nready_within = nan\n', "`ready_within`"),
+        ('device = "a"\nresolver = "x"\n', "resolver"),
+        ('device = "a"\nserver = "a.example:1"\n', "server"),
+        ('device = "a"\nserver = "a.example/udp"\n', "server"),
+        ('device = "a"\nenvironment = {"A=B" = "x"}\n', "`environment`"),
+        ('device = "a"\nusername = "x"\npassword = "x"\n', "`username`"),
+        ('device = "a"\nshell = "x"\n', "unknown key `shell`"),
+    ],
+)
+def test_a_command_with_a_slip(plan_of: Callable[[str], Path], lines: str, reason: str) -> None:
+    assert reason in str(_refused(plan_of(COMMAND + lines)))
+
+
+def test_keys_of_a_command_stand_beside_no_config(plan_of: Callable[[str], Path]) -> None:
+    assert "`device` goes with `command` only" in str(_refused(plan_of(TUNNEL + 'device = "a"\n')))
+
+
+def test_servers_in_own_networks(plan_of: Callable[[str], Path]) -> None:
+    assert not _read(plan_of(TUNNEL)).settings.local_servers
+    assert _read(plan_of("[run]\nlocal_servers = true\n" + TUNNEL)).settings.local_servers
 
 
 @given(

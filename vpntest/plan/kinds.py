@@ -38,6 +38,8 @@ _ANYWHERE = frozenset({"http", "https", "ssh", "dns", "tg", "tt", "sn"})
 """Schemes that also stand in prose: they tell a list of links only where the text begins with one."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,3}")
 _LEAST_BASE64 = 16
+_HEAD = 1 << 20
+"""Characters that tell how the rest is written: as many as the largest single config has."""
 
 
 class Dialect(Enum):
@@ -71,6 +73,7 @@ def kind_of(text: str) -> Kind:
 
 def dialect_of(text: str) -> Dialect:
     """How a source is written, also a broken one; `NOTHING` for a text that looks like no config."""
+    whole, text = text, text[:_HEAD]
     begin = _COMMENT.match(text)
     start = begin.end() if begin else 0
     if _JSON.match(text, start):
@@ -84,7 +87,7 @@ def dialect_of(text: str) -> Dialect:
     if _YAML.search(text):
         return Dialect.YAML
     # Before the others: the alphabet of base64 has no blanks, so that none of their lines can be taken for it.
-    if from_base64(text) is not None:
+    if from_base64(whole) is not None:
         return Dialect.BASE64
     if _BRIDGE.search(text):
         return Dialect.BRIDGES

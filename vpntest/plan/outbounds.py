@@ -75,6 +75,7 @@ def _each(
     for key in ("outbounds", "endpoints") if not found else ():
         if not isinstance(inner := document.get(key) or [], list):
             yield outcome.faulty(ConfigError(f"`{key}` is not a list", where=where))
+            return
         else:
             found += inner
     skipped = sorted({str(one[type_key]) for one in found if _skipped(one, type_key)})
