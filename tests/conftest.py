@@ -21,7 +21,9 @@ import pytest
 from hypothesis import settings
 
 ROOT = os.geteuid() == 0
-CARRIERS = frozenset({"amneziawg-go", "cat", "dnsmasq", "nginx", "openvpn", "sing-box", "wireguard-go"})
+CARRIERS = frozenset(
+    {"amneziawg-go", "cat", "dnsmasq", "nginx", "obfs4proxy", "openvpn", "sing-box", "tor", "wireguard-go"}
+)
 """The programs that may run in a cage; `cat` is its init."""
 OURS = ("amneziawg", "dnsmasq", "nginx", "openvpn", "sing-box", "vpntest", "wireguard")
 """What a file of ours, or of a carrier, has in its name."""

@@ -7,18 +7,21 @@ import pytest
 from vpntest.plan.keys import generate
 from vpntest.plan.model import (
     AmneziaParameters,
+    Bridge,
+    Config,
     Kind,
     OpenVpnConfig,
     Problem,
     ProxyConfig,
     Server,
+    TorConfig,
     TunnelSpec,
     WireGuardConfig,
 )
 from vpntest.plan.secret import Secret
 from vpntest.tunnel.carriers import Carrier, Carriers, find
 
-NAMES = ["kernel", "wireguard-go", "amneziawg-go", "openvpn", "sing-box"]
+NAMES = ["kernel", "wireguard-go", "amneziawg-go", "openvpn", "sing-box", "tor"]
 PROXY = ProxyConfig(Server("198.18.0.1", 443, "tcp"), {"type": "vless", "uuid": Secret("u")})
 
 
@@ -28,7 +31,7 @@ def _box(*usable: str, features: tuple[str, ...] = ()) -> Carriers:
     )
 
 
-def _spec(config: WireGuardConfig | OpenVpnConfig | ProxyConfig | None, problem: Problem | None = None) -> TunnelSpec:
+def _spec(config: Config | None, problem: Problem | None = None) -> TunnelSpec:
     return TunnelSpec("x", Kind.UNKNOWN, "x.conf", config, problem)
 
 
@@ -63,6 +66,49 @@ def test_a_missing_feature_of_sing_box_is_named() -> None:
     assert isinstance(found, Problem)
     assert found.mechanism == "unsupported"
     assert "with_utls" in found.reason
+
+
+def _bridges(*transports: str | None) -> TunnelSpec:
+    return _spec(TorConfig(tuple(Bridge(transport, "192.0.2.1:1", None, (), None) for transport in transports)))
+
+
+def test_one_bridge_whose_transport_is_here_is_enough() -> None:
+    box = _box("tor", "sing-box", features=("obfs4",))
+    assert box.choose(_bridges("webtunnel", "obfs4")) == "tor"
+    assert box.choose(_bridges(None, "webtunnel")) == "tor"
+    found = box.choose(_bridges("webtunnel", "snowflake"))
+    assert isinstance(found, Problem)
+    assert found.mechanism == "unsupported"
+    assert "webtunnel or snowflake" in found.reason
+
+
+def test_tor_needs_sing_box_before_it() -> None:
+    assert _box("tor").choose(_bridges(None)) == Problem("unsupported", "x.conf: sing-box is missing")
+    assert _box("sing-box").choose(_bridges(None)) == Problem("unsupported", "x.conf: tor is missing")
+
+
+def test_transports_are_those_that_the_programs_offer_and_the_best_program_has_them(tmp_path: Path) -> None:
+    _program(tmp_path, "tor", "echo 'Tor version 0.4.8.10.'")
+    offer = (
+        'for name in {}; do case ,$TOR_PT_CLIENT_TRANSPORTS, in *,$name,*) echo "CMETHOD $name socks5 {}" ;; esac; done'
+    )
+    _program(tmp_path, "lyrebird", offer.format("obfs4 webtunnel dust", "127.0.0.1:1"))
+    _program(tmp_path, "obfs4proxy", offer.format("obfs4 obfs3", "127.0.0.1:2"))
+    _program(tmp_path, "snowflake-client", "echo 'CMETHOD-ERROR snowflake no'; exit 1")
+    found = find(str(tmp_path))["tor"]
+    assert found.usable
+    assert str(found) == "tor 0.4.8.10"
+    assert dict(found.helpers) == {
+        "obfs4": str(tmp_path / "lyrebird"),
+        "webtunnel": str(tmp_path / "lyrebird"),
+        "obfs3": str(tmp_path / "obfs4proxy"),
+    }
+    assert found.features == tuple(dict(found.helpers))
+
+
+def test_an_old_tor(tmp_path: Path) -> None:
+    _program(tmp_path, "tor", "echo 'Tor version 0.3.5.16.'")
+    assert "0.3.5.16 is too old" in find(str(tmp_path))["tor"].hint
 
 
 def test_a_problem_of_the_config_stays_its_own() -> None:
@@ -107,9 +153,10 @@ def test_a_sing_box_that_knows_no_namespaces_is_too_old(tmp_path: Path) -> None:
 def test_this_box() -> None:
     found = find()
     assert found.any()
-    for name in ("wireguard-go", "amneziawg-go", "openvpn", "sing-box"):
+    for name in ("wireguard-go", "amneziawg-go", "openvpn", "sing-box", "tor"):
         assert found[name].usable, found[name].hint
     assert {"with_gvisor", "with_quic"} <= set(found["sing-box"].features)
+    assert {"obfs4", "meek_lite"} <= set(found["tor"].features)
     assert str(found["openvpn"]).startswith("openvpn 2.")
     # The kernel either has WireGuard, or says that it has not; a program serves then.
     assert found["kernel"].usable or "wireguard-go" in found["kernel"].hint

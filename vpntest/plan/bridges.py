@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import html
 import ipaddress
 import re
 from typing import Literal
@@ -215,10 +214,10 @@ def _place(text: str) -> Server:
 
 def _argument(word: str) -> tuple[str, Secret | str]:
     key, equals, value = word.partition("=")
-    if not (equals and value and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key)):
+    if not (equals and value and value.isprintable() and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key)):
         raise ValueError("an argument is not written key=value")
     # Lines that were copied out of a web page have `&amp;` for `&`.
-    value = html.unescape(value)
+    value = value.replace("&amp;", "&")
     return key, value if key in _COMMON else Secret(value)
 
 

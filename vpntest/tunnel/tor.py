@@ -13,6 +13,8 @@ same machine could use it while the tunnel stands.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -66,11 +68,17 @@ _SAID = (
     (re.compile(r"network is unreachable"), Failure.NETWORK_UNREACHABLE),
     (re.compile(r"no such host|server misbehaving"), Failure.DNS_NXDOMAIN),
     (re.compile(r"i/o timeout|deadline exceeded|handshake timeout"), Failure.TIMEOUT),
-    (re.compile(r"\bEOF\b"), Failure.EOF),
-    (re.compile(r"x509: |tls: "), Failure.SSL_FAILED_HANDSHAKE),
+    (re.compile(r"\bEOF\b|unexpected eof"), Failure.EOF),
+    (re.compile(r"x509: |tls: |SSL|wrong version number|TLS_ERROR"), Failure.SSL_FAILED_HANDSHAKE),
 )
-"""What a transport's client says of a connection that failed; all of them are Go programs."""
-_LOGGING = {"lyrebird": "-enableLogging -logLevel ERROR", "obfs4proxy": "-enableLogging -logLevel ERROR"}
+"""What a transport's client says of a connection that failed, all of them Go programs; and tor of its own TLS."""
+_STAMP = re.compile(r"^[0-9/]+ [0-9:.]+ (?:\[\w+\]: )?")
+_LINES_READ = 1000
+_LOGGING = {
+    "lyrebird": "-enableLogging -logLevel ERROR",
+    "obfs4proxy": "-enableLogging -logLevel ERROR",
+    "snowflake-client": "-log-to-state-dir -log snowflake.log",
+}
 """Options by which a client says why; to a file of its own, with addresses left out."""
 
 
@@ -222,7 +230,7 @@ class _Start:
         self._progress = 0
         self._stage = ""
         self._failure: Failure | None = None
-        self._warning = ""
+        self._warning = self._reason = ""
         self._count = 0
         self._skew = ""
 
@@ -302,7 +310,7 @@ class _Start:
                 self._progress, self._stage = int(percent), f"{tag}, {percent} %: {summary}"
             if warning is not None:
                 self._warning, self._count = warning, int(count)
-                self._failure = _REASONS.get(reason)
+                self._failure, self._reason = _REASONS.get(reason), reason
 
     async def listens(self) -> int:
         """The port where tor takes SOCKS. Raises Fall."""
@@ -318,7 +326,10 @@ class _Start:
 
         def hopeless() -> bool:
             waited = asyncio.get_running_loop().time() - begun
-            return self._progress < _HANDSHAKE_DONE and self._count >= self._enough and waited > HANDSHAKE_TIMEOUT
+            if self._progress >= _HANDSHAKE_DONE or waited < HANDSHAKE_TIMEOUT:
+                return False
+            said = [failure for failure, _ in self._complaints() if failure != Failure.TIMEOUT]
+            return self._count + len(said) >= self._enough
 
         await self._wait(lambda: self._progress >= percent, hopeless, seconds)
         if self._progress >= percent:
@@ -339,7 +350,9 @@ class _Start:
             async with asyncio.timeout(seconds):
                 while self._process.running() and not reached() and not hopeless():
                     self._moved.clear()
-                    await self._moved.wait()
+                    # A transport's complaints come without a word of tor's.
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._moved.wait(), 1.0)
         except TimeoutError:
             pass
         if not self._process.running():
@@ -348,10 +361,22 @@ class _Start:
 
     def _why(self) -> tuple[Failure | None, str]:
         """What the transport's client says of its last failure, or tor itself."""
-        for log in sorted(self._folder.glob("pt_state/*.log")):
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-50:]
-            for line in reversed(lines):
-                for pattern, failure in _SAID:
-                    if pattern.search(line):
-                        return failure, line.partition("]: ")[2] or line
+        for failure, line in reversed(self._complaints()):
+            return failure, line
+        if self._failure is None and self._warning:
+            return _meant(self._warning) or _meant(self._reason), self._warning
         return self._failure, self._warning
+
+    def _complaints(self) -> list[tuple[Failure, str]]:
+        """What the transports' clients said of their failures."""
+        found = []
+        for log in sorted(self._folder.glob("pt_state/*.log")):
+            with contextlib.suppress(OSError), log.open(encoding="utf-8", errors="replace") as file:
+                for line in itertools.islice(file, _LINES_READ):
+                    if failure := _meant(line):
+                        found.append((failure, _STAMP.sub("", line.strip())))
+        return found
+
+
+def _meant(words: str) -> Failure | None:
+    return next((failure for pattern, failure in _SAID if pattern.search(words)), None)
