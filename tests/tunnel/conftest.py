@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -276,6 +277,20 @@ class World:
         process = self.run(["sing-box", "run", "-c", "stdin", "--disable-color"], stdin=json.dumps(document))
         try:
             reader = await _heard_of(process, "sing-box started")
+            yield
+        finally:
+            reader.cancel()
+            await process.stop()
+
+    @contextlib.asynccontextmanager
+    async def ssh(self, private: str, folder: Path, port: int = 8470) -> AsyncIterator[None]:
+        """An SSH server for `someone` with the password `secret`, who may have TCP forwarded. `private` is its key."""
+        file = folder / "ssh.json"
+        settings = {"address": SERVER, "port": port, "user": "someone", "password": "secret", "key": private}
+        file.write_text(json.dumps(settings))
+        process = self.run([sys.executable, "-m", "vpntest.lab.ssh", str(file)])
+        try:
+            reader = await _heard_of(process, "ready")
             yield
         finally:
             reader.cancel()

@@ -169,6 +169,42 @@ def test_a_client_that_opens_a_proxy(
     asyncio.run(body())
 
 
+def test_a_proxy_that_takes_no_udp(world: Any, question: Any, first_byte: Any, tmp_path: Path) -> None:
+    """OpenSSH's own: SOCKS, and by its protocol TCP only."""
+    from vpntest.lab.ssh import new_key
+
+    private, public = new_key()
+    (tmp_path / "known").write_text(f"[198.18.0.1]:8470 {public}\n")
+    (tmp_path / "tell").write_text('#!/bin/sh\necho "$WORD"\n')
+    (tmp_path / "tell").chmod(0o700)
+    options = {"UserKnownHostsFile": tmp_path / "known", "NumberOfPasswordPrompts": 1, "ControlPath": "none"}
+    told = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
+    own = spec(
+        *("ssh", "-F", "none", "-N", *told, "-D", "127.0.0.1:1080", "-p", "8470", "someone@198.18.0.1"),
+        proxy="socks5://127.0.0.1:1080",
+        environment=(
+            ("WORD", Secret("secret")),
+            ("SSH_ASKPASS", Secret(f"{tmp_path}/tell")),
+            ("SSH_ASKPASS_REQUIRE", Secret("force")),
+        ),
+    )
+
+    async def body() -> None:
+        async with world.open(), world.ssh(private, tmp_path):
+            [tunnel] = await world.raised(own)
+            try:
+                assert [(step.rung, step.failure) for step in tunnel.steps] == [
+                    (rung, None) for rung in TO_HANDSHAKE
+                ], tunnel.steps
+                assert not tunnel.vantage.carries_udp
+                assert (await question(tunnel.vantage, "own.test")).answers == ("198.18.77.7",)
+                assert await first_byte(tunnel.vantage) == b"w"
+            finally:
+                await tunnel.lower()
+
+    asyncio.run(body())
+
+
 # ── what the client finds ────────────────────────────────────────────────────────────────────────────────────────────
 
 ASK = """

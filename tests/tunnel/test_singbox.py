@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -515,6 +516,51 @@ def test_what_a_proxy_by_http_says(world: Any, proxy: Any, says: bytes, rung: Ru
     """One that does not open what was asked for has answered all the same; many let some ports pass only."""
     step = asyncio.run(_at_server(world, proxy("http", Kind.HTTP, 8464, "tcp", {"type": "http"}), 8464, says))
     assert (step.rung, step.failure) == (rung, failure), step
+
+
+# ── SSH ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def ssh_keys() -> tuple[str, str, str]:
+    """The server's private and public key, and another's public one."""
+    from vpntest.lab.ssh import new_key
+
+    private, public = new_key()
+    return private, public, new_key()[1]
+
+
+def _ssh(proxy: Any, public: str, password: str) -> TunnelSpec:
+    outbound = {"type": "ssh", "user": "someone", "password": Secret(password), "host_key": [public]}
+    spec: TunnelSpec = proxy("ssh", Kind.SSH, 8470, "tcp", outbound, carries_udp=False)
+    return spec
+
+
+def test_ssh(
+    world: Any, question: Any, first_byte: Any, proxy: Any, ssh_keys: tuple[str, str, str], tmp_path: Path
+) -> None:
+    private, public, another = ssh_keys
+
+    async def body() -> None:
+        async with world.open(), world.ssh(private, tmp_path):
+            [tunnel, stranger, elsewhere] = await world.raised(
+                _ssh(proxy, public, "secret"), _ssh(proxy, public, "not-to-be-shown"), _ssh(proxy, another, "secret")
+            )
+            try:
+                assert [(step.rung, step.failure) for step in tunnel.steps] == [(rung, None) for rung in TO_AUTH]
+                assert (await question(tunnel.vantage, "proxy.test")).engine == "tcp"
+                assert await first_byte(tunnel.vantage) == b"w"
+                last = stranger.steps[-1]
+                assert (last.rung, last.failure) == (Rung.AUTH, Failure.AUTH_REJECTED)
+                assert "not-to-be-shown" not in last.detail
+                last = elsewhere.steps[-1]
+                assert (last.rung, last.failure) == (Rung.HANDSHAKE, Failure.SSL_INVALID_CERTIFICATE)
+                assert "host key mismatch" in last.detail
+            finally:
+                for each in (tunnel, stranger, elsewhere):
+                    await each.lower()
+
+    asyncio.run(body())
 
 
 async def _at_server(world: Any, spec: TunnelSpec, port: int, says: bytes) -> Step:

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from vpntest.failures import Failure
 from vpntest.plan.model import CommandConfig
-from vpntest.tunnel import dns, netlink, singbox
+from vpntest.tunnel import netlink, singbox
 from vpntest.tunnel.cage import Cage, Process
 from vpntest.tunnel.carriers import Carrier
 from vpntest.tunnel.ladder import Fall, Rung
@@ -251,14 +251,7 @@ async def _through_proxy(site: Site, config: CommandConfig, program: str, home: 
                 raise
             await asyncio.sleep(_EVERY)
     if outbound["type"] == "socks":
-        site.carries_udp = await _takes_udp(site, said, destination)
-
-
-async def _takes_udp(site: Site, said: list[str], destination: str) -> bool:
-    """Whether a SOCKS proxy takes UDP: many have no such command, and say so. Silence is no refusal."""
-    said.clear()
-    found = await dns.ask(site.netns.socket, destination, "example.org", "A", timeout=2.0)
-    return found.rcode is not None or not any("socks5: request rejected" in line for line in said)
+        site.carries_udp = await singbox.takes_udp(site, said, destination)
 
 
 def _in_own_view(home: Namespace, start: Callable[[], T]) -> T:

@@ -31,7 +31,7 @@ from typing import Any
 from vpntest.failures import Failure
 from vpntest.plan.model import ProxyConfig
 from vpntest.plan.secret import Secret
-from vpntest.tunnel import netlink
+from vpntest.tunnel import dns, netlink
 from vpntest.tunnel.cage import Process
 from vpntest.tunnel.carriers import Carrier
 from vpntest.tunnel.ladder import Fall, Rung
@@ -48,6 +48,8 @@ _HANDSHAKE_TRIES = 2
 _PAUSE = 0.3
 """Seconds between the tries, and for the carrier's last words to arrive."""
 
+_UDP_PATIENCE = 2.0
+"""Seconds for a proxy to say that it takes no UDP, and for sing-box to say so."""
 _LINES_KEPT = 100
 _REFUSED = re.compile(r"ERROR.* using outbound/\S+: (.+)")
 _WAY = re.compile(r"\b(?:dial|read|write) (?:tcp|udp)[46]? \S+ ")
@@ -90,8 +92,8 @@ _HOSTS = "hosts"
 async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | None, destination: str) -> Process:
     """Climbs from `config` as far as it is seen before the first data. Raises Fall.
 
-    To `endpoint`; where a handshake shows, to `handshake`; with Hysteria2, whose server says what it thinks of our
-    password, to `auth`. `roots` is PEM that is trusted beside the system's roots; `destination` an address in the world
+    To `endpoint`; where a handshake shows, to `handshake`; where the server says what it thinks of our password, to
+    `auth`. `roots` is PEM that is trusted beside the system's roots; `destination` an address in the world
     behind, to which a connection is opened inside, and nothing is sent.
     """
     assert carrier.program is not None
@@ -126,6 +128,8 @@ async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | 
             with step(Rung.AUTH):
                 if rejection:
                     raise Fall(Failure.AUTH_REJECTED, rejection)
+    if outbound["type"] == "socks" and config.carries_udp:
+        site.carries_udp = await takes_udp(site, said, destination)
     return process
 
 
@@ -188,6 +192,17 @@ async def greeted(site: Site, process: Process, said: list[str], destination: st
         if fall.failure == Failure.AUTH_REJECTED:
             break
     raise fall
+
+
+async def takes_udp(site: Site, said: list[str], destination: str) -> bool:
+    """Whether a SOCKS proxy takes UDP: many have no such command, and say so, or hang up as OpenSSH does. Silence is no
+    refusal.
+
+    Asks `destination` for a name; `said` is the carrier's output.
+    """
+    said.clear()
+    found = await dns.ask(site.netns.socket, destination, "example.org", "A", timeout=_UDP_PATIENCE)
+    return found.rcode is not None or not re.search(r"socks5: request rejected|\bEOF$", _reason(said))
 
 
 def _reason(said: list[str]) -> str:
