@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import secrets
 import subprocess
@@ -134,8 +135,12 @@ def check(name: str, seen: dict[str, str], row: tuple[str, ...], pid: int) -> No
     assert int(user) > 60000
     assert seen["NoNewPrivs"] == "1"
     mask = sum(1 << Capability[one] for one in capabilities(row))
-    for which in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+    for which in ("CapPrm", "CapEff", "CapBnd"):
         assert int(seen[which], 16) == mask, (name, which)
+    assert int(seen["CapInh"], 16) | int(seen["CapAmb"], 16) | mask == mask
+    # What it can do in a user namespace of its own, it can do there only.
+    is_apart = os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
+    assert is_apart == ("in its tunnel" in row[1])
     limits = Path(f"/proc/{pid}/limits").read_text()
     assert re.search(r"^Max core file size +0 ", limits, re.M)
 

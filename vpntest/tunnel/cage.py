@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from vpntest.tunnel.confinement import Confinement, confined
+from vpntest.tunnel.confinement import Confinement, confined, inside
 from vpntest.tunnel.namespace import Namespace, check, denial
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -205,22 +205,28 @@ class Cage:
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"} if env is None else env
 
         def start(path: str | None = None) -> subprocess.Popen[bytes]:
-            user = None if confinement is None else confinement.user
+            user, command, descriptors = None, list(argv), list(pass_fds)
+            if confinement is not None and confinement.users is not None:
+                assert path is not None
+                command, path = inside(confinement, path, argv[1:]), None
+                descriptors.append(confinement.users)
+            elif confinement is not None:
+                user = confinement.user
             with netns.entered():
                 check(_libc.setns(self._inner, _CLONE_NEWPID))
                 try:
                     return subprocess.Popen(
-                        list(argv),
+                        command,
                         executable=path,
                         stdin=stdin,
                         stdout=subprocess.PIPE,
                         stderr=subprocess.STDOUT,
-                        pass_fds=pass_fds,
+                        pass_fds=descriptors,
                         env=environment,
                         cwd=(cwd or self.directory) if confinement is None else "/",
                         user=user,
                         group=user,
-                        extra_groups=None if confinement is None else (),
+                        extra_groups=None if user is None else (),
                         # Ctrl-C is for us: we take the tunnels down in order.
                         start_new_session=True,
                     )

@@ -18,9 +18,10 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
+import shutil
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -95,6 +96,8 @@ class Confinement:
     """Its /run, the only place where it can write. Must be its user's."""
     capabilities: tuple[Capability, ...] = ()
     """All that it has, here and in every program that it starts."""
+    users: int | None = None
+    """A descriptor of the user namespace in which it has its capabilities, and whose root is its user; None: ours."""
     readable: tuple[Path, ...] = ()
     """Files and folders that it sees beside the system's, read-only and where they are."""
 
@@ -114,8 +117,9 @@ def confined(confinement: Confinement, root: Path, program: str, start: Callable
     """Runs `start(path of the program)` in a thread that may do what `confinement` says, and no more.
 
     But for the user, which is changed only by whoever starts a process, by `user=` and `group=`: the C library would
-    change it for every thread. `root` is an empty folder that becomes the new root's place. Raises FileNotFoundError
-    where there is no such program, CannotMeasure where the kernel does not let us.
+    change it for every thread. With a user namespace the powers too are given up later, by :func:`inside`. `root` is an
+    empty folder that becomes the new root's place. Raises FileNotFoundError where there is no such program,
+    CannotMeasure where the kernel does not let us.
     """
     path = os.path.realpath(program)
     os.stat(path)
@@ -126,7 +130,8 @@ def confined(confinement: Confinement, root: Path, program: str, start: Callable
         try:
             check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWIPC))
             _enter_root(confinement, root, path)
-            _give_up_powers(confinement.capabilities)
+            if confinement.users is None:
+                _give_up_powers(confinement.capabilities)
             outcome.append(start(path))
         except BaseException as exc:
             fault.append(exc)
@@ -139,6 +144,17 @@ def confined(confinement: Confinement, root: Path, program: str, start: Callable
             raise denial(fault[0]) from fault[0]
         raise fault[0]
     return outcome[0]
+
+
+def inside(confinement: Confinement, path: str, arguments: Sequence[str]) -> list[str]:
+    """The command line that enters the user namespace, gives up all but the capabilities, and becomes the program.
+
+    No process with threads can enter one, so that programs of util-linux must.
+    """
+    kept = ",".join(("-all", *(f"+{one.name.lower()}" for one in confinement.capabilities)))
+    nsenter, setpriv = (shutil.which(tool, path=os.defpath) or tool for tool in ("nsenter", "setpriv"))
+    enter = [nsenter, f"--user=/proc/self/fd/{confinement.users}", "--setuid", "0", "--setgid", "0", "--"]
+    return [*enter, setpriv, "--no-new-privs", "--bounding-set", kept, "--", path, *arguments]
 
 
 def _mount(source: str, target: Path | str, kind: str, flags: int, data: str = "") -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from vpntest.errors import CannotMeasure
 
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
+_NS_GET_USERNS = 0xB701
+"""linux/nsfs.h."""
 
 _SHORTAGES = {
     errno.EMFILE: "file descriptors; raise the limit (ulimit -n)",
@@ -65,6 +71,31 @@ def denial(fault: OSError) -> CannotMeasure:
     return CannotMeasure(f"this system gives no namespaces: {fault.strerror}")
 
 
+def _owned_by(user: int) -> int | None:
+    """A network namespace in a user namespace whose root is `user`; None where there is none to be had."""
+    # A program must make it: no process with threads may.
+    unshare = shutil.which("unshare", path=os.defpath)
+    if unshare is None:
+        return None
+    with subprocess.Popen(
+        [unshare, "--user", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as helper:
+        assert helper.stdin is not None
+        assert helper.stdout is not None
+        try:
+            # What comes back shows that it is in there.
+            helper.stdin.write(b"\n")
+            helper.stdin.flush()
+            if helper.stdout.read(1):
+                for kind in ("uid_map", "gid_map"):
+                    Path(f"/proc/{helper.pid}/{kind}").write_text(f"0 {user} 1")
+                return os.open(f"/proc/{helper.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            if exc.errno in _SHORTAGES:
+                raise
+        return None
+
+
 class Namespace:
     """A network namespace, held open. Closing the last holder lets the kernel take it down with all that is in it."""
 
@@ -72,8 +103,14 @@ class Namespace:
         self._fd = fd
 
     @classmethod
-    def create(cls) -> Namespace:
-        """A new, empty, anonymous one. Raises OSError (EPERM without root)."""
+    def create(cls, user: int | None = None) -> Namespace:
+        """A new, empty, anonymous one. Raises OSError (EPERM without root).
+
+        With `user` it belongs to a new user namespace, whose root is that user: whoever enters this has power over the
+        network namespace, and over nothing else. Where the system gives no user namespaces, it is one without.
+        """
+        if user is not None and (owned := _owned_by(user)) is not None:
+            return cls(owned)
         made: list[int | OSError] = []
 
         def unshare() -> None:
@@ -95,6 +132,14 @@ class Namespace:
     def current(cls) -> Namespace:
         """The one that the calling thread is in."""
         return cls(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+    def users(self) -> int | None:
+        """A descriptor of the user namespace that it belongs to; None where that is our own. To be closed."""
+        owner = fcntl.ioctl(self._fd, _NS_GET_USERNS)
+        if os.fstat(owner).st_ino != os.stat("/proc/self/ns/user").st_ino:
+            return owner
+        os.close(owner)
+        return None
 
     def fileno(self) -> int:
         """The descriptor that keeps it."""

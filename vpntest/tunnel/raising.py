@@ -29,6 +29,7 @@ from vpntest.plan.secret import secrets_in
 from vpntest.tunnel import command, netlink, openvpn, singbox, tor, wireguard
 from vpntest.tunnel.cage import Cage, Process
 from vpntest.tunnel.carriers import Carriers
+from vpntest.tunnel.confinement import new_user
 from vpntest.tunnel.evidence import Journal
 from vpntest.tunnel.ladder import Climb, Fall, Rung, Step
 from vpntest.tunnel.namespace import Namespace, denial
@@ -173,8 +174,11 @@ async def _raise(
             raise Fall(Failure(choice.mechanism), choice.reason)
     carrier = carriers[choice]
     tunnel.carrier = str(carrier)
+    user = new_user()
+    # Only a program that enters it needs to have powers there.
+    is_entered = not isinstance(spec.config, WireGuardConfig | OpenVpnConfig)
     try:
-        netns = Namespace.create()
+        netns = Namespace.create(user if is_entered else None)
         tunnel._undo.callback(netns.close)
         await netlink.prepare(netns)
     except OSError as exc:
@@ -192,6 +196,7 @@ async def _raise(
         tuple(secrets_in(spec.config)),
         journal=journal,
         local_servers=settings.local_servers,
+        user=user,
     )
     process: Process | None
     resolvers: tuple[str, ...] = ()

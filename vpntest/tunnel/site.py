@@ -23,7 +23,7 @@ from vpntest.plan.model import Server
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import dns, netlink
 from vpntest.tunnel.cage import Cage, Process
-from vpntest.tunnel.confinement import NEEDS, Confinement, new_user
+from vpntest.tunnel.confinement import NEEDS, Capability, Confinement, new_user
 from vpntest.tunnel.evidence import Journal
 from vpntest.tunnel.ladder import Climb, Fall
 from vpntest.tunnel.namespace import Namespace
@@ -63,6 +63,8 @@ class Site:
     undo: contextlib.AsyncExitStack
     secrets: Sequence[Secret]
     """What must never be in a `detail`."""
+    user: int = field(default_factory=new_user)
+    """Whom this tunnel's carriers run as, and nobody else."""
     device: str = field(default_factory=lambda: "vx" + secrets.token_hex(5))
     """The tunnel's link. Random, because the carriers' control sockets are named after it, and have one folder."""
     journal: Journal | None = None
@@ -77,11 +79,6 @@ class Site:
     def underlay(self) -> Namespace:
         """Where the carrier and its outer packets are."""
         return self.outside.netns
-
-    @cached_property
-    def user(self) -> int:
-        """Whom this tunnel's carriers run as, and nobody else."""
-        return new_user()
 
     @cached_property
     def folder(self) -> Path:
@@ -110,10 +107,18 @@ class Site:
         there nothing; `readable` are files that it sees beside the system's. Only a short tail of the output is kept;
         `heard` gets each line as it comes.
         """
-        confinement = Confinement(self.user, self.folder, NEEDS.get(Path(argv[0]).name, ()), tuple(readable))
-        process = self.cage.spawn(
-            argv, netns or self.underlay, pass_fds=pass_fds, env=env, stdin=stdin, confinement=confinement
-        )
+        capabilities = NEEDS.get(Path(argv[0]).name, ())
+        # What enters a namespace has its powers there only, where that belongs to the tunnel's user.
+        entered = [Namespace(fd).users() for fd in pass_fds] if Capability.SYS_ADMIN in capabilities else []
+        users = next((fd for fd in entered if fd is not None), None)
+        confinement = Confinement(self.user, self.folder, capabilities, users, tuple(readable))
+        try:
+            process = self.cage.spawn(
+                argv, netns or self.underlay, pass_fds=pass_fds, env=env, stdin=stdin, confinement=confinement
+            )
+        finally:
+            for fd in filter(None, entered):
+                os.close(fd)
         self.follow(process, heard)
         return process
 
