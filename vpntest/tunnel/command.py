@@ -118,7 +118,7 @@ def _environment(config: CommandConfig) -> dict[str, str]:
 async def _with_uplink(site: Site, program: str) -> Namespace:
     """A namespace with a way out. Raises Fall, CannotMeasure."""
     try:
-        home = Namespace.create()
+        home = Namespace.create(site.user)
         site.undo.callback(home.close)
         await netlink.prepare(home)
     except OSError as exc:
