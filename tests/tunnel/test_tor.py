@@ -1,0 +1,246 @@
+"""Tor by bridges: what is handed to tor, and how a bridge fails. One that works needs a Tor network: tests/lab."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import secrets
+import socket
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from vpntest.failures import Failure
+from vpntest.plan import bridges
+from vpntest.plan.model import Bridge, Kind, Server, TorConfig, TunnelSpec
+from vpntest.plan.secret import Secret
+from vpntest.tunnel import tor
+from vpntest.tunnel.ladder import Fall, Rung
+from vpntest.tunnel.raising import Tunnel
+
+PRINT = "A1B2C3D4E5" * 4
+CERT = base64.b64encode(secrets.token_bytes(52)).decode().rstrip("=")
+SERVER = "198.18.0.1"
+
+
+def obfs4(*ports: int, address: str = SERVER) -> str:
+    return "\n".join(f"Bridge obfs4 {address}:{port} {PRINT} cert={CERT} iat-mode=0" for port in ports)
+
+
+def spec(text: str) -> TunnelSpec:
+    return TunnelSpec(name="tor", kind=Kind.TOR, source="bridges.txt", config=bridges.parse(text, "bridges.txt")[0])
+
+
+# ── what tor is told ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_torrc_holds_our_words_and_quoted_bridges_alone() -> None:
+    config, _ = bridges.parse(f"SocksPort 0.0.0.0:9050\nClientTransportPlugin obfs4 exec /x\n{obfs4(443)}", "x")
+    lines = tor.written(config.bridges, {"obfs4": "/usr/bin/obfs4proxy"}).splitlines()
+    assert f'Bridge "obfs4 {SERVER}:443 {PRINT} cert={CERT} iat-mode=0"' in lines
+    (plugin,) = (line for line in lines if line.startswith("ClientTransportPlugin"))
+    assert plugin.startswith("ClientTransportPlugin obfs4 exec /usr/bin/obfs4proxy")
+    assert [line for line in lines if "Port" in line] == ["SocksPort 127.0.0.1:auto"]
+    assert not any("DirAuthority" in line or "Testing" in line for line in lines)
+
+
+def test_transports_of_one_program_share_a_line_and_plain_bridges_need_none() -> None:
+    three = tuple(Bridge(name, "192.0.2.1:1", None, (), None) for name in ("obfs4", "meek_lite", None))
+    text = tor.written(three, {"obfs4": "/p/lyrebird", "meek_lite": "/p/lyrebird", "webtunnel": "/p/other"})
+    assert text.count("ClientTransportPlugin ") == 1
+    assert "ClientTransportPlugin obfs4,meek_lite exec /p/lyrebird" in text
+    assert "other" not in text
+
+
+@pytest.mark.parametrize("value", ['a"b', "a\\", "a#b", "a'b"])
+def test_quoting_survives_tor_itself(value: str) -> None:
+    bridge = Bridge("obfs4", "192.0.2.1:443", PRINT, (("cert", Secret(value)), ("iat-mode", "0")), None)
+    text = tor.written((bridge,), {"obfs4": "/bin/true"})
+    command = ["tor", "-f", "-", "--defaults-torrc", "/nonexistent", "--verify-config", "--hush"]
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    text = text.replace("/run/tor", "/nonexistent").replace("CookieAuthentication 1\n", "")
+    done = subprocess.run(
+        [*command, "--dump-config", "short"], input=text, capture_output=True, text=True, env={"PATH": path}
+    )
+    (said,) = (line for line in done.stdout.splitlines() if line.startswith("Bridge "))
+    assert value in said.replace('\\"', '"').replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize("value", ["a\nSocksPort 0.0.0.0:1", "a\0", "a\u2028b"])
+def test_no_line_can_be_smuggled_in(value: str) -> None:
+    bridge = Bridge("obfs4", "192.0.2.1:443", PRINT, (("cert", Secret(value)),), None)
+    with pytest.raises(Fall) as fallen:
+        tor.written((bridge,), {"obfs4": "/bin/true"})
+    assert fallen.value.failure == Failure.INVALID
+
+
+def test_a_closed_network_is_the_plans_word() -> None:
+    text = tor.written((), {}, (f"orport=443 v3ident={PRINT} 198.18.30.1:80 {PRINT}",))
+    assert "TestingTorNetwork 1\n" in text
+    assert text.count("DirAuthority ") == 1
+
+
+# ── bridges that fail ────────────────────────────────────────────────────────────────────────────────────────────────
+
+_Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.close()
+
+
+async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.close()
+
+
+async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(4096):
+        pass
+    writer.close()
+
+
+async def speaks_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9)
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def served(world: Any, handler: _Handler, port: int) -> AsyncIterator[None]:
+    sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((SERVER, port))
+    sock.listen()
+    writers = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with contextlib.suppress(OSError):
+            await handler(reader, writer)
+
+    server = await asyncio.start_server(take, sock=sock)
+    try:
+        yield
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)
+
+
+def raised(world: Any, text: str, handler: _Handler | None = None, port: int = 8443) -> Tunnel:
+    async def scene() -> Tunnel:
+        async with world.open(), served(world, handler or says_nothing, port):
+            tunnel: Tunnel
+            (tunnel,) = await world.raised(spec(text))
+            await tunnel.lower()
+            return tunnel
+
+    return asyncio.run(scene())
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bridge's word is taken sooner than where the network is a network."""
+    monkeypatch.setattr(tor, "HANDSHAKE_TIMEOUT", 3.0)
+    monkeypatch.setattr(tor, "HANDSHAKE_PATIENCE", 8.0)
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("transport", "handler", "failure"),
+    [
+        ("obfs4", resets, Failure.CONNECTION_RESET),
+        ("obfs4", closes, Failure.EOF),
+        ("obfs4", says_nothing, Failure.TIMEOUT),
+        ("plain", resets, Failure.CONNECTION_RESET),
+        ("plain", closes, Failure.EOF),
+        ("plain", speaks_http, Failure.SSL_FAILED_HANDSHAKE),
+        ("plain", says_nothing, Failure.TIMEOUT),
+    ],
+)
+def test_a_bridge_that_does_not_shake_hands(world: Any, transport: str, handler: _Handler, failure: Failure) -> None:
+    text = obfs4(8443) if transport == "obfs4" else f"Bridge {SERVER}:8443 {PRINT}"
+    tunnel = raised(world, text, handler)
+    assert tunnel.vantage is None
+    *before, last = tunnel.steps
+    assert [step.rung for step in before] == [Rung.CONFIG, Rung.ENDPOINT_DNS, Rung.ENDPOINT]
+    assert (last.rung, last.failure) == (Rung.HANDSHAKE, failure), last
+    assert "%" in last.detail
+    assert CERT not in last.detail
+
+
+@pytest.mark.root
+def test_no_bridge_takes_a_connection(world: Any) -> None:
+    last = raised(world, obfs4(8, 9)).steps[-1]
+    assert (last.rung, last.failure) == (Rung.ENDPOINT, Failure.CONNECTION_REFUSED)
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("hurried")
+def test_one_bridge_that_takes_a_connection_is_enough_to_go_on(world: Any) -> None:
+    last = raised(world, obfs4(8, 8443), resets).steps[-1]
+    assert last.rung == Rung.HANDSHAKE
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("hurried")
+def test_a_front_is_looked_up_by_us_and_by_its_transport_at_our_resolver(world: Any) -> None:
+    world.names["front.example"] = SERVER
+    world.asked.clear()
+    text = f"meek_lite 192.0.2.18:80 {PRINT} url=http://meek.example:8443/ front=front.example"
+    last = raised(world, text, closes).steps[-1]
+    assert last.rung == Rung.HANDSHAKE
+    # A and AAAA by us; then by the transport's own program.
+    assert [name for name, _ in world.asked].count("front.example") > 2
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("hurried")
+def test_what_finds_its_own_way_is_not_looked_for(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tor, "HANDSHAKE_PATIENCE", 2.0)
+    config = TorConfig((Bridge(None, "198.18.0.1:9", PRINT, (), None),))
+    assert not config.servers
+
+    async def scene() -> Tunnel:
+        async with world.open():
+            tunnel: Tunnel
+            (tunnel,) = await world.raised(TunnelSpec("tor", Kind.TOR, "x", config))
+            await tunnel.lower()
+            return tunnel
+
+    assert asyncio.run(scene()).steps[-1].rung == Rung.HANDSHAKE
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("hurried")
+def test_secrets_stand_in_no_argument_and_tor_goes_with_the_tunnel(world: Any, children: Any) -> None:
+    async def scene() -> tuple[dict[int, str], dict[int, str]]:
+        async with world.open(), served(world, says_nothing, 8443):
+            raising = asyncio.ensure_future(world.raised(spec(obfs4(8443))))
+            while not any("obfs4proxy" in line for line in children(world.cage).values()):
+                await asyncio.sleep(0.05)
+            during = children(world.cage)
+            (tunnel,) = await raising
+            await tunnel.lower()
+            return during, children(world.cage)
+
+    during, after = asyncio.run(scene())
+    assert any("tor " in line for line in during.values())
+    assert not any(CERT in line for line in during.values())
+    assert not any("tor" in line or "obfs4" in line for line in after.values())
+
+
+def test_the_server_that_is_shown_is_the_bridges() -> None:
+    config = spec(obfs4(443)).config
+    assert isinstance(config, TorConfig)
+    assert config.servers == (Server(SERVER, 443, "tcp"),)
