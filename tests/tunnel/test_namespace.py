@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 
 import pytest
@@ -96,3 +97,48 @@ def test_current_is_where_the_caller_is() -> None:
         assert os.fstat(current.fileno()).st_ino == _here()
     finally:
         current.close()
+
+
+@pytest.mark.root
+def test_one_that_belongs_to_a_user_gives_power_over_itself_alone() -> None:
+    user = 0x70000001
+    owned, plain = Namespace.create(user), Namespace.create()
+    try:
+        assert plain.users() is None
+        users = owned.users()
+        assert users is not None
+        enter = [
+            "nsenter",
+            f"--user=/proc/self/fd/{users}",
+            f"--net=/proc/self/fd/{owned.fileno()}",
+            "-S0",
+            "-G0",
+            "sh",
+        ]
+        script = (
+            f"cat /proc/self/uid_map; ip link set lo up && echo up; nsenter --net=/proc/self/fd/{plain.fileno()} true"
+            " || echo stays"
+        )
+        done = subprocess.run(
+            [*enter, "-c", script],
+            pass_fds=[users, owned.fileno(), plain.fileno()],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        os.close(users)
+        assert done.stdout.split() == ["0", str(user), "1", "up", "stays"]
+        # We have it as any other: what we make in it is ours to make.
+        with owned.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            made.bind(("127.0.0.1", 0))
+    finally:
+        owned.close()
+        plain.close()
+
+
+@pytest.mark.root
+def test_where_there_are_no_user_namespaces_it_belongs_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "defpath", "/nonexistent")
+    made = Namespace.create(0x70000001)
+    assert made.users() is None
+    made.close()
