@@ -69,8 +69,14 @@ def test_a_client_that_makes_a_device(
             config = server.config
             more = ["--daemon"] if background else []
             before = links(world.client)
+            # What it finds in /sys are the client's own devices.
+            ready = () if background else ("test", "-e", "/sys/class/net/tun7")
             own = spec(
-                *_openvpn(config, tmp_path, *more), device="tun7", resolver="198.18.9.9", server=config.servers[0]
+                *_openvpn(config, tmp_path, *more),
+                ready=ready,
+                device="tun7",
+                resolver="198.18.9.9",
+                server=config.servers[0],
             )
             [tunnel] = await world.raised(own)
             try:

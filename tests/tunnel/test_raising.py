@@ -19,9 +19,19 @@ import pytest
 
 from vpntest.failures import Failure
 from vpntest.plan.keys import generate
-from vpntest.plan.model import Kind, Problem, Server, Settings, TunnelSpec, WireGuardConfig
+from vpntest.plan.model import (
+    CommandConfig,
+    Kind,
+    Problem,
+    ProxyConfig,
+    Server,
+    Settings,
+    TorConfig,
+    TunnelSpec,
+    WireGuardConfig,
+)
 from vpntest.plan.secret import Secret
-from vpntest.tunnel import netlink
+from vpntest.tunnel import netlink, raising
 from vpntest.tunnel.carriers import find
 from vpntest.tunnel.ladder import Rung, Step
 from vpntest.tunnel.namespace import Namespace
@@ -453,3 +463,22 @@ def test_outside_takes_the_first_resolver_of_the_host() -> None:
         assert vantage.resolver == (named[0] if named else "198.18.9.9")
     finally:
         here.close()
+
+
+FAR = Server("192.0.2.1", 443, "tcp")
+
+
+@pytest.mark.parametrize(
+    ("config", "locally", "udp"),
+    [
+        (None, False, True),
+        (ProxyConfig(FAR, {"type": "vless"}), True, True),
+        (ProxyConfig(FAR, {"type": "ssh"}, carries_udp=False), True, False),
+        (TorConfig(()), True, False),
+        (CommandConfig(("own",), device="tun0"), False, True),
+        (CommandConfig(("own",), proxy="socks5://127.0.0.1:1080"), True, True),
+        (CommandConfig(("own",), proxy="http://127.0.0.1:8080"), True, False),
+    ],
+)
+def test_what_a_config_tells_of_its_tunnel(config: Any, locally: bool, udp: bool) -> None:
+    assert (raising.answers_locally(config), raising.carries_udp(config)) == (locally, udp)

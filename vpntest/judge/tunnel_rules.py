@@ -37,7 +37,7 @@ STALL = 5.0
 """Seconds without a byte after which the probes call a load test silent."""
 LEAST_LEFT_OUT = 2
 """Fresh connections at the end of a crowd that must stay without an answer: one alone may have been lost by chance."""
-ONE_EACH = frozenset({Kind.SHADOWSOCKS, Kind.VLESS, Kind.TROJAN})
+ONE_EACH = frozenset({Kind.SHADOWSOCKS, Kind.VLESS, Kind.VMESS, Kind.TROJAN, Kind.SOCKS, Kind.HTTP})
 """Tunnels that open a connection to their server for each connection inside: only these can be counted by a censor."""
 LEAST_ANSWERED = 0.5
 """Of evenly spaced questions: where fewer are answered and transfers pass, it is not the way that loses them. TCP moves
