@@ -325,7 +325,7 @@ def near(stated: float, share: float = 0.1) -> Any:
 # ── nothing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@effect(None, "open")
+@effect(None, "open", "dialects")
 def nothing_is_touched(lab: StandingLab) -> None:
     """Packet by packet the same on both ends of the way; no rule anywhere."""
     assert lab.run("censor", "nft", "list", "ruleset").stdout == ""

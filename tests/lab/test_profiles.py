@@ -13,7 +13,7 @@ import pytest
 
 from vpntest.errors import ConfigError, UsageError
 from vpntest.lab import profiles, vpn
-from vpntest.lab.profiles import BUILT_IN, OWN, TUNNELS, Profile, load, names, platform, read
+from vpntest.lab.profiles import BUILT_IN, FURTHER_TUNNELS, OWN, TOR, TUNNELS, Profile, load, names, platform, read
 from vpntest.lab.rules import (
     Cut,
     CutOpenVpn,
@@ -52,7 +52,7 @@ CENSORS = (
 )
 CONTROLS = (
     *("open", "platform_blocks_vpn", "geoblock", "outage", "flaky", "lowmtu", "blackhole", "captive", "slow_line"),
-    "wrong_clock",
+    *("wrong_clock", "dialects"),
 )
 """Where nobody blocks anything."""
 SCENARIOS = ("ooni",)
@@ -69,7 +69,7 @@ def test_the_promised_profiles_are_there() -> None:
 
 
 def test_a_cast_is_of_the_lab_and_in_the_plans_order(profile: Profile) -> None:
-    assert list(profile.tunnels) == [tunnel for tunnel in TUNNELS if tunnel in profile.tunnels]
+    assert list(profile.tunnels) == [tunnel for tunnel in TUNNELS + FURTHER_TUNNELS if tunnel in profile.tunnels]
     assert len(set(profile.platforms)) == len(profile.platforms)
     assert [one.id for one in profile.cast] == list(profile.platforms)
 
@@ -125,7 +125,7 @@ def test_a_negative_control_accuses_nobody(name: str) -> None:
     assert not re.search("block|throttle|freeze|stall|circumvents|breaks", " ".join(map(str, said)))
     assert not profile.rules
     assert not profile.exits
-    assert name == "open" or (profile.line, profile.world) != (Line(), World())
+    assert name in ("open", "dialects") or (profile.line, profile.world) != (Line(), World())
 
 
 @pytest.mark.parametrize("name", CENSORS)
@@ -259,6 +259,10 @@ WAYS = {
     "trojan": Way("proxy", "tls", proxy=True, name=vpn.TROJAN_NAME, address="proxy-2"),
     "hysteria2": Way("proxy", "odd", udp=True, proxy=True),
     "wrong-credentials": Way("ovpn", "openvpn", udp=True),
+    # No rule speaks of them: only their exits count.
+    **{name: Way("dialects", "odd") for name in FURTHER_TUNNELS},
+    **{name: Way("ovpn", "openvpn") for name in ("openvpn-zip", "command-device")},
+    TOR: Way("tor-exit", "odd"),
 }
 
 

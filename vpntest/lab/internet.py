@@ -7,7 +7,9 @@
     nftables,          ├── control    nginx: 64 KiB, 1 MiB, uploads, the caller's address; and the whoami name server
     iptables-nft,      ├── platforms  nginx, HTTP/3, STUN: an address for each platform, and for each literal address
     two workers        ├── cover      nginx: the web site that Reality borrows
-                       └── wg-a  wg-b  awg  ovpn  proxy    VPN servers, each an exit of its own (vpn.py)
+                       ├── wg-a  wg-b  awg  ovpn  proxy    VPN servers, each an exit of its own (vpn.py)
+                       ├── dialects   more of them, for the profiles that name their tunnels (dialects.py)
+                       └── tor-…      a Tor network of four, likewise (tor.py)
                        │
                       core, a switch: 198.18.0.0/16, fd00:18::/64
 
@@ -23,7 +25,6 @@ import importlib.util
 import json
 import shutil
 import socket
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,10 @@ import dns.message
 import msgspec
 
 from vpntest.errors import CannotMeasure
-from vpntest.lab import vpn
+from vpntest.lab import dialects, tor, vpn
 from vpntest.lab.censor import Program, compile_rules
 from vpntest.lab.network import CLIENT, GATEWAY, Daemon, Host, Network, refuses
-from vpntest.lab.profiles import BUILT_IN, OWN, Profile, platform
+from vpntest.lab.profiles import BUILT_IN, OWN, TOR, TUNNELS, Profile, platform
 from vpntest.lab.sites import (
     Issuer,
     Manners,
@@ -103,7 +104,7 @@ async def raise_lab(profile: Profile, cage: Cage) -> Lab:
     """Raises the internet of `profile` in `cage` and returns once every server answers.
 
     Raises CannotMeasure where a program is missing or does not start, or the whole is not ready within
-    :data:`READY_WITHIN` seconds.
+    :data:`READY_WITHIN` seconds, with Tor within that network's own time.
     """
     reality = vpn.speaks_reality()
     if not reality:
@@ -115,11 +116,13 @@ async def raise_lab(profile: Profile, cage: Cage) -> Lab:
     directory.mkdir(mode=0o700)
     lab = Lab(profile, Network(cage), directory, web)
     try:
-        async with asyncio.timeout(READY_WITHIN):
+        # Tor's part begins when the others' does.
+        patience = tor.READY_WITHIN if TOR in profile.tunnels else READY_WITHIN
+        async with asyncio.timeout(patience):
             await _raise(lab, reality)
     except TimeoutError:
         await lab.lower()
-        raise CannotMeasure(f"the lab did not answer within {READY_WITHIN:.0f} seconds") from None
+        raise CannotMeasure(f"the lab did not answer within {patience:.0f} seconds") from None
     except BaseException:
         await lab.lower()
         raise
@@ -140,6 +143,8 @@ async def _raise(lab: Lab, reality: bool) -> None:
         Host("platforms", tuple(web.platform_of)),
         Host("cover", (COVER,)),
         *vpn.HOSTS,
+        *((dialects.HOST,) if _has_dialects(lab.profile) else ()),
+        *(tor.HOSTS if TOR in lab.profile.tunnels else ()),
     )
     network.wire(hosts)
     censor = _start_censor(lab, hosts)
@@ -166,11 +171,31 @@ async def _raise(lab: Lab, reality: bool) -> None:
         network.until(_serves, "public", COVER, 443),
         network.until(_serves, "public", *_any_listener(lab)),
     )
-    tunnels, _ = await asyncio.gather(
+    tunnels, further, onion, _ = await asyncio.gather(
         vpn.raise_servers(network, directory, PUBLIC_RESOLVER, issuer, (COVER_NAME, COVER), reality=reality),
+        _raise_dialects(lab, issuer),
+        _raise_tor(lab),
         asyncio.gather(*ready),
     )
-    _write_plan(plan, lab, tunnels)
+    _write_plan(
+        plan, lab, (*tunnels, *further, *((onion.tunnel,) if onion else ())), onion.authority if onion else None
+    )
+
+
+def _has_dialects(profile: Profile) -> bool:
+    return not set(profile.tunnels) <= {*TUNNELS, TOR}
+
+
+async def _raise_dialects(lab: Lab, issuer: Issuer) -> tuple[vpn.ClientTunnel, ...]:
+    if not _has_dialects(lab.profile):
+        return ()
+    return await dialects.raise_servers(lab.network, lab.directory / "dialects", PUBLIC_RESOLVER, issuer)
+
+
+async def _raise_tor(lab: Lab) -> tor.Tor | None:
+    if TOR not in lab.profile.tunnels:
+        return None
+    return await tor.raise_tor(lab.network, lab.directory / "tor", PUBLIC_RESOLVER)
 
 
 @dataclass(frozen=True)
@@ -209,14 +234,8 @@ def _install(lab: Lab, host: str, program: Program) -> list[Daemon]:
         if settings:
             file = lab.directory / f"{host}-{worker}.json"
             file.write_text(settings)
-            daemons.append(_start_own(network, host, worker, str(file)))
+            daemons.append(network.start_own(host, worker, str(file)))
     return daemons
-
-
-def _start_own(network: Network, host: str, module: str, *arguments: str) -> Daemon:
-    """Starts a program of this package."""
-    package = Path(__file__).parents[2]
-    return network.start(host, [sys.executable, "-m", f"vpntest.lab.{module}", *arguments], cwd=package)
 
 
 def _start_web(lab: Lab, issuer: Issuer) -> list[Daemon]:
@@ -226,7 +245,7 @@ def _start_web(lab: Lab, issuer: Issuer) -> list[Daemon]:
         down=frozenset(("downer", *world.down)),
         refuses=frozenset(("refuser", *world.refuses)),
         challenges=frozenset(world.challenges),
-        exits=vpn.EXITS,
+        exits=(*vpn.EXITS, *dialects.EXITS, tor.EXIT),
         refuses_line=frozenset(world.refuses_line),
         challenges_line=frozenset(world.challenges_line),
         line=CLIENT[:1],
@@ -250,8 +269,8 @@ def _start_web(lab: Lab, issuer: Issuer) -> list[Daemon]:
     http3 = write_http3(directory / "platforms", web, manners)
     stun = [f"{one.address}:{one.port}" for one in web.stun if web.platform_of[one.address].id not in manners.down]
     return [
-        _start_own(network, "platforms", "http3", str(http3)),
-        _start_own(network, "platforms", "stun", *stun),
+        network.start_own("platforms", "http3", str(http3)),
+        network.start_own("platforms", "stun", *stun),
     ]
 
 
@@ -263,7 +282,8 @@ def _start_names(lab: Lab, lies: Sequence[str]) -> None:
         for name, address in lab.web.names.items()
         if (said := lab.profile.world.resolves.get(lab.web.platform_of[address].id))
     }
-    names = {name: address for name, address in lab.web.names.items() if name not in odd} | vpn.NAMES
+    names = {name: address for name, address in lab.web.names.items() if name not in odd}
+    names |= vpn.NAMES | dialects.NAMES
     names |= {name: said for name, said in odd.items() if said not in ("nxdomain", "no-address")}
     # A record of another kind makes a name that exists and has no address.
     bare = [f"txt-record={name},none" for name, said in odd.items() if said == "no-address"]
@@ -286,13 +306,15 @@ def _start_names(lab: Lab, lies: Sequence[str]) -> None:
         configuration = directory / f"{host}.dnsmasq"
         configuration.write_text("\n".join((*common, *lines)) + "\n")
         network.start(host, ["dnsmasq", "--keep-in-foreground", f"--conf-file={configuration}"])
-    _start_own(network, "control", "whoami", WHOAMI)
+    network.start_own("control", "whoami", WHOAMI)
 
 
-def _write_plan(folder: Path, lab: Lab, tunnels: Sequence[vpn.ClientTunnel]) -> None:
-    """Writes the client's plan and its configs, for the profile's cast alone."""
+def _write_plan(folder: Path, lab: Lab, tunnels: Sequence[vpn.ClientTunnel], authority: str | None) -> None:
+    """Writes the client's plan and its configs, for the profile's cast alone; `authority` is Tor's."""
 
     def quoted(value: object) -> str:
+        if isinstance(value, dict):
+            return f"{{ {', '.join(f'{key} = {quoted(inner)}' for key, inner in value.items())} }}"
         # A JSON string is a TOML basic string, and a JSON list of them a TOML array.
         return json.dumps(value)
 
@@ -312,6 +334,7 @@ def _write_plan(folder: Path, lab: Lab, tunnels: Sequence[vpn.ClientTunnel]) -> 
         f"whoami = {quoted(WHOAMI_NAME)}",
         f"neutral_name = {quoted(NEUTRAL_NAME)}",
         f"platforms = {quoted([*cast.values()])}",
+        *([f"tor_authorities = {quoted([authority])}"] if authority else ()),
         "",
         "[addresses]",
         *(f"{quoted(published)} = {quoted(here)}" for published, here in lab.web.literals.items()),
@@ -321,17 +344,19 @@ def _write_plan(folder: Path, lab: Lab, tunnels: Sequence[vpn.ClientTunnel]) -> 
             shutil.copy(own, folder)
     for brought in lab.profile.brought:
         (folder / f"{brought.id}.toml").write_text(platforms.text_of(brought))
-    for tunnel in (tunnel for tunnel in tunnels if tunnel.name in lab.profile.tunnels):
-        lines += ["", "[[tunnel]]", f"name = {quoted(tunnel.name)}"]
+    offered = {tunnel.name: tunnel for tunnel in tunnels}
+    for tunnel in (offered[name] for name in lab.profile.tunnels):
+        lines += ["", "[[tunnel]]", f"name = {quoted(tunnel.called or tunnel.name)}"]
         if tunnel.uri:
             lines.append(f"uri = {quoted(tunnel.uri)}")
         if tunnel.config:
-            name, text = tunnel.config
-            (folder / name).write_text(text)
+            name, content = tunnel.config
+            (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
             lines.append(f"config = {quoted(name)}")
         if tunnel.login:
             user, password = tunnel.login
             lines += [f"username = {quoted(user)}", f"password = {quoted(password)}"]
+        lines += [f"{key} = {quoted(value)}" for key, value in tunnel.keys]
     (folder / "plan.toml").write_text("\n".join(lines) + "\n")
 
 

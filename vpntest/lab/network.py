@@ -11,6 +11,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ GATEWAY = ("198.19.0.1", "fd00:19::1")
 _BORDER = ("198.18.0.1", "fd00:18::1")
 """The censor's addresses on the switch."""
 
+_ABOVE_US = Path(__file__).parents[2]
 _FORWARDING = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 
 _SIOCETHTOOL = 0x8946
@@ -240,6 +242,10 @@ drop
         called = argv[2].rpartition(".")[2] if argv[1:2] == ["-m"] else process.program
         self._daemons.append(Daemon(name, called, process))
         return self._daemons[-1]
+
+    def start_own(self, name: str, module: str, *arguments: str) -> Daemon:
+        """Starts a program of this package on a host, by its module's name."""
+        return self.start(name, [sys.executable, "-m", f"vpntest.lab.{module}", *arguments], cwd=_ABOVE_US)
 
     async def check(self) -> None:
         """Raises CannotMeasure where the network is not what it was made to be: a program has ended, whose last words

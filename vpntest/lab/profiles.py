@@ -19,7 +19,18 @@ TUNNELS = (
     *("wireguard", "wireguard-2", "amneziawg", "amneziawg-plain", "openvpn-udp", "openvpn-tcp"),
     *("shadowsocks-2022", "shadowsocks-aead", "vless-reality", "trojan", "hysteria2", "wrong-credentials"),
 )
-"""The lab's tunnels, in the plan's order."""
+"""The lab's tunnels, in the plan's order: those of a profile that does not say which."""
+TOR = "tor-obfs4"
+FURTHER_TUNNELS = (
+    *("openvpn-zip", "ss-legacy", "ss-obfs-http", "ss-obfs-tls", "ss-v2ray", "ss-v2ray-tls"),
+    *("vless-ws", "vless-grpc", "vless-http", "vless-httpupgrade", "vless-plain", "vmess-json", "vmess-url"),
+    *("trojan-ws", "trojan-grpc", "hysteria2-hopping", "hy2", "tuic", "anytls"),
+    *("socks5", "http-proxy", "https-proxy", "ssh"),
+    *("sip008", "outline", "sing-box", "xray", "clash", "subscription", "wireguard-link", "amnezia-link"),
+    *("command-device", "command-proxy", TOR),
+)
+"""One for each other way to write a config down, in the plan's order. Their servers stand only where a profile names
+one of them."""
 BUILT_IN = ("twitter", "facebook", "messenger", "instagram", "whatsapp", "telegram", "signal", "youtube")
 OWN = ("refuser", "downer")
 """The lab's own platforms: one that answers 403 to VPN exits, one that is down for everybody."""
@@ -81,7 +92,7 @@ def read(name: str, text: str, where: str) -> Profile:
         base = msgspec.convert(own, _File).extends
         # Nobody extends what extends another, so that a rule is one step away.
         parts = msgspec.convert(_over(tomllib.loads(_text(base)[0]), own) if base else own, _File)
-        if stranger := next((one for one in parts.tunnels if one not in TUNNELS), None):
+        if stranger := next((one for one in parts.tunnels if one not in (*TUNNELS, *FURTHER_TUNNELS)), None):
             raise ValueError(f"the lab has no tunnel {stranger!r} - at `$.tunnels`")
         for rules in parts.exit.values():
             if any(isinstance(rule, Lie) for rule in rules):

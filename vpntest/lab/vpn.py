@@ -5,19 +5,25 @@ wg-a   WireGuard, preshared key, IPv4 and IPv6 inside, found by name       wireg
 wg-b   WireGuard                                                           wireguard-2
 awg    AmneziaWG, with real obfuscation and with WireGuard's own headers   amneziawg, amneziawg-plain
 ovpn   OpenVPN: UDP, tls-crypt, password; TCP 443, tls-auth, certificates  openvpn-udp, openvpn-tcp, wrong-credentials
+                                                                           (further: openvpn-zip, command-device)
 proxy  sing-box: five kinds of proxy                                       shadowsocks-2022, shadowsocks-aead,
                                                                            vless-reality, trojan, hysteria2
+
+These stand in every lab. Those of dialects.py are raised beside them for the profiles that name them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import random
 import secrets
 import subprocess
 import uuid
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -54,14 +60,18 @@ EXITS = tuple(_ADDRESS.values())
 
 @dataclass(frozen=True)
 class ClientTunnel:
-    """A `[[tunnel]]` of the client's plan: a link, or else a config."""
+    """A `[[tunnel]]` of the client's plan: a link, or else a config, or else a command."""
 
     name: str
     uri: str | None = None
-    config: tuple[str, str] | None = None
-    """`(file name, text)`."""
+    config: tuple[str, str | bytes] | None = None
+    """`(file name, content)`."""
     login: tuple[str, str] | None = None
     """User name and password, which the plan holds."""
+    keys: tuple[tuple[str, object], ...] = ()
+    """Further keys of the plan's `[[tunnel]]`, with what JSON can hold; a table's keys are bare ones."""
+    called: str | None = None
+    """Its name in the plan, where that of an archive's member is added to it."""
 
 
 def _x25519() -> tuple[bytes, bytes]:
@@ -71,7 +81,8 @@ def _x25519() -> tuple[bytes, bytes]:
     return private.private_bytes_raw(), private.public_key().public_bytes_raw()
 
 
-def _base64(raw: bytes) -> str:
+def as_base64(raw: bytes) -> str:
+    """In the standard alphabet, with padding."""
     return base64.b64encode(raw).decode()
 
 
@@ -79,20 +90,23 @@ def _base64(raw: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class _WireGuard:
+class WireGuard:
+    """A server of WireGuard or AmneziaWG, and the tunnel of its one client."""
+
     name: str
     host: str
+    endpoint: str
+    """What the client calls it: its address, or a name of it."""
     device: str
     port: int
     inner: str
     """The tunnel's networks: `198.19.64.0/24` is meant by `198.19.64`."""
     inner6: str | None = None
-    endpoint: str | None = None
     preshared: bool = False
     amnezia: tuple[tuple[str, str], ...] | None = None
 
 
-def _obfuscation() -> tuple[tuple[str, str], ...]:
+def obfuscation() -> tuple[tuple[str, str], ...]:
     """Junk before each handshake, padding on every kind of packet, and types of its own for all four of them."""
     dice = random.SystemRandom()
     types = dice.sample(range(100_000_000, 2_000_000_000), 4)
@@ -117,18 +131,23 @@ _PLAIN = (
 """As widely shared configs for plain WireGuard servers have it: junk first, then WireGuard's own bytes."""
 
 
-def _wireguards() -> tuple[_WireGuard, ...]:
-    # Carriers know each other by their devices' names, over all namespaces: two labs must not meet.
-    a, b, obfuscated, plain = (f"lab{number}-{secrets.token_hex(4)}" for number in range(4))
+def device_name() -> str:
+    """A new one. Carriers know each other by their devices' names, over all namespaces: two labs must not meet."""
+    return f"lab-{secrets.token_hex(4)}"
+
+
+def _wireguards() -> tuple[WireGuard, ...]:
+    a, b, obfuscated, plain = (device_name() for _ in range(4))
     return (
-        _WireGuard("wireguard", "wg-a", a, 51820, "198.19.64", "fd00:64::", WIREGUARD_NAME, preshared=True),
-        _WireGuard("wireguard-2", "wg-b", b, 51820, "198.19.65"),
-        _WireGuard("amneziawg", "awg", obfuscated, 41820, "198.19.66", amnezia=_obfuscation()),
-        _WireGuard("amneziawg-plain", "awg", plain, 51820, "198.19.67", amnezia=_PLAIN),
+        WireGuard("wireguard", "wg-a", WIREGUARD_NAME, a, 51820, "198.19.64", "fd00:64::", preshared=True),
+        WireGuard("wireguard-2", "wg-b", _ADDRESS["wg-b"], b, 51820, "198.19.65"),
+        WireGuard("amneziawg", "awg", _ADDRESS["awg"], obfuscated, 41820, "198.19.66", amnezia=obfuscation()),
+        WireGuard("amneziawg-plain", "awg", _ADDRESS["awg"], plain, 51820, "198.19.67", amnezia=_PLAIN),
     )
 
 
-async def _raise_wireguard(network: Network, one: _WireGuard, resolver: str) -> ClientTunnel:
+async def raise_wireguard(network: Network, one: WireGuard, resolver: str) -> ClientTunnel:
+    """Starts a server; its client's config is one of wg-quick. Raises CannotMeasure where it does not take its part."""
     carrier = "wireguard-go" if one.amnezia is None else "amneziawg-go"
     daemon = network.start(one.host, [carrier, "-f", one.device])
     (server_private, server_public), (client_private, client_public) = _x25519(), _x25519()
@@ -149,13 +168,13 @@ async def _raise_wireguard(network: Network, one: _WireGuard, resolver: str) -> 
     network.ip(one.host, *addresses, f"link set {one.device} mtu 1420 up")
 
     inner = f"{one.inner}.2/32" + (f", {one.inner6}2/128" if one.inner6 else "")
-    text = ["[Interface]", f"PrivateKey = {_base64(client_private)}", f"Address = {inner}", f"DNS = {resolver}"]
+    text = ["[Interface]", f"PrivateKey = {as_base64(client_private)}", f"Address = {inner}", f"DNS = {resolver}"]
     text += [f"{key} = {value}" for key, value in one.amnezia or ()]
-    text += ["", "[Peer]", f"PublicKey = {_base64(server_public)}"]
+    text += ["", "[Peer]", f"PublicKey = {as_base64(server_public)}"]
     if preshared:
-        text.append(f"PresharedKey = {_base64(preshared)}")
+        text.append(f"PresharedKey = {as_base64(preshared)}")
     text.append("AllowedIPs = 0.0.0.0/0" + (", ::/0" if one.inner6 else ""))
-    text.append(f"Endpoint = {one.endpoint or _ADDRESS[one.host]}:{one.port}")
+    text.append(f"Endpoint = {one.endpoint}:{one.port}")
     return ClientTunnel(one.name, config=(f"{one.name}.conf", "\n".join(text) + "\n"))
 
 
@@ -198,7 +217,9 @@ async def _raise_openvpn(
     authority = trustme.CA()
     # OpenVPN wants a common name of each.
     server = Issuer(authority, begins).issue("server.example", common_name="server.example")
-    client = authority.issue_cert("client.example", common_name="client.example")
+    # One each: the server ends a client's connection when another one comes with its certificate.
+    names = ("client.example", "archive.example", "command.example")
+    client, of_archive, of_command = (authority.issue_cert(name, common_name=name) for name in names)
     root = authority.cert_pem.bytes().decode()
     user, password = "reader", secrets.token_urlsafe(12)
     # What OpenVPN writes for the checking program: the name, a line feed, the password, a line feed.
@@ -274,17 +295,61 @@ key-direction 0
         )
         return ClientTunnel(name, config=(f"{name}.ovpn", text), login=(user, secret))
 
-    over_tcp = (
-        f"{common_client}proto tcp\nremote {_ADDRESS['ovpn']} 443\nauth SHA256\nkey-direction 1\n"
-        f"<tls-auth>\n{auth}</tls-auth>\n"
-        f"<cert>\n{client.cert_chain_pems[0].bytes().decode()}</cert>\n<key>\n{client.private_key_pem.bytes().decode()}</key>\n"
+    head, _, _ = common_client.partition("<ca>")
+    archive = _zipped(
+        {
+            "lab/Zip.ovpn": f"{head}proto tcp\nremote {_ADDRESS['ovpn']} 443\nauth SHA256\nca ca.crt\n"
+            "cert client.crt\nkey client.key\ntls-auth ta.key 1\n",
+            "lab/ca.crt": root,
+            "lab/client.crt": of_archive.cert_chain_pems[0].bytes().decode(),
+            "lab/client.key": of_archive.private_key_pem.bytes().decode(),
+            "lab/ta.key": auth,
+            "lab/README.txt": "Copy all of these files into the folder of your client.\n",
+        }
     )
+
+    def over_tcp(leaf: trustme.LeafCert) -> str:
+        certificate, key = leaf.cert_chain_pems[0].bytes().decode(), leaf.private_key_pem.bytes().decode()
+        return (
+            f"{common_client}proto tcp\nremote {_ADDRESS['ovpn']} 443\nauth SHA256\nkey-direction 1\n"
+            f"<tls-auth>\n{auth}</tls-auth>\n<cert>\n{certificate}</cert>\n<key>\n{key}</key>\n"
+        )
+
     await asyncio.gather(*(daemon.says("Initialization Sequence Completed") for daemon in daemons))
     return (
         over_udp("openvpn-udp", password),
-        ClientTunnel("openvpn-tcp", config=("openvpn-tcp.ovpn", over_tcp)),
+        ClientTunnel("openvpn-tcp", config=("openvpn-tcp.ovpn", over_tcp(client))),
         over_udp("wrong-credentials", secrets.token_urlsafe(12)),
+        ClientTunnel("openvpn-zip", config=("openvpn-zip.zip", archive), called="openvpn"),
+        commanded(
+            *("command-device", "openvpn --config /dev/stdin --dev tun7", over_tcp(of_command)),
+            *(f"{_ADDRESS['ovpn']}:443/tcp", resolver, ("device", "tun7")),
+        ),
     )
+
+
+def commanded(name: str, client: str, config: str, server: str, resolver: str, way: tuple[str, str]) -> ClientTunnel:
+    """A tunnel by a client of the plan's own, which reads its config from its input.
+
+    `client` is its command line for the shell; `way` the key that says how to go through it, and its value.
+    """
+    keys: dict[str, object] = {
+        "command": ["sh", "-c", f'printf %s "$CONFIG" | {client}'],
+        way[0]: way[1],
+        "environment": {"CONFIG": config},
+        "resolver": resolver,
+        "server": server,
+    }
+    return ClientTunnel(name, keys=tuple(keys.items()))
+
+
+def _zipped(files: Mapping[str, str]) -> bytes:
+    """As providers hand it out: one config, and what it names beside it."""
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return held.getvalue()
 
 
 # ── sing-box ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -305,12 +370,12 @@ async def _raise_proxies(
     chain = issuer.issue(TROJAN_NAME, HYSTERIA_NAME)
     chain.private_key_and_cert_chain_pem.write_to_path(pem)
     certificate = {"enabled": True, "certificate_path": pem, "key_path": pem}
-    key2022, password = _base64(secrets.token_bytes(16)), secrets.token_urlsafe(16)
+    key2022, password = as_base64(secrets.token_bytes(16)), secrets.token_urlsafe(16)
     identity, short = str(uuid.uuid4()), secrets.token_hex(8)
     reality_private, reality_public = (base64.urlsafe_b64encode(raw).decode().rstrip("=") for raw in _x25519())
     cover_name, cover_address = cover
     inbounds: list[dict[str, Any]] = [
-        _inbound(
+        inbound(
             "hysteria2",
             main,
             8443,
@@ -318,9 +383,9 @@ async def _raise_proxies(
             obfs={"type": "salamander", "password": key2022},
             tls=certificate | {"alpn": ["h3"]},
         ),
-        _inbound("shadowsocks", main, 8388, method="2022-blake3-aes-128-gcm", password=key2022),
-        _inbound("shadowsocks", main, 8389, method="chacha20-ietf-poly1305", password=password),
-        _inbound("trojan", second, 443, users=[{"password": password}], tls=certificate),
+        inbound("shadowsocks", main, 8388, method="2022-blake3-aes-128-gcm", password=key2022),
+        inbound("shadowsocks", main, 8389, method="chacha20-ietf-poly1305", password=password),
+        inbound("trojan", second, 443, users=[{"password": password}], tls=certificate),
     ]
     if reality:
         disguise = {
@@ -330,7 +395,7 @@ async def _raise_proxies(
             "short_id": [short],
         }
         inbounds.append(
-            _inbound(
+            inbound(
                 "vless",
                 main,
                 443,
@@ -361,7 +426,8 @@ async def _raise_proxies(
     )
 
 
-def _inbound(kind: str, address: str, port: int, **fields: Any) -> dict[str, Any]:
+def inbound(kind: str, address: str, port: int, **fields: Any) -> dict[str, Any]:
+    """One of sing-box's."""
     return {"type": kind, "tag": f"{kind}-{port}", "listen": address, "listen_port": port, **fields}
 
 
@@ -378,9 +444,9 @@ async def raise_servers(
     without `reality` that one server is left out, and its client's config is not. Raises CannotMeasure where a server
     does not start.
     """
-    wireguards, (*good, wrong), proxies = await asyncio.gather(
-        asyncio.gather(*(_raise_wireguard(network, one, resolver) for one in _wireguards())),
+    wireguards, (*good, wrong, archive, command), proxies = await asyncio.gather(
+        asyncio.gather(*(raise_wireguard(network, one, resolver) for one in _wireguards())),
         _raise_openvpn(network, directory / "openvpn", resolver, issuer.begins),
         _raise_proxies(network, directory / "sing-box", issuer, cover, reality=reality),
     )
-    return (*wireguards, *good, *proxies, wrong)
+    return (*wireguards, *good, *proxies, wrong, archive, command)

@@ -7,8 +7,12 @@ Asked through a resolver, it tells which resolver that was: its A record is the 
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import socketserver
+import struct
 import sys
+import threading
 
 import dns.exception
 import dns.flags
@@ -36,8 +40,26 @@ def answer(query: bytes, asker: str) -> bytes | None:
     return reply.to_wire()
 
 
+class _ByTcp(socketserver.BaseRequestHandler):
+    """One connection; each message with its length before it (RFC 1035, 4.2.2)."""
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError, struct.error), self.request.makefile("rb") as incoming:
+            while query := incoming.read(*struct.unpack(">H", incoming.read(2))):
+                reply = answer(query, self.client_address[0])
+                if reply is not None:
+                    self.request.sendall(struct.pack(">H", len(reply)) + reply)
+
+
+class _TcpServer(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
 def main() -> None:
-    """Serves the address in `argv` on UDP port 53 for ever."""
+    """Serves the address in `argv` on port 53 of UDP and TCP for ever."""
+    by_tcp = _TcpServer((sys.argv[1], 53), _ByTcp)
+    threading.Thread(target=by_tcp.serve_forever, daemon=True).start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((sys.argv[1], 53))
         while True:
