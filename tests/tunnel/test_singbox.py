@@ -518,6 +518,27 @@ def test_what_a_proxy_by_http_says(world: Any, proxy: Any, says: bytes, rung: Ru
     assert (step.rung, step.failure) == (rung, failure), step
 
 
+def test_a_proxy_by_http_that_serves_the_web_only(world: Any, proxy: Any) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.read(4096)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if b":443 " in asked else b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        writer.close()
+
+    async def body() -> None:
+        sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("198.18.0.1", 8471))
+        sock.setblocking(False)
+        async with await asyncio.start_server(handler, sock=sock):
+            [tunnel] = await world.raised(proxy("http", Kind.HTTP, 8471, "tcp", {"type": "http"}, carries_udp=False))
+            await tunnel.lower()
+        assert (tunnel.steps[-1].rung, tunnel.steps[-1].failure) == (Rung.AUTH, Failure.UNSUPPORTED)
+        assert tunnel.problem.mechanism == "unsupported"
+        assert "port 53" in tunnel.problem.reason
+
+    asyncio.run(body())
+
+
 # ── SSH ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

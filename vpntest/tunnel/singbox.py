@@ -128,6 +128,8 @@ async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | 
             with step(Rung.AUTH):
                 if rejection:
                     raise Fall(Failure.AUTH_REJECTED, rejection)
+                if outbound["type"] == "http":
+                    await _lets_names_pass(site, said, destination)
     if outbound["type"] == "socks" and config.carries_udp:
         site.carries_udp = await takes_udp(site, said, destination)
     return process
@@ -203,6 +205,21 @@ async def takes_udp(site: Site, said: list[str], destination: str) -> bool:
     said.clear()
     found = await dns.ask(site.netns.socket, destination, "example.org", "A", timeout=_UDP_PATIENCE)
     return found.rcode is not None or not re.search(r"socks5: request rejected|\bEOF$", _reason(said))
+
+
+async def _lets_names_pass(site: Site, said: list[str], destination: str) -> None:
+    """Raises Fall where a proxy by HTTP opens connections to the ports of the web only, as many do.
+
+    Its users have it look names up. We ask a resolver, and where that cannot be, whatever we said of platforms would be
+    wrong.
+    """
+    said.clear()
+    found = await dns.ask(site.netns.socket, destination, "example.org", "A", only_tcp=True)
+    if found.rcode is not None:
+        return
+    await asyncio.sleep(_PAUSE)
+    if re.match(r"unexpected status: 4|method not allowed", _reason(said)):
+        raise Fall(Failure.UNSUPPORTED, "the proxy opens no connection to port 53, so no names can be asked for")
 
 
 def _reason(said: list[str]) -> str:
