@@ -150,13 +150,21 @@ def test_udp_that_the_config_turns_off() -> None:
     assert not entry.config.carries_udp
 
 
+def test_what_no_client_reads_is_noted() -> None:
+    entry = _entry(f"type: trojan, {AT}, password: {WORD}, country: x, _index: 7")
+    assert entry.config is not None
+    assert [(finding.level, finding.text) for finding in entry.findings] == [
+        ("note", "`_index`, `country` ignored: no client reads it")
+    ]
+
+
 REFUSED: dict[str, tuple[str, str, str]] = {
     "through another": (f"type: trojan, {AT}, password: {WORD}, dialer-proxy: x", "unsupported", "`dialer-proxy`"),
-    "an unknown key": (f"type: trojan, {AT}, password: {WORD}, foo: x", "unsupported", "`foo`"),
+    "an unknown key": (f"type: trojan, {AT}, password: {WORD}, foo-opts: {{a: x}}", "unsupported", "`foo-opts`"),
     "an unknown key within": (
-        f"type: vless, {AT}, uuid: {ID}, network: ws, ws-opts: {{foo: x}}",
+        f"type: vless, {AT}, uuid: {ID}, network: ws, ws-opts: {{foo-mode: x}}",
         "unsupported",
-        "`ws-opts.foo`",
+        "`ws-opts.foo-mode`",
     ),
     "Shadowsocks within Trojan": (
         f"type: trojan, {AT}, password: {WORD}, ss-opts: {{enabled: true}}",
@@ -199,7 +207,7 @@ def test_wireguard_and_its_obfuscation() -> None:
     assert isinstance(entry.config, WireGuardConfig), entry.problem
     assert entry.config.amnezia is not None
     assert entry.kind is Kind.AMNEZIAWG
-    for bad in ("reserved: [1, 2, 3]", "amnezia-wg-option: {foo: 1}"):
+    for bad in ("reserved: [1, 2, 3]", "amnezia-wg-option: {junk-foo: 1}"):
         found = _entry(f"{plain}, {bad}")
         assert found.problem is not None
         assert found.problem.mechanism == "unsupported"

@@ -342,7 +342,7 @@ XRAY_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a proxy before it": ({"proxySettings": {"tag": "x"}}, "`proxySettings`"),
     "its own mux": ({"mux": {"enabled": True}}, "`mux`"),
     "a disguise": ({"streamSettings": {"network": "tcp", "tcpSettings": {"header": {"type": "srtp"}}}}, "headerType"),
-    "an unknown key": ({"streamSettings": {"network": "ws", "wsSettings": {"foo": 1}}}, "foo"),
+    "an unknown key": ({"streamSettings": {"network": "ws", "wsSettings": {"fooMode": 1}}}, "fooMode"),
     "several servers": ({"settings": {"vnext": [{}, {}]}}, "vnext"),
 }
 

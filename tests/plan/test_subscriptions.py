@@ -41,7 +41,9 @@ def test_sip008() -> None:
 
 
 def test_the_config_of_a_client() -> None:
-    (entry,) = _servers({**ONE, "local_address": "127.0.0.1", "local_port": 1080, "timeout": 300, "fast_open": False})
+    (entry,) = _servers(
+        {**ONE, "local_address": "127.0.0.1", "local_port": 1080, "timeout": 300, "fast_open": False, "city": "x"}
+    )
     assert entry.config is not None
 
 
@@ -49,7 +51,7 @@ def test_the_config_of_a_client() -> None:
     ("server", "mechanism", "reason"),
     [
         ({**ONE, "server": ["a.example", "b.example"]}, "unsupported", "`server`"),
-        ({**ONE, "foo": 1}, "unsupported", "`foo`"),
+        ({**ONE, "foo_opts": 1}, "unsupported", "`foo_opts`"),
         ({**ONE, "prefix": "\x16\x03"}, "unsupported", "`prefix`"),
         ({**ONE, "plugin": "shadow-tls"}, "unsupported", "shadow-tls"),
         ({**ONE, "server_port": "x"}, "invalid", "`server_port`"),

@@ -78,6 +78,7 @@ HOSTILE = {
     "json: two": ('{"a": 1}}', "x:1: not JSON"),
     "json: cut off": ('{"a":\n{"b": "c', "x:2: not JSON"),
     "json: unending comment": ("{/*" * 1_000_000, "not JSON"),
+    "json: an unending string": ('{"a":"' + '\\"' * 1_000_000, "not JSON"),
     "json: too large": ('["' + "x" * trees.MAX_DOCUMENT + '"]', "larger than 8 MiB"),
     "yaml: deep lists": ("[" * 100_000, "nested too deep"),
     "yaml: deep blocks": ("- " * 100_000, "nested too deep"),

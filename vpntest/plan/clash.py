@@ -66,7 +66,7 @@ def proxies(document: Table, where: str) -> Iterator[Entry]:
     for number, one in enumerate(given, 1):
         if not isinstance(one, Table):
             yield outcome.faulty(ConfigError("not a table of settings", where=f"{where}: proxy {number}"))
-        elif one.get("type") not in _NO_SERVER:
+        elif str(one.get("type")) not in _NO_SERVER:
             yield _entry(one, where)
 
 
@@ -77,7 +77,7 @@ def _entry(table: Table, where: str) -> Entry:
     def parse() -> Meaning:
         from vpntest.plan import proxies
 
-        keys = Keys(table, where)
+        keys = Keys(table, where, lenient=True)
         if kind is Kind.UNKNOWN:
             keys.unsupported(f"`{named}` is not carried" if named in _KNOWN else "a `type` that is not carried")
         keys.leave(
@@ -311,7 +311,7 @@ def _tls(kind: Kind, keys: Keys, words: dict[str, str]) -> None:
         "sni": keys.text("servername", "sni", "peer"),
         "insecure": yes(keys.flag("skip-cert-verify")),
         "alpn": ",".join(keys.texts("alpn")),
-        "fp": keys.text("client-fingerprint"),
+        "fp": keys.text("client-fingerprint").replace("none", ""),
         "disable-sni": yes(keys.flag("disable-sni")),
         "ca": "\n".join(keys.texts("ca-str")),
         "client-cert": _pem(keys, "certificate"),
@@ -419,4 +419,4 @@ def _megabits(keys: Keys, name: str) -> str:
         megabits = float(number) * {"": 1e-6, "k": 1e-3, "m": 1.0, "g": 1e3, "t": 1e6}[(scale or "").lower()]
         if (unit or "").startswith("B"):
             megabits *= 8
-    return str(max(1, round(megabits)))
+    return str(max(1, round(megabits))) if megabits else ""

@@ -21,7 +21,7 @@ _OPENVPN = re.compile(
 )
 """Lines of which nearly every .ovpn has several, and which other texts hardly begin a line with."""
 _BRIDGE = re.compile(
-    r"^[ \t]*(?:bridge[ \t]+(?:\w+[ \t]+)?(?:[0-9.]+|\[[0-9a-f:.]+\]):[0-9]{1,5}"
+    r"^[ \t>*-]*(?:[0-9]{1,3}[.)][ \t]+)?(?:bridge[ \t]+(?:\w+[ \t]+)?(?:[0-9.]+|\[[0-9a-f:.]+\]):[0-9]{1,5}"
     r"|(?:obfs[234]|webtunnel|snowflake|meek(?:_lite)?|scramblesuit|conjure)[ \t]+"
     r"(?:[0-9.]+|\[[0-9a-f:.]+\]):[0-9]{1,5}"
     r"|(?:[0-9.]+|\[[0-9a-f:.]+\]):[0-9]{1,5}[ \t]+[0-9a-f]{40})(?=\s|$)",

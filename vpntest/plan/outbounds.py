@@ -112,7 +112,7 @@ def _entry(
     def parse() -> Meaning:
         from vpntest.plan import proxies
 
-        keys = Keys(outbound, where)
+        keys = Keys(outbound, where, lenient=read is _xray)
         named = keys.text(type_key).lower()
         if kind is Kind.UNKNOWN:
             keys.unsupported(f"`{named}` is not carried" if named in _KNOWN else f"a `{type_key}` that is not carried")
@@ -387,7 +387,7 @@ def tables(keys: Keys, found: list[Any], name: str) -> list[Keys]:
     for one in found:
         if not isinstance(one, Table):
             keys.broken(f"`{name}` is not a list of tables")
-    return [Keys(one, keys.where, path=f"{name}.", findings=keys.findings) for one in found]
+    return [Keys(one, keys.where, path=f"{name}.", findings=keys.findings, lenient=keys.lenient) for one in found]
 
 
 # ── Xray ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

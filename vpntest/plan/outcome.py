@@ -25,9 +25,15 @@ def made(kind: Kind, parse: Callable[[], Meaning], *, line: int | None = None, l
     try:
         config, findings = parse()
     except ConfigError as fault:
-        return Entry(kind=kind, config=None, problem=problem(fault), line=line, label=shown(label))
-    if line is not None:
-        findings = tuple(found if found.line else structs.replace(found, line=line) for found in findings)
+        return Entry(
+            kind=kind,
+            config=None,
+            problem=problem(fault),
+            findings=_on(line, fault.findings),
+            line=line,
+            label=shown(label),
+        )
+    findings = _on(line, findings)
     if isinstance(config, WireGuardConfig) and config.amnezia:
         kind = Kind.AMNEZIAWG  # the keys say it, not the link or the document that they stand in
     if label and any(_holds(label, secret.reveal()) for secret in secrets_in(config)):
@@ -89,6 +95,13 @@ def wireguard(
         # The line is one of ours, which the reader does not see.
         raise type(fault)(fault.reason, where=where, hint=fault.hint) from None
     return config, tuple(structs.replace(found, line=None) for found in findings)
+
+
+def _on(line: int | None, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """With the line of the config that they are about, where they have none of their own."""
+    if line is None:
+        return findings
+    return tuple(found if found.line else structs.replace(found, line=line) for found in findings)
 
 
 def _holds(label: str, secret: str) -> bool:

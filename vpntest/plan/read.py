@@ -269,13 +269,16 @@ def _tunnels(groups: Sequence[_Group]) -> tuple[TunnelSpec, ...]:
                 findings += (Finding("warning" if entry.kind in _OF_ONE else "note", text),)
             elif digest:
                 known[digest] = name
+            problem = entry.problem
+            if isinstance(entry.config, OpenVpnConfig) and entry.config.asks_login:
+                problem = Problem("unsupported", f"{source.shown}: {ovpn.ASKS_LOGIN}; {ovpn.LOGIN_HINT}")
             tunnels.append(
                 TunnelSpec(
                     name=name,
                     kind=entry.kind,
                     source=source.shown,
-                    config=entry.config,
-                    problem=entry.problem,
+                    config=None if problem else entry.config,
+                    problem=problem,
                     findings=findings,
                     line=entry.line,
                     label=entry.label,

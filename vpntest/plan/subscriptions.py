@@ -40,7 +40,7 @@ def shadowsocks(servers: list[Any], where: str) -> Iterator[Entry]:
 
 
 def _server(table: Table, where: str) -> Proxy:
-    keys = Keys(table, where)
+    keys = Keys(table, where, lenient=True)
     # Where and how the client listens itself, and what a provider shows beside it.
     keys.leave("id", "remarks", "name", "tag", "group", "warnLegacyUrl", "timeout", "remarks_base64", "enable", "owner")
     keys.leave("local_address", "local_port", "mode", "fast_open", "nameserver", "workers", "ipv6_first", "reuse_port")

@@ -25,10 +25,17 @@ MAX_DEPTH = 48
 MAX_NODES = 2_000_000
 """Values of a document, those counted again that an alias repeats."""
 
-_KEY = re.compile(r"[A-Za-z$][A-Za-z0-9_.$-]{0,39}")
+_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_.$-]{0,39}")
 """What may be repeated in a message: a name of a setting, and nothing that a terminal obeys."""
-_JSON_EXTRAS = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?(?:\*/|\Z)|#[^\n]*', re.DOTALL)
-_JSON_COMMA = re.compile(r'("(?:\\.|[^"\\\n])*")|,(?=\s*[\]}])')
+_MATTERS = re.compile(
+    "opts|option|setting|tls|ssl|cert|obfs|crypt|cipher|plugin|transport|network|proxy|detour|mux|frag|mask|realm|auth"
+    "|pass|token|mode|seed|shadow|udp|tcp|finger|sni|alpn|ech|path|host|header|padding|noise|junk|version|protocol|secur",
+    re.IGNORECASE,
+)
+"""Words in the names of settings that change what is spoken with a server."""
+_JSON_EXTRAS = re.compile(r'"(?:\\.|[^"\\\n]++)*+"?|//[^\n]*|/\*.*?(?:\*/|\Z)|#[^\n]*', re.DOTALL)
+# A string that does not end is taken as far as it goes: tried again at each quote in it, it would cost its square.
+_JSON_COMMA = re.compile(r'("(?:\\.|[^"\\\n]++)*+"?)|,(?=\s*[\]}])')
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _YES = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
 _NO = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
@@ -232,13 +239,26 @@ def _scalar(text: str, *, plain: bool, tag: str | None) -> str | bool | None:
 
 
 class Keys:
-    """The keys of one table. Each is taken out once; what is left over at the end is what nobody can honour."""
+    """The keys of one table. Each is taken out once; what is left over at the end is what nobody can honour.
 
-    def __init__(self, table: Table, where: str, *, path: str = "", findings: list[Finding] | None = None) -> None:
+    `lenient` is for the documents of clients that pass over keys that they do not know: there only such a key makes
+    the config unsupported whose name speaks of something that changes what is spoken.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        where: str,
+        *,
+        path: str = "",
+        findings: list[Finding] | None = None,
+        lenient: bool = False,
+    ) -> None:
         self.table = dict(table)
         self.where = where
         self.line = table.line
         self.path = path
+        self.lenient = lenient
         self.findings: list[Finding] = [] if findings is None else findings
         if table.twice:
             self.broken(f"{self.named(table.twice)} is given twice")
@@ -313,7 +333,7 @@ class Keys:
             return None
         if not isinstance(value, Table):
             self.broken(f"{self.named(key)} is not a table of settings")
-        found = Keys(value, self.where, path=f"{self.path}{key}.", findings=self.findings)
+        found = Keys(value, self.where, path=f"{self.path}{key}.", findings=self.findings, lenient=self.lenient)
         found.line = found.line or self.line
         return found
 
@@ -331,6 +351,10 @@ class Keys:
     def done(self) -> None:
         """Raises Unsupported for what has not been taken. Keys without a value say nothing."""
         left = [key for key, value in self.table.items() if value not in (None, "", [], {})]
+        if self.lenient and not any(_MATTERS.search(key) for key in left):
+            if left:
+                self.note(f"{', '.join(sorted(map(self.named, left))[:5])} ignored: no client reads it")
+            return
         if left:
             self.unsupported(f"{', '.join(sorted(map(self.named, left))[:5])} cannot be honoured")
 
