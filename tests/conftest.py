@@ -22,7 +22,7 @@ from hypothesis import settings
 
 ROOT = os.geteuid() == 0
 CARRIERS = frozenset(
-    {"amneziawg-go", "cat", "dnsmasq", "nginx", "obfs4proxy", "openvpn", "sing-box", "tor", "wireguard-go"}
+    "amneziawg-go cat dnsmasq nginx obfs-server obfs4proxy openvpn sing-box ss-v2ray-plugin tor wireguard-go".split()
 )
 """The programs that may run in a cage; `cat` is its init."""
 OURS = ("amneziawg", "dnsmasq", "nginx", "openvpn", "sing-box", "vpntest", "wireguard")

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import dns.message
 import pytest
@@ -32,7 +33,7 @@ from openings import INITIATION, NOISE, OPENED, OPENING, OVPN_DATA, RESPONSE, WG
 from standing_lab import CURL_REFUSED, CURL_RESET, CURL_TIMEOUT, CURL_UNTRUSTED, StandingLab, standing
 from wiretap import Overheard, crossing, overhearing
 
-from vpntest.lab import vpn
+from vpntest.lab import dialects, vpn
 from vpntest.lab.inspector import ACK, RST, SYN
 from vpntest.lab.internet import (
     CONTROL,
@@ -325,7 +326,7 @@ def near(stated: float, share: float = 0.1) -> Any:
 # ── nothing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@effect(None, "open", "dialects")
+@effect(None, "open")
 def nothing_is_touched(lab: StandingLab) -> None:
     """Packet by packet the same on both ends of the way; no rule anywhere."""
     assert lab.run("censor", "nft", "list", "ruleset").stdout == ""
@@ -346,6 +347,24 @@ def nothing_is_touched(lab: StandingLab) -> None:
         assert flow.up(INITIATION, *[WG_DATA] * 40, OPENING, *[OVPN_DATA] * 40, NOISE) == 83
         assert flow.down(RESPONSE, *[WG_DATA] * 40, OPENED, *[OVPN_DATA] * 40) == 82
     assert all_of(lambda tunnel: DONE in openvpn(lab, tunnel, DONE, 10), OPENVPN)
+
+
+@effect(None, "dialects")
+def a_server_is_there_for_each_dialect(lab: StandingLab) -> None:
+    """With no rule before it; and curl, which speaks three of them, is let out there."""
+    assert lab.run("censor", "nft", "list", "ruleset").stdout == ""
+    for name, port in dialects.PORTS.items():
+        by_udp = name in ("hysteria2", "tuic", "wireguard", "amneziawg")
+        assert connects(lab, dialects.ADDRESS, port) is not by_udp, name
+    links = {one["name"]: one.get("uri", "") for one in tomllib.loads(lab.lab.plan.read_text())["tunnel"]}
+    for name in ("socks5", "http-proxy", "https-proxy"):
+        way = urlsplit(links[name])
+        here = ("--resolve", f"{way.hostname}:{way.port}:{dialects.ADDRESS}", "--proxy-cacert", "ca.pem")
+        command = ("curl", "-sS", "--max-time", "4", "--cacert", "ca.pem", *here)
+        there = ("--connect-to", f"{CONTROL_NAME}:443:{CONTROL}:443", f"https://{CONTROL_NAME}/ip")
+        known, stranger = f"{way.scheme}://{way.netloc}", f"{way.scheme}://{way.hostname}:{way.port}"
+        assert lab.run("client", *command, "--proxy", known, *there).stdout == dialects.ADDRESS, name
+        assert lab.run("client", *command, "--proxy", stranger, *there, check=False).returncode in (56, 97), name
 
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────

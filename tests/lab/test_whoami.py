@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import dns.exception
 import dns.flags
 import dns.message
+import dns.query
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +41,29 @@ def test_other_types_have_no_answer_and_no_error(kind: str) -> None:
 def test_answers_are_not_answered() -> None:
     reply = dns.message.make_response(dns.message.make_query("whoami.example", "A"))
     assert answer(reply.to_wire(), ASKER) is None
+
+
+@pytest.mark.root
+def test_it_answers_by_tcp_as_by_udp() -> None:
+    with subprocess.Popen([sys.executable, "-m", "vpntest.lab.whoami", "127.0.0.9"]) as server:
+        query = dns.message.make_query("whoami.example", "A")
+        by_tcp = _asked(lambda: dns.query.tcp(query, "127.0.0.9", timeout=2))
+        by_udp = _asked(lambda: dns.query.udp(query, "127.0.0.9", timeout=2))
+        with socket.create_connection(("127.0.0.9", 53)) as cut_short:
+            cut_short.sendall(b"\0")
+        assert _asked(lambda: dns.query.tcp(query, "127.0.0.9", timeout=2)).answer == by_tcp.answer
+        server.kill()
+    assert [data.to_text() for data in by_tcp.answer[0]] == ["127.0.0.1"]
+    assert by_tcp.answer == by_udp.answer
+
+
+def _asked(ask: Callable[[], dns.message.Message]) -> dns.message.Message:
+    """Asks until somebody is there who answers."""
+    for _ in range(200):
+        with contextlib.suppress(OSError, dns.exception.DNSException):
+            return ask()
+        time.sleep(0.02)
+    raise AssertionError("nobody answers")
 
 
 @given(st.binary(max_size=64))

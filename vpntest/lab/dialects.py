@@ -74,7 +74,7 @@ def _credentials() -> Credentials:
 
 # ── the servers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_PORTS = {
+PORTS = {
     **{
         "ss": 8388,
         "sip008": 8389,
@@ -89,6 +89,7 @@ _PORTS = {
     **{"hysteria2": 8441, "tuic": 8442, "anytls": 8443},
     **{"socks": 1080, "http": 3128, "https": 3129, "ssh": 22, "wireguard": 51820, "amneziawg": 41820},
 }
+"""By server."""
 _PLUGINS = ("obfs-http", "obfs-tls", "v2ray", "v2ray-tls")
 _BEHIND = "127.0.0.1"
 """Where a proxy listens for the server that stands before it, on the same port."""
@@ -96,7 +97,7 @@ _BEHIND = "127.0.0.1"
 
 def _inbounds(clients: Sequence[Credentials], certificate: dict[str, Any]) -> list[dict[str, Any]]:
     def on(name: str, kind: str, address: str = ADDRESS, **fields: Any) -> dict[str, Any]:
-        return inbound(kind, address, _PORTS[name], **fields)
+        return inbound(kind, address, PORTS[name], **fields)
 
     web, grpc = {"path": _PATH}, {"type": "grpc", "service_name": "GunService"}
     one = [{"uuid": known.identity} for known in clients]
@@ -132,15 +133,15 @@ def _plugins(pem: str) -> list[list[str]]:
     """Command lines of the plugins' servers; each hands on to the Shadowsocks of its port."""
     obfs = [
         [
-            *("obfs-server", "-s", ADDRESS, "-p", str(_PORTS[f"obfs-{mode}"])),
-            *("-r", f"{_BEHIND}:{_PORTS[f'obfs-{mode}']}", "--obfs", mode),
+            *("obfs-server", "-s", ADDRESS, "-p", str(PORTS[f"obfs-{mode}"])),
+            *("-r", f"{_BEHIND}:{PORTS[f'obfs-{mode}']}", "--obfs", mode),
         ]
         for mode in ("http", "tls")
     ]
     v2ray = [
         [
-            *("ss-v2ray-plugin", "-server", "-localAddr", ADDRESS, "-localPort", str(_PORTS[name])),
-            *("-remoteAddr", _BEHIND, "-remotePort", str(_PORTS[name]), "-path", _PATH, *more),
+            *("ss-v2ray-plugin", "-server", "-localAddr", ADDRESS, "-localPort", str(PORTS[name])),
+            *("-remoteAddr", _BEHIND, "-remotePort", str(PORTS[name]), "-path", _PATH, *more),
         ]
         for name, more in (
             ("v2ray", ["-host", _DISGUISE]),
@@ -159,7 +160,7 @@ async def _raise_proxies(network: Network, directory: Path, issuer: Issuer, clie
     network.start(HOST.name, ["sing-box", "run", "-c", str(file), "-D", str(directory)])
     for command in _plugins(pem):
         network.start(HOST.name, command)
-    port = _PORTS["vless-httpupgrade"]
+    port = PORTS["vless-httpupgrade"]
     upgrade = network.start_own(HOST.name, "upgrade", f"{ADDRESS}:{port}", pem, _PATH, f"{_BEHIND}:{port}")
     first, last = HOPS
     network.run(
@@ -168,21 +169,21 @@ async def _raise_proxies(network: Network, directory: Path, issuer: Issuer, clie
         f"""\
 table ip hop {{
 chain lead {{ type nat hook prerouting priority dstnat;
-udp dport {first}-{last} counter redirect to :{_PORTS["hysteria2"]}
+udp dport {first}-{last} counter redirect to :{PORTS["hysteria2"]}
 }}
 }}
 """,
     )
     await upgrade.says("ready")
     for name in (*_PLUGINS, "https"):
-        await network.until(connects, HOST.name, ADDRESS, _PORTS[name])
+        await network.until(connects, HOST.name, ADDRESS, PORTS[name])
 
 
 async def _raise_ssh(network: Network, directory: Path, known: Credentials) -> None:
     from vpntest.lab import ssh
 
     key, _ = ssh.new_key()
-    settings = {"address": ADDRESS, "port": _PORTS["ssh"], "user": known.user, "password": known.password, "key": key}
+    settings = {"address": ADDRESS, "port": PORTS["ssh"], "user": known.user, "password": known.password, "key": key}
     file = directory / "ssh.json"
     file.write_text(json.dumps(settings))
     await network.start_own(HOST.name, "ssh", str(file)).says("ready")
@@ -203,7 +204,7 @@ def _bare(text: str) -> str:
 
 def _links(known: Credentials) -> dict[str, str]:
     """By tunnel."""
-    password, identity, port = quote(known.password, safe=""), known.identity, _PORTS
+    password, identity, port = quote(known.password, safe=""), known.identity, PORTS
     login = f"{known.user}:{password}"
     cipher = _bare(f"{_METHOD}:{known.password}")
     tls = {"security": "tls", "sni": NAME}
@@ -259,7 +260,7 @@ def _links(known: Credentials) -> dict[str, str]:
 
 def _documents(known: Credentials) -> dict[str, tuple[str, str]]:
     """By tunnel: file name and text."""
-    password, identity, port = known.password, known.identity, _PORTS
+    password, identity, port = known.password, known.identity, PORTS
     server = {"server": ADDRESS, "password": password, "method": _METHOD}
     listed = server | {"id": str(uuid.uuid4()), "remarks": "Lab", "server_port": port["sip008"]}
     sip008 = {"version": 1, "servers": [listed], "bytes_used": 0, "bytes_remaining": 1 << 40}
@@ -323,11 +324,11 @@ rules:
 
 def _by_command(known: Credentials, resolver: str) -> ClientTunnel:
     """sing-box as any client is that ends in a proxy of its own."""
-    outbound = {"type": "vmess", "server": ADDRESS, "server_port": _PORTS["vmess"], "uuid": known.identity}
+    outbound = {"type": "vmess", "server": ADDRESS, "server_port": PORTS["vmess"], "uuid": known.identity}
     local = inbound("mixed", "127.0.0.1", 1080)
     config = {"log": {"level": "warn"}, "inbounds": [local], "outbounds": [outbound]}
     return commanded(
-        *("command-proxy", "sing-box run -c stdin", json.dumps(config), f"{ADDRESS}:{_PORTS['vmess']}/tcp", resolver),
+        *("command-proxy", "sing-box run -c stdin", json.dumps(config), f"{ADDRESS}:{PORTS['vmess']}/tcp", resolver),
         ("proxy", "socks5://127.0.0.1:1080"),
     )
 
@@ -347,7 +348,7 @@ def _wireguard_link(config: ClientTunnel) -> str:
     keys = _wg_quick(config)
     parameters = {"publickey": keys["PublicKey"], "presharedkey": keys["PresharedKey"], "address": keys["Address"]}
     private = quote(keys["PrivateKey"], safe="")
-    return _link("wireguard", private, ADDRESS, _PORTS["wireguard"], parameters | {"mtu": "1408"})
+    return _link("wireguard", private, ADDRESS, PORTS["wireguard"], parameters | {"mtu": "1408"})
 
 
 def _amnezia_link(config: ClientTunnel) -> str:
@@ -356,13 +357,13 @@ def _amnezia_link(config: ClientTunnel) -> str:
     inner = {
         "config": _text(config),
         "hostName": ADDRESS,
-        "port": _PORTS["amneziawg"],
+        "port": PORTS["amneziawg"],
         "client_priv_key": keys["PrivateKey"],
         "client_ip": keys["Address"].partition("/")[0],
         "server_pub_key": keys["PublicKey"],
         **{key: value for key, value in keys.items() if re.fullmatch("J(c|min|max)|[SHI][0-9]", key)},
     }
-    awg = {"last_config": json.dumps(inner), "port": str(_PORTS["amneziawg"]), "transport_proto": "udp"}
+    awg = {"last_config": json.dumps(inner), "port": str(PORTS["amneziawg"]), "transport_proto": "udp"}
     document = {
         "containers": [{"container": "amnezia-awg", "awg": awg}],
         "defaultContainer": "amnezia-awg",
@@ -388,10 +389,10 @@ async def raise_servers(network: Network, directory: Path, resolver: str, issuer
     # Two clients, lest a link and a document be one and the same config.
     known, other = _credentials(), _credentials()
     plain = WireGuard(
-        "wireguard-link", HOST.name, ADDRESS, device_name(), _PORTS["wireguard"], "198.19.70", preshared=True
+        "wireguard-link", HOST.name, ADDRESS, device_name(), PORTS["wireguard"], "198.19.70", preshared=True
     )
     amnezia = WireGuard(
-        *("amnezia-link", HOST.name, ADDRESS, device_name(), _PORTS["amneziawg"], "198.19.71"), amnezia=obfuscation()
+        *("amnezia-link", HOST.name, ADDRESS, device_name(), PORTS["amneziawg"], "198.19.71"), amnezia=obfuscation()
     )
     wireguard, amneziawg, *_ = await asyncio.gather(
         raise_wireguard(network, plain, resolver),
