@@ -473,6 +473,12 @@ def test_a_bad_tunnel_costs_itself_only(
     assert reason in tunnel.problem.reason
 
 
+def test_a_login_is_not_said_to_be_without_use_where_nothing_could_be_read(plan_of: Callable[[str], Path]) -> None:
+    tunnel = _only(_read(plan_of(f'[[tunnel]]\nname = "x"\nconfig = "gone"\nusername = "u"\npassword = "{WORD}"\n')))
+    assert tunnel.problem is not None
+    assert not tunnel.findings
+
+
 def test_a_login_without_use_is_said(plan_of: Callable[[str], Path]) -> None:
     login = f'username = "u"\npassword = "{WORD}"\n'
     assert "ignored" in _only(_read(plan_of(TUNNEL + login))).warnings[0]

@@ -34,7 +34,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from vpntest.errors import ConfigError, UsageError
-from vpntest.plan import archives, files, outcome, platforms, sources, syntax
+from vpntest.plan import archives, files, outcome, ovpn, platforms, sources, syntax
 from vpntest.plan.model import (
     OUTSIDE,
     CommandConfig,
@@ -42,8 +42,10 @@ from vpntest.plan.model import (
     Entry,
     Finding,
     Kind,
+    OpenVpnConfig,
     Plan,
     Platform,
+    Problem,
     Server,
     Settings,
     TunnelSpec,
@@ -537,7 +539,8 @@ def _planned(tunnel: _Tunnel, number: int, folder: Path, where: str) -> Iterator
         found = list(sources.link(tunnel.uri or "", f"[[tunnel]] {number} ({tunnel.name})"))
         groups = [(_own_source("uri", tunnel.name), found)]
         note = "`username` and `password` are ignored: the link holds its own"
-    if login and not any(sources.asks_login(entry) for _, entries in groups for entry in entries):
+    everything = [entry for _, entries in groups for entry in entries]
+    if login and any(entry.config for entry in everything) and not any(map(sources.asks_login, everything)):
         ignored = Finding("warning", note)
         groups = [
             (source, [structs.replace(entry, findings=(*entry.findings, ignored)) for entry in entries])
