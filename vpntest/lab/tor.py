@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ READY_WITHIN = 60.0
 """Seconds that the network may need until it takes clients; a machine with 2 cores needs 8 to 25: relays that come too
 late for one vote are in the next."""
 
+_INTERVAL, _IN_TIME = 10, 3
 _PORT, _DIRECTORY_PORT, _OBFS4_PORT = 443, 80, 8443
 
 
@@ -73,10 +75,14 @@ ServerTransportPlugin obfs4 exec {program("obfs4proxy")}
 ServerTransportListenAddr obfs4 {_ADDRESS["tor-bridge"]}:{_OBFS4_PORT}
 """,
     }
-    daemons: dict[str, Daemon] = {}
     for name, lines in own.items():
+        (directory / f"{name}.torrc").write_text(_common(name, directory, authority) + lines)
+    # Votes end at the clock's full ten seconds, and begin four before: all shall have spoken by the first one.
+    if (past := time.time() % _INTERVAL) > _IN_TIME:
+        await asyncio.sleep(_INTERVAL - past)
+    daemons: dict[str, Daemon] = {}
+    for name in own:
         file = directory / f"{name}.torrc"
-        file.write_text(_common(name, directory, authority) + lines)
         daemons[name] = network.start(name, ["tor", "--defaults-torrc", str(directory / "none"), "-f", str(file)])
     await daemons["tor-bridge"].says("(enough_dirinfo)")
     line = (directory / "tor-bridge/pt_state/obfs4_bridgeline.txt").read_text()
@@ -110,10 +116,10 @@ V3AuthoritativeDirectory 1
 DirPort {_ADDRESS["tor-authority"]}:{_DIRECTORY_PORT}
 ContactInfo lab@tor.example
 ExitPolicy reject *:*
-V3AuthVotingInterval 10 seconds
+V3AuthVotingInterval {_INTERVAL} seconds
 V3AuthVoteDelay 2 seconds
 V3AuthDistDelay 2 seconds
-TestingV3AuthInitialVotingInterval 10 seconds
+TestingV3AuthInitialVotingInterval {_INTERVAL} seconds
 TestingV3AuthInitialVoteDelay 2 seconds
 TestingV3AuthInitialDistDelay 2 seconds
 TestingAuthDirTimeToLearnReachability 0 seconds
