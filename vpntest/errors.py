@@ -11,6 +11,8 @@ A failing network never raises: it is an observation. These classes mean that a 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class VpntestError(Exception):
     """Base of all errors that carry a message for the person at the terminal. Never raised itself."""
@@ -43,6 +45,8 @@ class ConfigError(VpntestError):
         """One-based line in that file; None where the fault has no line."""
         self.hint = hint
         """What to do about it; empty where the reason says it already."""
+        self.findings: tuple[Any, ...] = ()
+        """The `Finding`s of its reader up to here: a hook is worth knowing of in a broken config too."""
 
     def __str__(self) -> str:
         place = self.where if self.line is None else f"{self.where}:{self.line}"

@@ -28,6 +28,17 @@ def test_a_fault_becomes_a_problem(fault: type[ConfigError], mechanism: str) -> 
     assert (entry.kind, entry.line, entry.label) == (Kind.TROJAN, 3, "Name")
 
 
+def test_a_problem_keeps_the_findings_before_it() -> None:
+    def parse() -> outcome.Meaning:
+        fault = ConfigError("why", where="x")
+        fault.findings = (Finding("danger", "a hook"), Finding("note", "b", 9))
+        raise fault
+
+    entry = outcome.made(Kind.OPENVPN, parse, line=3)
+    assert entry.problem is not None
+    assert [(finding.text, finding.line) for finding in entry.findings] == [("a hook", 3), ("b", 9)]
+
+
 def test_findings_get_the_line_of_their_entry() -> None:
     findings = (Finding("note", "a"), Finding("note", "b", 9))
     entry = outcome.made(Kind.TROJAN, lambda: (CONFIG, findings), line=3)

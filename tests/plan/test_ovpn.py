@@ -396,11 +396,15 @@ def test_the_plans_login_wins(own: str) -> None:
 )
 def test_a_file_with_a_login_is_never_read_and_nobody_is_asked(line: str) -> None:
     """A wg-quick file of a neighbour is two lines too: `[Interface]`, and its private key."""
-    fault = _refused(BASE + line + "\n")
-    assert isinstance(fault, Unsupported)
-    assert fault.line is not None
-    assert fault.line >= NEXT
-    assert "`username` and `password` in the plan's [[tunnel]]" in str(fault)
+    config, (finding,) = _read(BASE + line + "\n")
+    assert config.asks_login
+    assert (config.username, config.password) == (None, None)
+    assert finding.level == "warning"
+    assert finding.line is not None
+    assert finding.line >= NEXT
+    assert "`username` and `password` in the plan's [[tunnel]]" in finding.text
+    assert not _read(BASE + line + "\n", username=Secret("user"), password=Secret(WORD))[0].asks_login
+    assert not _read(BASE)[0].asks_login
 
 
 def test_a_login_is_enough_for_a_client() -> None:
@@ -758,6 +762,25 @@ def test_a_file_of_a_pack_is_found_beside_its_config(path: str) -> None:
     assert dict(config.inline)["ca"] == Secret(_pem("CERTIFICATE"))
     assert _levels(findings) == [("warning", 4)]
     assert "nothing of the kind" in str(_refused(f"client\nremote a.example\nkey {path}\n", read_file))
+
+
+def test_a_block_takes_the_place_of_a_file_that_is_not_there() -> None:
+    """As packs have it, whose files were put into the config later. What comes last counts, as in OpenVPN."""
+
+    def read_file(name: str) -> bytes:
+        raise FileNotFoundError(2, "No such file or directory", name)
+
+    config, findings = parse("ca ca.crt\n" + BASE, "x.ovpn", read_file)
+    assert config == _read(BASE)[0]
+    assert _levels(findings) == [("note", 6)]
+    assert "`ca` cannot be read" in str(_refused(BASE + "ca ca.crt\n", read_file))
+    inside = BASE + "<connection>\nremote a.example\ntls-auth ta.key\n</connection>\n"
+    assert "`tls-auth` cannot be read" in str(_refused(inside, read_file))
+
+
+def test_a_problem_does_not_hide_what_was_found_before_it() -> None:
+    fault = _refused(BASE + "up /bin/true\nsecret x\n")
+    assert _levels(fault.findings) == [("danger", NEXT)]
 
 
 def test_a_file_cannot_end_its_block_and_go_on_with_directives() -> None:

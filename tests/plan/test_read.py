@@ -479,6 +479,22 @@ def test_a_login_is_not_said_to_be_without_use_where_nothing_could_be_read(plan_
     assert not tunnel.findings
 
 
+def test_a_login_that_is_asked_for_and_not_said(plan_of: Callable[[str], Path], tmp_path: Path) -> None:
+    """Sound for who checks it; not to be raised."""
+    (tmp_path / "asks.ovpn").write_text(f"{OPENVPN_BY_KEY}\nauth-user-pass\n")
+    plan = plan_of('[[tunnel]]\nname = "asks"\nconfig = "asks.ovpn"\n')
+    ((_, entry),) = read.found([plan])
+    assert entry.problem is None
+    assert [finding.level for finding in entry.findings if "user name" in finding.text] == ["warning"]
+    tunnel = _only(_read(plan))
+    assert tunnel.problem is not None
+    assert tunnel.problem.mechanism == "unsupported"
+    assert tunnel.problem.reason.startswith("asks.ovpn: the server asks for a user name")
+    assert "[[tunnel]]" in tunnel.problem.reason
+    answered = _only(_read(plan_of(f'{plan.read_text()}username = "u"\npassword = "{WORD}"\n')))
+    assert answered.problem is None
+
+
 def test_a_login_without_use_is_said(plan_of: Callable[[str], Path]) -> None:
     login = f'username = "u"\npassword = "{WORD}"\n'
     assert "ignored" in _only(_read(plan_of(TUNNEL + login))).warnings[0]

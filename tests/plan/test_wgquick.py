@@ -106,6 +106,13 @@ def test_what_is_no_part_of_the_tunnel_is_left_out_and_said_with_its_line(line: 
     assert not value.strip() or value.strip() not in finding.text
 
 
+def test_a_problem_does_not_hide_what_was_found_before_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(INTERFACE + "PostUp = touch /x\n" * 99 + PEER + "AllowedIPs = nowhere\n", "x.conf")
+    assert {(finding.level, finding.line) for finding in caught.value.findings} >= {("danger", 4)}
+    assert len(caught.value.findings) < 50
+
+
 @pytest.mark.parametrize(
     ("allowed", "whole"),
     [

@@ -124,6 +124,8 @@ class OpenVpnConfig(Struct, frozen=True):
     username: Secret | None = None
     """With `password`: what `auth-user-pass` asks for."""
     password: Secret | None = None
+    asks_login: bool = False
+    """Whether it asks for them and neither the config nor the plan has said them: sound, but not to be raised."""
 
 
 class ProxyConfig(Struct, frozen=True):

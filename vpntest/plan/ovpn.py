@@ -35,6 +35,8 @@ ReadFile = Callable[[str], bytes]
 Lines = Iterator[tuple[int, str]]
 """Lines with their one-based numbers."""
 
+ASKS_LOGIN = "the server asks for a user name and a password"
+LOGIN_HINT = "set `username` and `password` in the plan's [[tunnel]]"
 _PKCS12 = re.compile(rb"\x30(?:\x80|\x81.|\x82..|\x83...|[\x00-\x7f])\x02\x01\x03", re.DOTALL)
 """How a PKCS #12 begins (RFC 7292): a sequence whose first element is the version 3."""
 _FINGERPRINTS = frozenset({"peer-fingerprint", "verify-hash"})
@@ -126,6 +128,8 @@ class _Reading:
     """What `dev` and `dev-type` say, and where."""
     awaited: dict[str, int] = field(default_factory=dict)
     """Where `[inline]` stands in place of a file."""
+    missing: dict[str, ConfigError] = field(default_factory=dict)
+    """Files that could not be had. A block that comes later takes their place, as OpenVPN does it."""
     tolerated: set[str] = field(default_factory=set)
     """Names that `ignore-unknown-option` holds."""
     tolerant: bool = False
@@ -146,6 +150,9 @@ class _Reading:
     def note(self, line: int, text: str, level: vocabulary.Level = "note") -> None:
         self.findings.append(Finding(level, text, line))
 
+    def sorted_findings(self) -> tuple[Finding, ...]:
+        return tuple(sorted(self.findings, key=lambda finding: finding.line or 0))
+
 
 def parse(
     text: str, where: str, read_file: ReadFile, *, username: Secret | None = None, password: Secret | None = None
@@ -154,17 +161,22 @@ def parse(
 
     `username` and `password` come from the plan and win over the config's own. Raises ConfigError for a broken config,
     its subclass Unsupported for one that needs what vpntest does not carry, Refused for one that would load code.
-    No message quotes a value.
+    No message quotes a value, and an error carries the findings up to it. Where the server asks for a user name and a
+    password that nobody has said, the config `asks_login`.
     """
     given = (username, password) if username is not None and password is not None else None
     reading = _Reading(where, read_file, login=given)
-    for line, directive, block in _statements(_lines(text, where), where):
-        if block is None:
-            _directive(reading, line, directive)
-        else:
-            _block(reading, line, directive[0], block)
-    servers = _servers(reading)
-    _check(reading, servers)
+    try:
+        for line, directive, block in _statements(_lines(text, where), where):
+            if block is None:
+                _directive(reading, line, directive)
+            else:
+                _block(reading, line, directive[0], block)
+        servers = _servers(reading)
+        _check(reading, servers)
+    except ConfigError as fault:
+        fault.findings = reading.sorted_findings()
+        raise
     name, secret = (reading.login or (None, None)) if reading.asks_login else (None, None)
     if given and not reading.asks_login:
         text = "the plan's user name and password are ignored: no `auth-user-pass` asks for them"
@@ -175,8 +187,9 @@ def parse(
         inline=tuple(reading.inline.items()),
         username=name,
         password=secret,
+        asks_login=reading.asks_login is not None and reading.login is None,
     )
-    return config, tuple(sorted(reading.findings, key=lambda finding: finding.line or 0))
+    return config, reading.sorted_findings()
 
 
 def label(text: str) -> str:
@@ -360,7 +373,12 @@ def _material(reading: _Reading, line: int, name: str, arguments: list[str]) -> 
     if arguments[0] == "[inline]":
         reading.awaited[name] = line
         return
-    data = _file(reading, line, name, arguments[0])
+    try:
+        data = _file(reading, line, name, arguments[0])
+    except ConfigError as fault:
+        reading.missing[name] = fault
+        return
+    reading.missing.pop(name, None)
     if name == "pkcs12":
         if not _PKCS12.match(data):
             raise reading.broken("the file of `pkcs12` is not PKCS #12", line)
@@ -383,6 +401,8 @@ def _block(reading: _Reading, line: int, name: str, block: list[tuple[int, str]]
     elif name in vocabulary.MATERIAL or name in _FINGERPRINTS:
         reading.lines[name] = line
         _keep(reading, line, name, text, f"<{name}>")
+        if reading.missing.pop(name, None):
+            reading.note(line, f"<{name}> takes the place of a file that `{name}` has named and that is not there")
     elif name in vocabulary.UNSUPPORTED:
         raise reading.unsupported(f"<{name}> is not supported: {vocabulary.UNSUPPORTED[name]}", line)
     elif name in vocabulary.LEFT_OUT:
@@ -507,6 +527,8 @@ def _value(reading: _Reading, line: int, name: str, read: Callable[[str], T], te
 
 
 def _await_blocks(reading: _Reading) -> None:
+    for fault in reading.missing.values():
+        raise fault
     for name, line in reading.awaited.items():
         if name not in reading.inline:
             raise reading.broken(f"`{name} [inline]` without its <{name}> block", line)
@@ -566,15 +588,13 @@ def _check(reading: _Reading, servers: tuple[Server, ...]) -> None:
 
 
 def _check_login(reading: _Reading, held: set[str]) -> None:
-    hint = "set `username` and `password` in the plan's [[tunnel]]"
     if reading.asks_login is None:
         if not held & {"cert", "pkcs12"}:
             raise reading.broken("neither a certificate nor `auth-user-pass`: nothing tells the server who we are")
         return
-    if reading.login is None and reading.login_file is not None:
-        raise reading.unsupported("a file with the user name and password is never read", reading.login_file, hint)
     if reading.login is None:
-        raise reading.unsupported("the server asks for a user name and a password", reading.asks_login, hint)
+        file = "" if reading.login_file is None else " (a file with them is never read)"
+        reading.note(reading.asks_login, f"{ASKS_LOGIN}{file}: {LOGIN_HINT}", "warning")
     reading.directives.append(("auth-user-pass",))
 
 

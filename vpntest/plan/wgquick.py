@@ -142,7 +142,11 @@ def parse(text: str, where: str) -> tuple[WireGuardConfig, tuple[Finding, ...]]:
     that needs what the carrier does not have. No message quotes a value.
     """
     findings: list[Finding] = []
-    return _meaning(_sections(text, where, findings), where, findings)
+    try:
+        return _meaning(_sections(text, where, findings), where, findings)
+    except ConfigError as fault:
+        fault.findings = _few_alike(findings)
+        raise
 
 
 def from_keys(
@@ -294,13 +298,17 @@ def _meaning(
         raise Unsupported(f"more than {_MOST_ENTRIES} peers with an Endpoint, each to be called", where=where)
     _warn_of_gaps(list(peers.values()), findings)
     config = _config(interface, tuple(peers.values()), where, findings)
+    return config, _few_alike(findings)
+
+
+def _few_alike(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     seen = Counter[str]()
     kept: list[Finding] = []
     for finding in findings:
         seen[finding.text] += 1
         if seen[finding.text] <= _MOST_ALIKE:
             kept.append(finding)
-    return config, tuple(kept)
+    return tuple(kept)
 
 
 def _interface(sections: list[_Section], where: str) -> _Section:
