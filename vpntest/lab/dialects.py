@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.util
 import json
 import re
 import secrets
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from vpntest.errors import CannotMeasure
 from vpntest.lab.network import Host, Network, connects
 from vpntest.lab.sites import Issuer
 from vpntest.lab.vpn import (
@@ -180,6 +182,8 @@ udp dport {first}-{last} counter redirect to :{PORTS["hysteria2"]}
 
 
 async def _raise_ssh(network: Network, directory: Path, known: Credentials) -> None:
+    if importlib.util.find_spec("asyncssh") is None:
+        raise CannotMeasure("the lab needs the Python package asyncssh, which is not on this machine")
     from vpntest.lab import ssh
 
     key, _ = ssh.new_key()
