@@ -111,7 +111,7 @@ def test_data_and_names_pass_and_the_exit_is_seen(world: World) -> None:
             assert vantage.alive()
             assert not vantage.carries_udp
             found = await ask(vantage.socket, PUBLIC, "any.example", "A", timeout=20.0, only_tcp=True)
-            assert (found.answers, found.engine) == (("198.18.77.7",), "tcp")
+            assert (found.answers, found.engine) == (("198.18.77.7",), "tcp"), found
             with vantage.netns.entered():
                 done = subprocess.Popen(
                     ["curl", "-sS", "--max-time", "60", f"http://{PUBLIC}/body"], stdout=subprocess.PIPE

@@ -829,6 +829,15 @@ def test_servers_in_own_networks(plan_of: Callable[[str], Path]) -> None:
     assert _read(plan_of("[run]\nlocal_servers = true\n" + TUNNEL)).settings.local_servers
 
 
+def test_authorities_of_a_closed_tor_network(plan_of: Callable[[str], Path]) -> None:
+    line = f"mine orport=443 no-v2 v3ident={'A1' * 20} 198.18.30.1:80 {'B2' * 20}"
+    assert _read(plan_of(TUNNEL)).settings.tor_authorities == ()
+    assert _read(plan_of(f'[run]\ntor_authorities = ["{line}"]\n' + TUNNEL)).settings.tor_authorities == (line,)
+    for bad in ("198.18.30.1:80", line + "\\nSocksPort 1", f"host.example:80 {'B2' * 20}"):
+        fault = _refused(plan_of(f'[run]\ntor_authorities = ["{bad}"]\n' + TUNNEL))
+        assert "run.tor_authorities" in str(fault)
+
+
 @given(
     text=st.text()
     | st.lists(st.sampled_from([*TUNNEL.splitlines(), "[run]", "attempts = 3", f'uri = "{LINK}"', WORD])).map("\n".join)

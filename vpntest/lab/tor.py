@@ -85,6 +85,10 @@ ServerTransportListenAddr obfs4 {_ADDRESS["tor-bridge"]}:{_OBFS4_PORT}
         file = directory / f"{name}.torrc"
         daemons[name] = network.start(name, ["tor", "--defaults-torrc", str(directory / "none"), "-f", str(file)])
     await daemons["tor-bridge"].says("(enough_dirinfo)")
+    # Paths within the network need no exit; ours do.
+    while f"\nr {_nickname('tor-exit')} " not in (directory / "tor-bridge/cached-microdesc-consensus").read_text():
+        await daemons["tor-exit"].check()
+        await asyncio.sleep(0.1)
     line = (directory / "tor-bridge/pt_state/obfs4_bridgeline.txt").read_text()
     found = re.search(r"cert=(\S+)", line)
     if found is None:
@@ -93,11 +97,15 @@ ServerTransportListenAddr obfs4 {_ADDRESS["tor-bridge"]}:{_OBFS4_PORT}
     return Tor(ClientTunnel("tor-obfs4", config=("tor-obfs4.txt", f"Bridge {bridge}\n")), authority)
 
 
+def _nickname(name: str) -> str:
+    return name.replace("-", "")
+
+
 def _common(name: str, directory: Path, authority: str) -> str:
     return f"""\
 TestingTorNetwork 1
 DirAuthority {authority}
-Nickname {name.replace("-", "")}
+Nickname {_nickname(name)}
 Address {_ADDRESS[name]}
 ORPort {_ADDRESS[name]}:{_PORT}
 SocksPort 0
@@ -124,7 +132,6 @@ TestingV3AuthInitialVoteDelay 2 seconds
 TestingV3AuthInitialDistDelay 2 seconds
 TestingAuthDirTimeToLearnReachability 0 seconds
 TestingMinFastFlagThreshold 0
-TestingDirAuthVoteExit *
 TestingDirAuthVoteGuard *
 TestingDirAuthVoteHSDir *
 AuthDirTestReachability 0

@@ -258,12 +258,11 @@ class _Start:
         self._site.undo.callback(watch.cancel)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                reader = await self._connected()
+                reader, cookie = await self._connected()
         except TimeoutError:
             raise Fall(Failure.CARRIER_EXITED, f"tor did not open its control socket: {self._site.tail()}") from None
         follow = asyncio.ensure_future(self._follow(reader))
         self._site.undo.callback(follow.cancel)
-        cookie = (self._folder / "control_auth_cookie").read_bytes()
         self._tell(
             f"AUTHENTICATE {cookie.hex()}",
             "SETEVENTS STATUS_CLIENT STATUS_GENERAL",
@@ -272,19 +271,20 @@ class _Start:
         )
         return self._process
 
-    async def _connected(self) -> asyncio.StreamReader:
+    async def _connected(self) -> tuple[asyncio.StreamReader, bytes]:
         assert self._process is not None
         while True:
             if not self._process.running():
                 await asyncio.sleep(0.05)
                 raise Fall(Failure.CARRIER_EXITED, self._site.tail())
             try:
+                cookie = (self._folder / "control_auth_cookie").read_bytes()
                 reader, self._writer = await asyncio.open_unix_connection(self._folder / "control", limit=MAX_LINE)
             except (FileNotFoundError, ConnectionRefusedError):
                 await asyncio.sleep(0.02)
             else:
                 self._site.undo.callback(self._writer.close)
-                return reader
+                return reader, cookie
 
     async def _watch(self, process: Process) -> None:
         await process.wait()
