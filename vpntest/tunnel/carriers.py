@@ -36,7 +36,6 @@ _TUN_IN_NAMESPACE = b'{"inbounds": [{"type": "tun", "netns": "none", "address": 
 """A config that only a sing-box accepts that can make its TUN in a given namespace (1.14)."""
 _TRANSPORT_PROGRAMS = ("lyrebird", "obfs4proxy", "webtunnel-client", "snowflake-client")
 """Clients of Tor's transports, the one that is kept up best first."""
-_TRANSPORTS_HINT = "lyrebird, obfs4proxy, webtunnel-client or snowflake-client"
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Carriers:
                 return Problem("unsupported", f"{spec.source}: {self['sing-box'].hint}")
             wanted = dict.fromkeys(bridge.transport for bridge in spec.config.bridges)
             if not wanted.keys() & {None, *self["tor"].features}:
-                reason = f"no program here speaks {' or '.join(map(str, wanted))}; install {_TRANSPORTS_HINT}"
+                reason = f"no program here speaks {' or '.join(map(str, wanted))}; install lyrebird, which does"
                 return Problem("unsupported", f"{spec.source}: {reason}")
         for name in names:
             if self[name].usable:
