@@ -32,10 +32,11 @@ HAZARDS = {
     "code, whatever script-security says": "plugin providers pkcs11-providers engine",
     "code, from script-security 2 on": """up down route-up route-pre-down ipchange tls-verify auth-user-pass-verify
         client-connect client-disconnect client-crresponse learn-address dns-updown tls-crypt-v2-verify iproute""",
-    "files written": """log log-append status writepid replay-persist ifconfig-pool-persist tls-export-cert tmp-dir genkey
-        auth-gen-token-secret""",
+    "files written": """log log-append status writepid replay-persist ifconfig-pool-persist tls-export-cert tmp-dir
+        genkey auth-gen-token-secret""",
     "files read": "auth-user-pass askpass http-proxy-user-pass ca capath config client-config-dir",
-    "environment and privileges": "setenv user group chroot cd setcon daemon syslog nice mlock mktun rmtun show-ciphers",
+    "environment and privileges": """setenv user group chroot cd setcon daemon syslog nice mlock mktun rmtun
+        show-ciphers""",
     "control": "management management-client management-hold management-query-passwords",
     "hangs": "auth-user-pass askpass static-challenge management-hold resolv-retry connect-retry-max",
     "the host": "redirect-gateway route block-ipv6 lladdr mark bind-dev lport local",
