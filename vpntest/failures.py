@@ -23,6 +23,8 @@ class Failure(StrEnum):
     DNS_REFUSED = "dns_refused_error"
     DNS_SERVFAIL = "dns_servfail_error"
     DNS_MISBEHAVING = "dns_server_misbehaving"
+    DNS_BOGON = "dns_bogon_error"
+    """The answer is an address that no server in the world outside has: of this box, or of its own networks."""
     DNS_WRONG_ID = "dns_reply_with_wrong_query_id"
     # connecting, reading, writing
     CONNECTION_REFUSED = "connection_refused"

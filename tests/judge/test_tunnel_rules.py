@@ -269,6 +269,7 @@ CASES = {
         seen(problem=Problem("unsupported", "no uTLS")),
     ),
     "tunnel.refused.address": (fallen("endpoint-dns", "refused"), fallen("endpoint-dns", "dns_refused_error")),
+    "tunnel.endpoint-dns.bogon": (fallen("endpoint-dns", "dns_bogon_error"), fallen("endpoint-dns", "refused")),
     "tunnel.unsupported": (fallen("config", "unsupported"), fallen("config", "invalid")),
     "tunnel.carrier-exited": (fallen("handshake", "carrier_exited"), fallen("handshake", TIMEOUT)),
     "tunnel.auth.rejected": (fallen("auth", "auth_rejected"), fallen("auth", TIMEOUT)),

@@ -373,6 +373,8 @@ async def main():
     tasks = [asyncio.ensure_future(raise_tunnel(s, here, cage, found, Settings(), time.monotonic)) for s in specs]
     # There is no server: both carriers run, and wait for one.
     while len(cage._spawned) < 2:
+        # One that fell before its time has none: then there is nothing to wait for.
+        assert not any(task.done() for task in tasks), [task.result().steps for task in tasks if task.done()]
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.5)
     print(cage._inner, cage._init.pid, flush=True)

@@ -490,8 +490,15 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         "tunnel.refused.address",
         lambda e: e.fell is not None and e.fell.failure == Failure.REFUSED,
         _fall("refused"),
-        "its server's address is of this machine or of its own networks, so that nothing was sent there: a config that "
-        "reaches for them, or, where the server has a name, a forged answer of the resolver",
+        "its server's address is of this machine or of its own networks, so that nothing was sent there",
+        _OWN,
+    ),
+    Rule(
+        "tunnel.endpoint-dns.bogon",
+        lambda e: e.fell is not None and e.fell.failure == Failure.DNS_BOGON,
+        _fall("endpoint-dns.bogon"),
+        "its server's name leads to this machine or its own networks, by a forged answer or by intent, so that nothing "
+        "was sent there",
         _OWN,
     ),
     Rule(

@@ -176,9 +176,12 @@ class Site:
             if fit := [address for address, reason in zip(addresses, reasons, strict=True) if reason is None]:
                 return fit
         reason = next(filter(None, reasons), "its server has no address")
-        if not syntax.is_address(host):
-            reason += ", if the resolver's answer is true: it may be forged"
-        raise Fall(Failure.REFUSED, f"{reason}; `local_servers` in the plan allows it")
+        # Censors forge such answers; a stranger's name may as well lead there by intent. Both are bogons.
+        named = not syntax.is_address(host)
+        raise Fall(
+            Failure.DNS_BOGON if named else Failure.REFUSED,
+            f"{'the answer says that ' if named else ''}{reason}; `local_servers` in the plan allows it",
+        )
 
     async def _resolved(self, server: Server) -> list[str]:
         try:
