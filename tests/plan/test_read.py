@@ -34,7 +34,7 @@ from vpntest.plan.model import (
     WireGuardConfig,
 )
 from vpntest.plan.platforms import built_in
-from vpntest.plan.read import read_plan
+from vpntest.plan.read import found, read_plan
 from vpntest.plan.secret import Secret
 
 PRIVATE, PUBLIC = generate()
@@ -850,3 +850,19 @@ def test_only_our_errors_leave_the_reader(tmp_path_factory: pytest.TempPathFacto
     except (UsageError, ConfigError) as fault:
         said = [str(fault)]
     assert not any(secret in part for secret in SECRETS for part in said)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "localhost", "[::ffff:127.0.0.1]"])
+def test_a_server_on_this_machine_is_refused_unless_the_plan_allows_it(tmp_path: Path, host: str) -> None:
+    link = f"trojan://password@{host}:443?sni=x.example"
+    (tmp_path / "links.txt").write_text(f"trojan://password@vpn.example:443\n{link}\n")
+    entries = [entry for _, entry in found([tmp_path / "links.txt"])]
+    assert [entry.problem and entry.problem.mechanism for entry in entries] == [None, "refused"]
+    assert entries[1].config is None
+    assert entries[1].problem
+    assert entries[1].problem.reason.startswith("links.txt:2: ")
+    plan = tmp_path / "plan.toml"
+    for allowed, problem in (("false", "refused"), ("true", None)):
+        plan.write_text(f'[run]\nlocal_servers = {allowed}\n[[tunnel]]\nname = "a"\nuri = "{link}"\n')
+        for tunnel in (read_plan([plan]).tunnels[0], next(found([plan]))[1]):
+            assert (tunnel.problem and tunnel.problem.mechanism) == problem

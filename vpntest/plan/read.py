@@ -34,7 +34,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from vpntest.errors import ConfigError, UsageError
-from vpntest.plan import archives, files, outcome, ovpn, platforms, sources, syntax
+from vpntest.plan import archives, files, outcome, ovpn, places, platforms, sources, syntax
 from vpntest.plan.model import (
     OUTSIDE,
     CommandConfig,
@@ -63,6 +63,8 @@ MAX_FOLDERS = 16
 
 _MEANT = (".conf", ".ovpn", ".json", ".yaml", ".yml", ".zip")
 """In a folder, a file of such a name is a config even if its content is none: it was meant to be one."""
+_CODE = tuple(".bat .c .cpp .cs .css .go .h .java .js .kt .ps1 .py .rb .rs .sh .ts".split())
+"""In a folder, files of such names are no configs, whatever stands in them: links in programs are patterns."""
 _PLAN_SUFFIX = ".toml"
 
 
@@ -87,7 +89,7 @@ def read_plan(paths: Sequence[Path]) -> Plan:
     """
     if plan := _plan_among(paths):
         return _plan_file(plan)
-    groups = [(source, list(_entries(source, None))) for source in _sources(paths)]
+    groups = [(source, [_abroad(entry, source) for entry in _entries(source, None)]) for source in _sources(paths)]
     return Plan(tunnels=_tunnels(groups), platforms=platforms.built_in())
 
 
@@ -99,12 +101,13 @@ def found(paths: Sequence[Path]) -> Iterator[tuple[str, Entry]]:
     if plan := _plan_among(paths):
         document, where = _plan_document(plan)
         for number, tunnel in enumerate(document.tunnel, 1):
-            for source, entries in _planned(tunnel, number, plan.parent, where):
+            local = document.run.local_servers is True
+            for source, entries in _planned(tunnel, number, plan.parent, where, local=local):
                 yield from ((source.shown, entry) for entry in entries)
         return
     for source in _sources(paths):
         for entry in _entries(source, None):
-            yield source.shown, entry
+            yield source.shown, _abroad(entry, source)
 
 
 def _plan_among(paths: Sequence[Path]) -> Path | None:
@@ -207,7 +210,7 @@ def _in_file(path: Path, shown: str, names: tuple[str, ...], *, asked: bool) -> 
     is no config."""
     slugs = tuple(map(_slug, names))
     meant = asked or path.suffix.lower() in _MEANT
-    if path.suffix.lower() == _PLAN_SUFFIX and not asked:
+    if path.suffix.lower() in (_PLAN_SUFFIX, *_CODE) and not asked:
         return
     try:
         data = files.read(path, shown, archives.MAX_ARCHIVE_BYTES)
@@ -433,7 +436,7 @@ def _plan_file(path: Path) -> Plan:
     groups = [
         group
         for number, tunnel in enumerate(document.tunnel, 1)
-        for group in _planned(tunnel, number, path.parent, where)
+        for group in _planned(tunnel, number, path.parent, where, local=document.run.local_servers is True)
     ]
     return Plan(
         tunnels=_tunnels(groups),
@@ -525,8 +528,8 @@ def _server(text: str) -> Server:
     raise ValueError("not of the form host:port/udp or host:port/tcp")
 
 
-def _planned(tunnel: _Tunnel, number: int, folder: Path, where: str) -> Iterator[_Group]:
-    """The sources of one [[tunnel]], each with its entries."""
+def _planned(tunnel: _Tunnel, number: int, folder: Path, where: str, *, local: bool) -> Iterator[_Group]:
+    """The sources of one [[tunnel]], each with its entries. `local`: whether servers may stand in our own networks."""
     if tunnel.command is not None:
         config = _command(tunnel, f"{where}: [[tunnel]] {number} ({tunnel.name})")
         yield _own_source("command", tunnel.name), [Entry(kind=Kind.COMMAND, config=config)]
@@ -546,7 +549,19 @@ def _planned(tunnel: _Tunnel, number: int, folder: Path, where: str) -> Iterator
             (source, [structs.replace(entry, findings=(*entry.findings, ignored)) for entry in entries])
             for source, entries in groups
         ]
+    if not local:
+        groups = [(source, [_abroad(entry, source) for entry in entries]) for source, entries in groups]
     yield from groups
+
+
+def _abroad(entry: Entry, source: _Source) -> Entry:
+    """The entry, refused where a server of it stands on this machine or its own wire."""
+    for server in entry.config.servers if entry.config else ():
+        if reason := places.refusal(server.host):
+            place = source.shown if entry.line is None else f"{source.shown}:{entry.line}"
+            problem = Problem("refused", f"{place}: {reason}; `local_servers = true` under [run] of a plan allows it")
+            return structs.replace(entry, config=None, problem=problem)
+    return entry
 
 
 def _own_source(shown: str, name: str) -> _Source:
