@@ -21,7 +21,7 @@ ORDER = ("plan", "tunnel", "probe", "judge", "report", "run", "lab", "cli")
 """Each reads only what stands to its left."""
 SHARED = ("errors", "failures")
 """Read by all; they read nothing of ours."""
-NOT_OURS = {".git", ".carriers", ".venv", "__pycache__", "build", "dist"}
+NOT_OURS = {".git", ".carriers", ".fuzz", ".venv", "__pycache__", "build", "dist"}
 
 
 def _files() -> Iterator[Path]:

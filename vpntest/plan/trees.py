@@ -129,7 +129,7 @@ def _blank_comment(found: re.Match[str]) -> str:
 
 def from_yaml(text: str, where: str) -> Any:
     """The first document of the text. Raises ConfigError."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     _bounded(text, where)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
