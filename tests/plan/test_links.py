@@ -506,7 +506,7 @@ BROKEN = {
     "vmess: a number": ("vmess://" + _b64('{"port":' + "9" * 9000 + "}"), "JSON"),
     "vmess: no id": (_vmess(id=None), "user id"),
     "vmess: no host": (_vmess(add={"a": WORD}), "host"),
-    "hysteria2: no obfuscation password": (HYSTERIA2 + "?obfs=salamander", "obfs-password"),
+    "hysteria2: no obfuscation password": (HYSTERIA2 + "?obfs=gecko", "obfs-password"),
     "hysteria2: ports backwards": (f"hy2://{WORD}@a.example:10-5", "range"),
     "hysteria2: port 0": (f"hy2://{WORD}@a.example:0-5", "port"),
     "ssh: no password": ("ssh://name@a.example", "password"),
@@ -587,6 +587,22 @@ def test_schemes() -> None:
 )
 def test_a_label_can_be_shown(link: str, label: str) -> None:
     assert proxy(link, "x").label == label
+
+
+def test_what_stands_behind_base64_is_passed_over() -> None:
+    link = _vmess(net="tcp")
+    for more in ("/config=1840617681372453", "=/@channel", "/~"):
+        assert _read(link.rstrip("=") + more) == _read(link)
+
+
+def test_a_password_that_holds_a_hash_as_it_is() -> None:
+    assert proxy("trojan://a.b#c@vpn.example:443?type=tcp#n", "x").password == "a.b#c"
+
+
+def test_a_header_that_clients_pass_over() -> None:
+    link = f"vless://{ID}@vpn.example:443?security=none&headerType=auto"
+    assert any("`headerType`" in finding.text for finding in _findings(link))
+    assert "transport" not in _read(link).outbound
 
 
 # ── round trips: what was put into a link comes out of it ────────────────────────────────────────────────────────────

@@ -163,6 +163,23 @@ def test_sing_box(given_: dict[str, Any], meant: dict[str, Any]) -> None:
     assert entry.config.servers == (Server("vpn.example", port, transport),)
 
 
+def test_a_name_that_is_not_said_is_the_servers() -> None:
+    """Not the one that another key names, as it is in links."""
+    for kind in ("ws", "httpupgrade"):
+        (entry,) = _sing_box(
+            {"type": "vless", "tag": "a", **SERVER, "uuid": ID, "tls": TLS, "transport": {"type": kind}},
+        )
+        assert isinstance(entry.config, ProxyConfig)
+        transport = bare(entry.config.outbound["transport"])
+        assert transport.get("host", transport.get("headers", {}).get("Host")) == "vpn.example"
+    named = {"type": "ws", "headers": {"Host": "b.example"}}
+    (entry,) = _sing_box(
+        {"type": "vless", "tag": "a", **SERVER, "uuid": ID, "tls": {"enabled": True}, "transport": named}
+    )
+    assert isinstance(entry.config, ProxyConfig)
+    assert bare(entry.config.outbound["tls"])["server_name"] == "vpn.example"
+
+
 def test_only_what_leads_to_a_server_is_an_entry() -> None:
     skipped = [{"type": name, "tag": name} for name in ("selector", "urltest", "direct", "block", "dns")]
     (entry,) = _sing_box(*skipped, {"type": "trojan", **SERVER, "password": WORD, "tls": TLS})

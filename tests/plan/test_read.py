@@ -109,6 +109,11 @@ def test_a_folder_is_a_plan(tmp_path: Path) -> None:
     assert plan.settings == Settings()
 
 
+def test_programs_beside_configs_are_none(tmp_path: Path) -> None:
+    _write(tmp_path, a_conf=WIREGUARD, b_py=f'link = "{LINK}"\n', b_txt=f'link = "{LINK}"\n')
+    assert [tunnel.source for tunnel in _read(tmp_path).tunnels] == ["a.conf", "b.txt"]
+
+
 def test_the_kind_follows_from_the_content_and_not_from_the_name(tmp_path: Path) -> None:
     _write(tmp_path, a_ovpn=WIREGUARD, b_conf=OPENVPN_BY_KEY, c_conf=LINK, ca_crt=AUTHORITY)
     plan = _read(tmp_path)

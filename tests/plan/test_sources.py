@@ -183,12 +183,57 @@ def test_links_as_chats_and_pages_deliver_them() -> None:
         assert _one(text).config == plain
 
 
+def test_a_message_with_links_in_it() -> None:
+    text = f"Hello, try these:\n\n1. `{TROJAN}`\n2) {SS} {TROJAN}\n\nNews: https://t.example/x\nhttps://t.example/y\n"
+    assert [(entry.line, entry.kind.value) for entry in _read(text)] == [
+        (3, "trojan"),
+        (4, "shadowsocks"),
+        (4, "trojan"),
+    ]
+    assert all(entry.problem is None for entry in _read(text))
+    assert (
+        _reason(_read(text + "foo://x\n")[3])
+        == "links.txt:8: not a share link; it begins with ss, vless, vmess, trojan, hysteria2 …"
+    )
+
+
+def test_a_config_that_was_pasted_as_code() -> None:
+    for text, kind in (
+        (WIREGUARD, Kind.WIREGUARD),
+        (OPENVPN, Kind.OPENVPN),
+        (SING_BOX, Kind.SHADOWSOCKS),
+        (SS, Kind.SHADOWSOCKS),
+    ):
+        entry = _one(f"```conf\n{text}\n```\n")
+        assert (entry.kind, entry.problem) == (kind, None)
+
+
+def test_a_list_of_which_a_line_is_a_list() -> None:
+    """Lists are put together of subscriptions, not all of which were taken apart."""
+    inner = base64.b64encode(f"{SS}\n{TROJAN}\n".encode()).decode()
+    assert [(entry.line, entry.kind.value, entry.problem) for entry in _read(f"{TROJAN}\n{inner}\n")] == [
+        (1, "trojan", None),
+        (2, "shadowsocks", None),
+        (2, "trojan", None),
+    ]
+
+
+def test_what_a_config_calls_itself() -> None:
+    assert _one(f"# OVPN_ACCESS_SERVER_FRIENDLY_NAME=Home\n{OPENVPN}").label == "Home"
+
+
+def test_a_line_of_a_program_is_no_config() -> None:
+    assert not sources.is_config(b"dev = [\n]\nx = client.y()\n")
+    assert sources.is_config(OPENVPN.encode())
+
+
 def test_older_codes_in_comments_and_names() -> None:
     for data in (
         b"# \xcf\xf0\xe8\n" + WIREGUARD.encode(),
         WIREGUARD.encode().replace(b"/24", b"/24 # caf\xe9"),
         b"; caf\xe9\n" + OPENVPN.encode(),
         TROJAN.encode() + b" caf\xe9",
+        OPENVPN.encode().replace(b"-----BEGIN CERT", b"Issuer: O=Caf\xe9\n-----BEGIN CERT"),
     ):
         assert _one(data).config is not None
     bad = _one(WIREGUARD.encode().replace(b"vpn.example", b"caf\xe9.example"))

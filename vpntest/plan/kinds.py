@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 from enum import Enum, auto
 
-from vpntest.plan import links, wgquick
+from vpntest.plan import links, messages, wgquick
 from vpntest.plan.model import Kind
 
 _SECTION = re.compile(r"^[ \t]*\[(interface|peer)\]", re.IGNORECASE | re.MULTILINE)
@@ -32,10 +33,6 @@ _COMMENT = re.compile(r"(?:[ \t\r\n\ufeff\u200b]+|(?:#|//|;)[^\n]*(?:\n|$)|/\*.*
 _JSON = re.compile(r'\{\s*(?:["}]|//|/\*|#)|\[\s*[{\["\]]')
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
 _LINK = re.compile(r"^[ \t\ufeff\u200b]*([a-z][a-z0-9+-]{1,15})://", re.IGNORECASE | re.MULTILINE)
-SCHEMES = frozenset({*links.SCHEMES, *links.KNOWN_SCHEMES, "wireguard", "wg", "awg", "vpn"})
-"""Schemes of links that are known, also of those that are not carried."""
-_ANYWHERE = frozenset({"http", "https", "ssh", "dns", "tg", "tt", "sn"})
-"""Schemes that also stand in prose: they tell a list of links only where the text begins with one."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,3}")
 _LEAST_BASE64 = 16
 _HEAD = 1 << 20
@@ -48,7 +45,7 @@ class Dialect(Enum):
     WG_QUICK = auto()
     OPENVPN = auto()
     LINKS = auto()
-    """Links, one each line."""
+    """Links, one each line, or among the words of a message."""
     BASE64 = auto()
     """One of the others, in base64."""
     JSON = auto()
@@ -80,7 +77,7 @@ def dialect_of(text: str) -> Dialect:
         return Dialect.JSON
     if _PAGE.match(text, start):
         return Dialect.PAGE
-    if (found := _LINK.match(text, start)) and found[1].lower() in SCHEMES:
+    if (found := _LINK.match(text, start)) and found[1].lower() in messages.SCHEMES:
         return Dialect.LINKS
     if _SECTION.search(text):
         return Dialect.WG_QUICK
@@ -89,13 +86,20 @@ def dialect_of(text: str) -> Dialect:
     # Before the others: the alphabet of base64 has no blanks, so that none of their lines can be taken for it.
     if from_base64(whole) is not None:
         return Dialect.BASE64
+    if messages.holds_links(text):
+        return Dialect.LINKS
     if _BRIDGE.search(text):
         return Dialect.BRIDGES
     if _OPENVPN.search(text):
         return Dialect.OPENVPN
-    if any(found[1].lower() in SCHEMES - _ANYWHERE for found in _LINK.finditer(text)):
+    if any(found[1].lower() in messages.SCHEMES - messages.IN_PROSE for found in _LINK.finditer(text)):
         return Dialect.LINKS
     return Dialect.NOTHING
+
+
+def is_openvpn(text: str) -> bool:
+    """Whether several lines of a text are OpenVPN's, not one by chance."""
+    return len(list(itertools.islice(_OPENVPN.finditer(text), 2))) > 1
 
 
 def from_base64(text: str) -> bytes | None:

@@ -9,6 +9,7 @@ Order matters: a link is split first and percent-decoded after, part by part, be
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -62,6 +63,8 @@ _AMPERSAND = re.compile(r"&(?:amp;)+|\\u0026")
 """As pages and JSON write it: how chats deliver links."""
 _OLD_FORM = re.compile(r"([^:]+):(.+)@([^@]+)", re.DOTALL)
 """`cipher:secret@server`, which was in base64."""
+_HEADERS = ("none", "http", "")
+_ALPHABET = re.compile(r"[A-Za-z0-9+/_-]+")
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]")
 """Characters that count as printable and that nobody sees."""
 _LABEL_LENGTH = 80
@@ -166,6 +169,12 @@ def proxy(text: str, where: str) -> Proxy:
         raise ConfigError("two links in one line", where=where, hint="one link per line")
     link = _Link(text.partition("://")[2], scheme, where)
     found = _READERS.get(SCHEMES[scheme], _usual)(link)
+    words = found.parameters
+    if words.get("type", "").lower() in ("", "tcp", "raw") and words.get("headerType", "none").lower() not in _HEADERS:
+        words["headerType"] = "none"
+        found.findings.append(
+            Finding("note", "`headerType` is neither none nor http, and none is taken, as clients do")
+        )
     found.label = _label(found.label or link.fragment, (found.username, found.password))
     return found
 
@@ -182,7 +191,8 @@ class _Link:
         self.user, self.at, place = self.head.rpartition("@")
         self.place, _, self.path = place.partition("/")
         # A password may hold `#` or `?` as they are. A server with its port tells where it ends.
-        if not self._stands() and (within := _PLACE_WITHIN.search(text)):
+        bare_password = not self.at and self.kind in (Kind.TROJAN, Kind.ANYTLS)
+        if (bare_password or not self._stands()) and (within := _PLACE_WITHIN.search(text)):
             self.user, self.at, self.place = text[: within.start()], "@", within[0][1:]
             rest, _, self.fragment = text[within.end() :].partition("#")
             path, _, self.query = rest.partition("?")
@@ -290,9 +300,11 @@ def _vmess(link: _Link) -> Proxy:
     text = _base64_text(_decoded(link.head)) if not link.at else None
     if text is not None and text.lstrip().startswith("{"):
         return _vmess_json(link, text)
+    if not link.at and (old := _old_form(link.head)):
+        return _shadowrocket(link, old)
+    if text := _leading_base64(link.head):
+        return _vmess_json(link, text)
     if not link.at:
-        if old := _old_form(link.head):
-            return _shadowrocket(link, old)
         raise link.broken("neither base64 of JSON nor user@server")
     found = link.proxy()
     found.username = _decoded(link.user)
@@ -461,6 +473,16 @@ def _base64_text(text: str) -> str | None:
         return None if raw is None else raw.decode()
     except UnicodeDecodeError:
         return None
+
+
+def _leading_base64(text: str) -> str:
+    """The JSON that base64 begins with, where something else stands behind it: a channel's name, a path."""
+    found = _ALPHABET.match(text)
+    bare = found[0].replace("-", "+").replace("_", "/") if found else ""
+    whole = bare[: len(bare) - (len(bare) % 4 == 1)]
+    inner = base64.b64decode(whole + "=" * (-len(whole) % 4)).decode("utf-8", "replace")
+    # A quotation mark too: a UUID may be base64 of a brace.
+    return inner if re.match(r'\s*\{\s*"', inner) else ""
 
 
 def _label(text: str, secrets: tuple[str, ...]) -> str:

@@ -281,7 +281,7 @@ def _sing_box_tls(keys: Keys, words: dict[str, str]) -> None:
         return
     words["security"] = "tls"
     words |= {
-        "sni": tls.text("server_name"),
+        "sni": tls.text("server_name") or keys.text("server"),
         "insecure": yes(tls.flag("insecure")),
         "disable-sni": yes(tls.flag("disable_sni")),
         "alpn": ",".join(tls.texts("alpn")),
@@ -327,6 +327,8 @@ def _sing_box_transport(keys: Keys, words: dict[str, str]) -> None:
         words["path"] = transport.text("path")
         words["headers"] = headers_of(transport, words)
         words["host"] = ",".join(transport.texts("host")) or words.get("host", "")
+        if named != "http" and not words["host"]:
+            words["host"] = keys.text("server")  # not the name in TLS, as links mean it
         if named == "ws":
             early_data(transport, words, "max_early_data", "early_data_header_name")
         elif named == "http":

@@ -100,7 +100,7 @@ _LONGEST_USER = 30
 """Bytes. A shorter user id that is no UUID is hashed to one, by Xray (common/uuid) as by sing-vmess."""
 _SHORT_ID = re.compile(r"([0-9a-f]{2}){0,8}", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-_PROTOCOL = re.compile(r"[!-+\--~]{1,32}")
+_PROTOCOL = re.compile(r"[^,\s]{1,64}")
 _HOST_KEY = re.compile(r"(?:ssh-|ecdsa-|sk-)[\w@.-]{1,64} +([A-Za-z0-9+/]+={0,2})(?: .*)?")
 _NUMBER = re.compile(r"([0-9]{1,6})(?:\.[0-9]+)? *(?:s|mbps)?", re.IGNORECASE)
 _PEM = re.compile(r"\s*-----BEGIN ([A-Z0-9 ]{1,32})-----\s[A-Za-z0-9+/=\s:,.-]+-----END \1-----\s*")
@@ -493,6 +493,9 @@ def _hysteria2(reading: _Reading) -> tuple[Server, dict[str, object]]:
         obfs = "salamander" if obfs_password and not obfs else ""
     if obfs not in ("", "salamander", "gecko"):
         reading.unsupported("`obfs` is neither salamander nor gecko")
+    if obfs == "salamander" and not obfs_password:
+        reading.find("warning", "`obfs` without `obfs-password`: none is used, as no server has one with an empty one")
+        obfs = ""
     if obfs:
         if not obfs_password:
             reading.broken(f"obfs={obfs} without `obfs-password`")
@@ -739,8 +742,10 @@ def _http_upgrade(reading: _Reading, name: str) -> dict[str, object]:
 
 def _grpc(reading: _Reading, name: str) -> dict[str, object]:
     mode = reading.line("mode").lower()
+    if mode == "multi":
+        reading.unsupported("`mode` of gRPC is multi: sing-box has gun only")
     if mode not in ("", "gun", "none"):
-        reading.unsupported("`mode` of gRPC is not gun")
+        reading.find("note", "`mode` of gRPC is neither gun nor multi, and is taken for gun, as clients do")
     authority = reading.line("authority").lower()
     if authority and authority != (name or reading.host):
         reading.unsupported("`authority` differs from the name in TLS: sing-box has no word for it")
@@ -815,9 +820,10 @@ def _http_host(reading: _Reading, host: str) -> str:
     try:
         host = ascii_host(host)
     except ValueError:
-        reading.broken("`host` is not a name")
-    if len(host) > 255 or not host.isprintable() or " " in host:
-        reading.broken("`host` is not a name")
+        host = ""
+    if not 0 < len(host) <= 255 or not host.isprintable() or " " in host:
+        # Xray sends such a one, shortened, or none at all, by the version of its HTTP library.
+        reading.unsupported("`host` is no name, and clients differ in what they send then")
     return host
 
 

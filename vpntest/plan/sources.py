@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from msgspec import structs
 
 from vpntest.errors import ConfigError
-from vpntest.plan import clash, kinds, links, outbounds, outcome, ovpn, subscriptions, syntax, trees, wgquick
+from vpntest.plan import clash, kinds, links, messages, outbounds, outcome, ovpn, subscriptions, syntax, trees, wgquick
 from vpntest.plan.kinds import Dialect
 from vpntest.plan.model import Entry, Finding, Kind, OpenVpnConfig
 from vpntest.plan.ovpn import ReadFile
@@ -35,10 +35,9 @@ MAX_ENTRIES = 100_000
 
 Login = tuple[Secret, Secret]
 """User name and password, as the plan gives them."""
-_BLANK = " \t\r\n\v\f\u00a0\u200b\u200c\u200d\u2060\ufeff"
-"""What chats put before and after a link."""
-_REMARKS = re.compile(r"(?:STATUS|REMARKS)=")
-"""Lines of older subscriptions that are for people."""
+_AROUND_KEYS = re.compile(rb"\s*<(?:ca|cert|key|extra-certs|crl-verify|tls-auth|tls-crypt|tls-crypt-v2)>")
+_FENCE = re.compile(r"^[ \t]*```[\w-]{0,16}[ \t\r]*$", re.MULTILINE)
+"""What chats put around a config that was pasted as code."""
 
 
 def entries(data: bytes, where: str, read_file: ReadFile, login: Login | None = None) -> Iterator[Entry]:
@@ -83,14 +82,16 @@ def is_config(data: bytes) -> bool:
         text = text_of(data, "")
     except ConfigError:
         return False
-    return kinds.dialect_of(text) not in (Dialect.NOTHING, Dialect.PAGE)
+    dialect = kinds.dialect_of(text)
+    # A single line such as `dev = [` also stands in programs and notes.
+    return dialect not in (Dialect.NOTHING, Dialect.PAGE) and (dialect is not Dialect.OPENVPN or kinds.is_openvpn(text))
 
 
 def text_of(data: bytes, where: str) -> str:
     """A source's text. Raises ConfigError for an empty one, and for what is no text.
 
-    Bytes of an older code (Latin-1, Windows-1251) are let pass in comments and in the names of links, where they say
-    nothing to a carrier.
+    Bytes of an older code (Latin-1, Windows-1251) are let pass in comments, in the names of links and in what stands
+    around certificates, where they say nothing to a carrier.
     """
     if not data.strip():
         raise ConfigError("the file is empty", where=where)
@@ -107,10 +108,16 @@ def text_of(data: bytes, where: str) -> str:
     except UnicodeDecodeError:
         pass
     rows = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    around_keys = False
     for number, row in enumerate(rows, 1):
+        if row.lstrip()[:1] == b"<":
+            around_keys = _AROUND_KEYS.match(row) is not None
         try:
             row.decode()
         except UnicodeDecodeError as fault:
+            if around_keys:
+                rows[number - 1] = row.decode("utf-8", "replace").encode()
+                continue
             comment = re.search(rb"(?:^|[ \t])[#;]" if b"://" not in row else rb"#", row)
             if comment is None or comment.start() > fault.start:
                 raise ConfigError("not UTF-8 text", where=where, line=number, hint="save the file as UTF-8") from None
@@ -145,7 +152,7 @@ def _entries(data: bytes, where: str, read_file: ReadFile, login: Login | None) 
     try:
         if len(data) > MAX_SOURCE_BYTES:
             raise ConfigError(f"larger than {MAX_SOURCE_BYTES >> 20} MiB", where=where)
-        text = text_of(data, where)
+        text = _FENCE.sub("", text_of(data, where))
         dialect = kinds.dialect_of(text)
         if dialect is Dialect.BASE64:
             inner = kinds.from_base64(text)
@@ -167,7 +174,9 @@ def _entries(data: bytes, where: str, read_file: ReadFile, login: Login | None) 
         case Dialect.OPENVPN:
             user, password = login or (None, None)
             yield outcome.made(
-                Kind.OPENVPN, lambda: ovpn.parse(text, where, read_file, username=user, password=password)
+                Kind.OPENVPN,
+                lambda: ovpn.parse(text, where, read_file, username=user, password=password),
+                label=ovpn.label(text),
             )
         case Dialect.BRIDGES:
             from vpntest.plan import bridges
@@ -181,16 +190,32 @@ def _entries(data: bytes, where: str, read_file: ReadFile, login: Login | None) 
 
 
 def _list(text: str, where: str) -> Iterator[Entry]:
+    message = messages.is_message(text)
     for number, found in enumerate(_rows(text), 1):
-        line = found.strip(_BLANK)
-        if not line or line.startswith(("#", "//", ";")) or _REMARKS.match(line):
+        line = found.strip(messages.BLANKS)
+        if not line or line.startswith(messages.COMMENTS):
             continue
         if "&amp;" in line:
             line = line.replace("&amp;", "&")
-        if links.scheme_of(line) is None:
-            yield outcome.faulty(ConfigError("no link on this line", where=f"{where}:{number}"), line=number)
-        else:
+        scheme = links.scheme_of(line)
+        inside = messages.within(line) or ([] if scheme else _in_base64(line))
+        if len(line) > MAX_LINK and len(inside) < 2:
+            fault = ConfigError(f"longer than {MAX_LINK >> 10} KiB", where=f"{where}:{number}")
+            yield outcome.faulty(fault, line=number)
+        elif inside:
+            for one in inside:
+                yield from link(one, where, number)
+        elif scheme and not (message and scheme in messages.IN_PROSE):
             yield from link(line, where, number)
+        elif not message:
+            yield outcome.faulty(ConfigError("no link on this line", where=f"{where}:{number}"), line=number)
+
+
+def _in_base64(line: str) -> list[str]:
+    """The links of a line that is a small subscription of its own: lists are made by putting others together."""
+    inner = None if re.search(r"\s", line) else kinds.from_base64(line)
+    rows = inner.decode("utf-8", "replace").splitlines() if inner else []
+    return [one for row in rows for one in messages.within(row)]
 
 
 def _rows(text: str) -> Iterator[str]:
@@ -199,7 +224,7 @@ def _rows(text: str) -> Iterator[str]:
     while start <= len(text):
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
-        yield text[start : min(end, start + MAX_LINK + 2)]
+        yield text[start:end]
         start = end + 1
 
 
@@ -243,7 +268,7 @@ def _several(documents: list[Any], where: str) -> Iterator[Entry]:
         yield outcome.faulty(ConfigError("the list holds nothing", where=where))
     for number, one in enumerate(documents, 1):
         if isinstance(one, str) and links.scheme_of(one):
-            yield from link(one.strip(_BLANK), f"{where}: entry {number}")
+            yield from link(one.strip(messages.BLANKS), f"{where}: entry {number}")
         elif isinstance(one, Table) and subscriptions.is_shadowsocks(one) and "type" not in one:
             yield from subscriptions.shadowsocks([one], where)
         elif isinstance(one, Table):
