@@ -33,6 +33,10 @@ DRESSED = {
     "two without names": (f"{A} {B}", [A, B]),
     "a list of JSON": (f'["{A}", "{B}"]', [A, B]),
     "lines that were joined": (f"{A}#Sweden{B}#Norway", [f"{A}#Sweden", f"{B}#Norway"]),
+    "short schemes that were joined": (
+        f"{A}#Sweden\U0001f1f8ss://YWJj@b.example:1",
+        [f"{A}#Sweden\U0001f1f8", "ss://YWJj@b.example:1"],
+    ),
     "base64 that was joined": (VMESS + VMESS + B, [VMESS, VMESS, B]),
     "base64 without padding": (VMESS.rstrip("=") * 2, [VMESS.rstrip("=")] * 2),
     "lines that became HTML": (f"{A}<br>{B}", [A, B]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import random
 from collections.abc import Callable
@@ -206,6 +207,11 @@ def test_a_config_that_was_pasted_as_code() -> None:
     ):
         entry = _one(f"```conf\n{text}\n```\n")
         assert (entry.kind, entry.problem) == (kind, None)
+
+
+def test_a_config_that_was_copied_from_the_source_of_a_page() -> None:
+    for text in (OPENVPN, SING_BOX, CLASH, TROJAN, WIREGUARD):
+        assert _read(html.escape(text))[0].config == _read(text)[0].config
 
 
 def test_a_list_of_which_a_line_is_a_list() -> None:

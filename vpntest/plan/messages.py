@@ -27,8 +27,11 @@ _NAMES = "|".join(map(re.escape, sorted(SCHEMES, key=len, reverse=True)))
 _LINK = re.compile(rf"(?<![A-Za-z0-9+-])({_NAMES})://(?=[^\s`'\"<>])", re.IGNORECASE)
 _SHOWN = "|".join(map(re.escape, sorted(SCHEMES - IN_PROSE, key=len, reverse=True)))
 _SURE = re.compile(rf"(?<![A-Za-z0-9+-])(?:{_SHOWN})://[^\s`'\"<>(){{}}$]{{16}}", re.IGNORECASE)
-_JOINED = re.compile(r"(?:vless|vmess|trojan|hysteria2|tuic|anytls)://", re.IGNORECASE)
-"""Schemes so long that no base64 and no name ends with one by chance."""
+_JOINED = re.compile(
+    r"(?:vless|vmess|trojan|hysteria2|tuic|anytls)://|(?:ss|hy2)://[^\s@#/?]{1,256}@[^\s@#/?]{1,256}:[0-9]",
+    re.IGNORECASE,
+)
+"""Schemes so long that no base64 and no name ends with one by chance; the short ones where a server follows."""
 _BASE64_LINK = re.compile(r"(?:vmess|ss)://[A-Za-z0-9+/_-]+={0,2}", re.IGNORECASE)
 _PROXY = re.compile(r"[a-z]+://(?:[^\s/?#]*@)?[^\s/?#@]+:[0-9]{1,5}/?(?=[\s#]|\Z)", re.IGNORECASE)
 _HALVES = {"`": "`", '"': '"', "'": "'", "\u201c": "\u201d", "\u00ab": "\u00bb", "<": ">", ">": "<"}

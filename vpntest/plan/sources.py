@@ -11,6 +11,7 @@ with a byte order mark, comments of older codes, line ends of any machine.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -36,6 +37,8 @@ MAX_ENTRIES = 100_000
 Login = tuple[Secret, Secret]
 """User name and password, as the plan gives them."""
 _AROUND_KEYS = re.compile(rb"\s*<(?:ca|cert|key|extra-certs|crl-verify|tls-auth|tls-crypt|tls-crypt-v2)>")
+_ESCAPED = re.compile(r"^[ \t]*&lt;(?:ca|cert|key|connection|tls-auth|tls-crypt)&gt;|\A[^\"]{0,8}&quot;", re.MULTILINE)
+"""A config as the source of a page has it."""
 _FENCE = re.compile(r"^[ \t]*```[\w-]{0,16}[ \t\r]*$", re.MULTILINE)
 """What chats put around a config that was pasted as code."""
 
@@ -153,6 +156,8 @@ def _entries(data: bytes, where: str, read_file: ReadFile, login: Login | None) 
         if len(data) > MAX_SOURCE_BYTES:
             raise ConfigError(f"larger than {MAX_SOURCE_BYTES >> 20} MiB", where=where)
         text = _FENCE.sub("", text_of(data, where))
+        if _ESCAPED.search(text):
+            text = html.unescape(text)
         dialect = kinds.dialect_of(text)
         if dialect is Dialect.BASE64:
             inner = kinds.from_base64(text)
