@@ -71,6 +71,25 @@ def test_what_is_no_certificate_is_told_and_raises_nothing(inside: str) -> None:
     assert _told(ca=block) == [("warning", "the certificate of <ca> cannot be read")]
 
 
+WEAK = """-----BEGIN CERTIFICATE-----
+MIH+MIGnAgEBMAkGByqGSM49BAEwDDEKMAgGA1UEAwwBeTAgFw0yNjExMjExMzI2
+MTRaGA8yMTI2MTAyODEzMjYxNFowDDEKMAgGA1UEAwwBeDBZMBMGByqGSM49AgEG
+CCqGSM49AwEHA0IABCdpje7TtDqEodAVeLZOgB8HJM9+8wJ6QC/b2yKP2BrCfFku
+ElFHjXBMWgPSjjSPtP7FQibYtBgSfSOI/16yiA0wCQYHKoZIzj0EAQNHADBEAiBs
+DgomYqzzoGaIp0AW4uvgR6WEguZcFIGqE0CgZX5j2gIgTRAQp8/UWuVuU4UQPnE0
+B90C4JaumPqMroUBWL+WF/U=
+-----END CERTIFICATE-----
+"""
+"""Signed with SHA-1, by another name than its own. The library makes no such ones any more."""
+
+
+def test_a_certificate_that_openssl_does_not_show_is_told() -> None:
+    (finding,) = expiry(OpenVpnConfig((), (), (("cert", Secret(WEAK)),)), NOW)
+    assert finding.level == "warning"
+    assert "SHA-1" in finding.text
+    assert not any("SHA-1" in text for _, text in _told(ca=WEAK))
+
+
 def test_findings_have_the_contracts_type_and_no_line() -> None:
     config = OpenVpnConfig((), (), (("ca", Secret(_certificate("2020-01-01", "2021-01-01"))),))
     assert expiry(config, NOW) == (Finding("warning", "the certificate of <ca> expired on 2021-01-01"),)
