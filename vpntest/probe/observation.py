@@ -357,6 +357,8 @@ class RunFacts(Struct, frozen=True):
     """False where the run was interrupted: the record holds what was measured until then."""
     phases: tuple[Phase, ...] = ()
     neutral_name: str = ""
+    redacted: tuple[str, ...] = ()
+    """What was taken out for publication, in words; empty where the record is whole."""
 
 
 class Record(Struct, frozen=True):

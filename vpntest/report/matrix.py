@@ -129,6 +129,8 @@ def attention(record: Record, judgement: Judgement) -> tuple[str, ...]:
     lines = []
     if not record.run.complete:
         lines.append("The run was interrupted; this is what was measured until then.")
+    if record.run.redacted:
+        lines.append(f"Redacted for publication: {'; '.join(record.run.redacted)}")
     for facts, tunnel in _tunnels(record, judgement):
         if tunnel.mechanism is not None:
             why = facts.problem.reason if facts.problem else reason_of(tunnel.rule)

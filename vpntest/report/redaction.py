@@ -1,0 +1,320 @@
+"""A record made fit for publication: what leads to the tunnels' servers, their exits, or the box that measured.
+
+    record ─redacted→ record      judged the same; `run.redacted` says what was taken out
+
+Addresses are not cut out but replaced, each always by the same invented one of its family, and a bogon by a bogon: that
+two were equal, or that an answer could not be true, is evidence. Keys and passwords are in no record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import msgspec
+
+from vpntest.judge.kinds import host_of, is_bogon
+from vpntest.probe.observation import Address, DnsAnswer, Echo, Record, StunBinding
+
+REDACTED: Final = (
+    "servers of the tunnels, names and ports",
+    "addresses of exits, resolvers, servers and answers, each replaced by an invented one; equal ones stay equal",
+    "names of tunnels that tell of their server",
+    "files that the configs came from",
+    "the box: its id and its network; the country stays",
+    "the time of beginning, to the full hour, and the run's id",
+    "titles, server words and redirects of answers; issuers and digests of certificates",
+)
+"""What is not in a redacted record, in the order in which reports list it. Kept are the other names of tunnels, the
+platforms, the controls, and times within the run."""
+
+_V4 = r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?!\d)(?!\.\d)"
+_V6 = (
+    r"(?<![0-9A-Za-z_:])(?:[0-9A-Fa-f]{1,4})?(?::[0-9A-Fa-f]{0,4}){2,8}"
+    r"(?:(?:\.\d{1,3}){3})?(?:%[\w.-]+)?(?![0-9A-Za-z:])"
+)
+_PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s/:,;'\"]+/?)+")
+_DIGEST = re.compile(r"-[0-9a-f]{6}$")
+"""How a name ends that is made of a digest of kind and server: whoever guesses the server can prove it."""
+_NEVER_TEXT = frozenset({"type", "probe", "operation", "role", "phase", "rung", "kind", "mechanism", "version", "ja4"})
+_ELSEWHERE = "http://elsewhere.invalid/"
+_LEAST_WORD = 4
+"""Characters from which on a file's name is looked for in other texts."""
+
+
+def redacted(record: Record) -> Record:
+    """The record without what would lead to servers, exits or the box; once more gives the same. A pure function."""
+    if record.run.redacted:
+        return record
+    plain: dict[str, Any] = msgspec.to_builtins(record)
+    invented = _Inventor(record, plain)
+    run = plain["run"]
+    run["started"], run["id"] = _coarse(record)
+    run["vantage"] = {"country": run["vantage"]["country"]}
+    run["phases"] = [phase | {"name": invented.phase(phase["name"])} for phase in run["phases"]]
+    run["redacted"] = list(REDACTED)
+    plain["tunnels"] = [invented.tunnel(one) for one in plain["tunnels"]]
+    plain["platforms"] = invented.text_of(plain["platforms"])
+    plain["observations"] = [invented.observation(one) for one in plain["observations"]]
+    return msgspec.convert(plain, Record)
+
+
+def _coarse(record: Record) -> tuple[str, str]:
+    """The hour of beginning, and an id of that hour which leads to no other."""
+    try:
+        began = datetime.fromisoformat(record.run.started).astimezone(UTC)
+    except ValueError:
+        began = datetime.fromtimestamp(0, UTC)
+    hour = began.replace(minute=0, second=0, microsecond=0)
+    # The old id holds 74 random bits, so that no digest of it can be turned back.
+    digest = int.from_bytes(hashlib.sha256(record.run.id.encode()).digest()[:10])
+    milliseconds = max(hour - datetime.fromtimestamp(0, UTC), timedelta()) // timedelta(milliseconds=1)
+    value = milliseconds << 80 | 0x7 << 76 | digest & ((1 << 76) - 1)
+    return hour.isoformat(timespec="seconds"), str(UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+
+
+class _Inventor:
+    """Finds a stand-in for each thing, the same for the same."""
+
+    def __init__(self, record: Record, plain: dict[str, Any]) -> None:
+        self._stand_ins: dict[tuple[str, str], str] = {}
+        self._made: Counter[str] = Counter()
+        self._taken = set(_literals(msgspec.json.encode(plain).decode()))
+        listed = set(_hosts_of_platforms(record))
+        self._known = listed | {_host(one.endpoint or "") for one in record.observations} | {record.run.neutral_name}
+        sensitive = set(_sensitive(record))
+        self._kept = {host for host in listed if _is_literal(host)} - sensitive
+        self._words: dict[str, str] = {}
+        for address in sensitive:
+            dashed = re.sub(r"[.:]", "-", address)
+            self._words[dashed] = re.sub(r"[.:]", "-", self._address(address))
+        for facts in record.tunnels:
+            for server in facts.servers:
+                place = server.rpartition("/")[0].lower()
+                host = host_of(place)
+                if host not in self._known:
+                    self._words[place] = self._place(place)
+                if not _is_literal(host) and host not in self._known:
+                    self._words[host] = self._numbered("server-{}.invalid", host)
+            for file in (facts.source, facts.source.rpartition("/")[2]):
+                if len(file) >= _LEAST_WORD:
+                    self._words[file.lower()] = "config"
+        for one in record.observations:
+            if one.probe == "names" and isinstance(one.details, DnsAnswer) and one.details.hostname not in self._known:
+                # Made up for one question; whoever keeps that zone knows who asked it.
+                self._words[one.details.hostname.lower()] = self._numbered("name-{}.invalid", one.details.hostname)
+        self._names = self._renamed(record)
+        self._words |= {old.lower(): new for old, new in self._names.items() if len(old) >= _LEAST_WORD}
+        words = "|".join(re.escape(word) for word in sorted(self._words, key=len, reverse=True))
+        parts = [rf"(?<![\w-])(?:{words})(?![\w-])"] if words else []
+        self._pattern = re.compile("|".join([*parts, _V6, _V4]), re.IGNORECASE)
+
+    def _renamed(self, record: Record) -> dict[str, str]:
+        """New names for the tunnels whose own would give their servers away."""
+        names = {facts.name for facts in record.tunnels}
+        renamed: dict[str, str] = {}
+        for facts in record.tunnels:
+            hosts = {host_of(server.rpartition("/")[0]).lower() for server in facts.servers}
+            # The first label of a server's name often tells all of it: `se-sto-wg-001`.
+            told = {form for host in hosts for form in (host, re.sub(r"[.:]", "-", host), re.sub(r"[.:]", "_", host))}
+            told |= {
+                label for host in hosts if len(label := host.partition(".")[0]) > _LEAST_WORD and _has_digit(label)
+            }
+            if _DIGEST.search(facts.name) or any(form in facts.name.lower() for form in told if form):
+                number = 1 + len(renamed)
+                while (new := f"{facts.kind.value}-tunnel-{number}") in names:
+                    number += 1
+                names.add(new)
+                renamed[facts.name] = new
+        return renamed
+
+    def _numbered(self, form: str, of: str) -> str:
+        """`form` with the number of this thing among those of the form."""
+        if (form, of) not in self._stand_ins:
+            self._made[form] += 1
+            self._stand_ins[form, of] = form.format(self._made[form])
+        return self._stand_ins[form, of]
+
+    def _address(self, literal: str) -> str:
+        """The stand-in of an address; itself, where a platform is reached by it."""
+        parsed = _parsed(literal.partition("%")[0])
+        if parsed is None or literal in self._kept:
+            return literal
+        bogon = is_bogon(str(parsed))
+        kind = f"IPv{parsed.version} {bogon}"
+        while (kind, str(parsed)) not in self._stand_ins:
+            self._made[kind] += 1
+            made = _invented(parsed.version, self._made[kind], bogon=bogon)
+            if made not in self._taken:
+                self._stand_ins[kind, str(parsed)] = made
+        return self._stand_ins[kind, str(parsed)]
+
+    def text(self, text: str) -> str:
+        """A text without addresses, servers and files."""
+        return self._pattern.sub(self._replaced, text)
+
+    def _replaced(self, found: re.Match[str]) -> str:
+        word = self._words.get(found[0].lower())
+        return self._address(found[0]) if word is None else word
+
+    def text_of(self, value: Any) -> Any:
+        """Plain data with all its texts replaced."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, (list, tuple)):
+            return [self.text_of(one) for one in value]
+        if isinstance(value, dict):
+            return {key: one if key in _NEVER_TEXT else self.text_of(one) for key, one in value.items()}
+        return value
+
+    def _told(self, text: str) -> str:
+        """What a program or a parser says: it may name files."""
+        return _PATH.sub("[file]", self.text(text))
+
+    def phase(self, name: str) -> str:
+        """A phase's name begins with that of its tunnel."""
+        tunnel, colon, what = name.partition(": ")
+        return f"{self._names.get(tunnel, tunnel)}{colon}{what}"
+
+    def tunnel(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """What is known of a tunnel."""
+        problem = facts["problem"] and facts["problem"] | {"reason": self._told(facts["problem"]["reason"])}
+        return facts | {
+            "name": self._names.get(facts["name"], facts["name"]),
+            "source": "config",
+            "servers": [self._server(server) for server in facts["servers"]],
+            "problem": problem,
+            "warnings": [self._told(warning) for warning in facts["warnings"]],
+            # `tor 0.4.8.16` is no address.
+            "carrier": facts["carrier"] and _PATH.sub("[file]", facts["carrier"]),
+        }
+
+    def _server(self, server: str) -> str:
+        place, slash, transport = server.rpartition("/")
+        return f"{self._place(place)}{slash}{transport}"
+
+    def _place(self, place: str) -> str:
+        """`host:port` of a server, with a number for the port."""
+        host = host_of(place).lower()
+        if _is_literal(host):
+            made = self._address(host)
+            made = f"[{made}]" if ":" in made else made
+        else:
+            made = self._numbered("server-{}.invalid", host)
+        return self._numbered(f"{made}:{{}}", place.lower())
+
+    def observation(self, one: dict[str, Any]) -> dict[str, Any]:
+        """One fact."""
+        details = self._details(one["details"])
+        rest = {key: value for key, value in one.items() if key not in ("details", "id", "tcp", "vantage", "failure")}
+        named = {"vantage": self._names.get(one["vantage"], one["vantage"])}
+        if one["target"] == one["vantage"]:
+            named["target"] = named["vantage"]
+            rest.pop("target")
+        failure = one["failure"] and self._told(one["failure"])
+        return one | self.text_of(rest) | named | {"details": details, "failure": failure}
+
+    def _details(self, details: dict[str, Any]) -> dict[str, Any]:
+        made: dict[str, Any] = self.text_of(details)
+        match details["type"]:
+            case "http":
+                made["title"] = details["title"] and self._numbered("title {}", details["title"])
+                made["server"] = details["server"] and self._numbered("server {}", details["server"])
+                made["location"] = details["location"] and self._led_to(details["location"])
+            case "tls" | "quic":
+                made["issuer"] = details["issuer"] and self._numbered("issuer {}", details["issuer"])
+                # As long as the digest that it stands for.
+                made["peer_certificate"] = details["peer_certificate"] and self._numbered(
+                    "{:064x}", details["peer_certificate"]
+                )
+            case "stun":
+                made["mapped"] = details["mapped"] and f"{self.text(details['mapped']).rpartition(':')[0]}:0"
+            case "rung":
+                made["detail"] = self._told(details["detail"])
+        return made
+
+    def _led_to(self, location: str) -> str:
+        """Where an answer led to: a host of the platform's, or elsewhere. The address of a block page often holds the
+        client's."""
+        try:
+            parts = urlsplit(location)
+            host = parts.hostname or ""
+        except ValueError:
+            return _ELSEWHERE
+        if not host and location.startswith("/") and not location.startswith("//"):
+            return "/"
+        return f"{parts.scheme or 'http'}://{host}/" if host in self._known and not _is_literal(host) else _ELSEWHERE
+
+
+def _sensitive(record: Record) -> Iterator[str]:
+    """Addresses of servers, exits and resolvers, and those that the world saw of us."""
+    for facts in record.tunnels:
+        for server in facts.servers:
+            host = host_of(server.rpartition("/")[0])
+            if _is_literal(host):
+                yield host
+    for one in record.observations:
+        match one.details:
+            case Address(address=str(address)):
+                yield address
+            case StunBinding(mapped=str(mapped)):
+                yield host_of(mapped)
+            case DnsAnswer(resolver="vantage", resolver_address=address) | Echo(resolver_address=address):
+                yield host_of(address)
+            case _:
+                pass
+
+
+def _hosts_of_platforms(record: Record) -> Iterator[str]:
+    for platform in record.platforms:
+        urls: Iterable[str] = (endpoint.url for service in platform.service for endpoint in service.endpoint)
+        for url in (*urls, platform.speed or ""):
+            if host := _host(url):
+                yield host
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or url.lower()
+    except ValueError:
+        return ""
+
+
+def _literals(text: str) -> Iterator[str]:
+    for found in re.finditer(f"{_V6}|{_V4}", text):
+        yield found[0]
+
+
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        pass
+    octets = text.split(".")
+    # `010.1.2.3`, which some write.
+    if len(octets) == 4 and all(octet.isdigit() and int(octet) < 256 for octet in octets):
+        return ipaddress.IPv4Address(".".join(str(int(octet)) for octet in octets))
+    return None
+
+
+def _is_literal(host: str) -> bool:
+    return _parsed(host.partition("%")[0]) is not None
+
+
+def _has_digit(text: str) -> bool:
+    return any(character.isdigit() for character in text)
+
+
+def _invented(version: int, number: int, *, bogon: bool) -> str:
+    """An address that no server on the internet has: for what the judge takes for a bogon one that it takes for a bogon
+    too, for others out of the networks for tests (RFC 2544, RFC 4193)."""
+    if version == 4:
+        return str(ipaddress.IPv4Address("240.0.0.0" if bogon else "198.18.0.0") + number)
+    return str(ipaddress.IPv6Address("2001:db8::" if bogon else "fd00::") + number)
