@@ -1,0 +1,573 @@
+"""The report as one HTML file that asks nothing of anybody: the matrix, and behind each cell its evidence.
+
+    Record + Judgement ─core→ the page as it stands, in English, readable without scripts
+                       └details→ what a cell opens to: packed, unpacked by the browser at the first opening
+
+The page's parts stand in `page/`: template, style, script, and `words.json`, the one catalogue of what it says in each
+language; `rules.json` beside it holds the rules' reasons. The browser's language chooses.
+
+Names, titles and words of servers come from strangers. They are made plain, escaped by the template, and set by the
+script as text only; the page's policy lets nothing run or load but its own script and style, each by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from vpntest.judge.attempts import Attempt, Seen
+from vpntest.judge.controls import AROUND, Moment, controls_of
+from vpntest.judge.judging import TABLES, is_unproven, knows_speed
+from vpntest.judge.platform_rules import chance_of, goodputs
+from vpntest.judge.reading import read
+from vpntest.judge.samples import PULSE, Sample, SpeedSamples
+from vpntest.judge.verdict import Cell, Judgement, Outcome, PlatformVerdict, State, TunnelVerdict
+from vpntest.probe.observation import (
+    Address,
+    Alive,
+    Crowd,
+    DnsAnswer,
+    Echo,
+    HttpExchange,
+    Observation,
+    QuicHandshake,
+    Record,
+    RungStep,
+    SmallExchanges,
+    StunBinding,
+    TcpConnect,
+    TlsHandshake,
+    Transfer,
+    TunnelFacts,
+)
+from vpntest.report.matrix import SIGNS
+from vpntest.report.text import plain
+from vpntest.tunnel.ladder import RUNGS
+from vpntest.tunnel.vantage import OUTSIDE
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_PAGE: Final = Path(__file__).with_name("page")
+LANGUAGES: Final = ("en", "ru")
+"""The first is the page's own; the browser's wish chooses among them."""
+
+_RULES = {rule.id: rule for table in TABLES for rule in table}
+_TRANSFERS_SHOWN = 40
+"""Transfers in the plots of one platform at one vantage; a run makes twenty."""
+
+
+def render(record: Record, judgement: Judgement) -> str:
+    """The whole page. The same record and judgement give the same text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = _part("page.css"), _part("page.js")
+    core = _Core(record, judgement)
+    details = _Details(record, judgement).plain()
+    return environment.get_template("page.html.jinja").render(
+        style=style,
+        script=script,
+        policy="; ".join(
+            (
+                "default-src 'none'",
+                f"script-src '{_hash(script)}'",
+                f"style-src '{_hash(style)}'",
+                "img-src data:",
+                "base-uri 'none'",
+                "form-action 'none'",
+            )
+        ),
+        say=_say,
+        word_of=lambda word: words()["en"][f"word.{word}"],
+        plain=plain,
+        core=core,
+        signs=[(word, sign.glyph) for word, sign in SIGNS.items()],
+        rungs=[str(rung) for rung in RUNGS],
+        data=_embedded(core.data(details["rules"])),
+        details=_packed(details),
+    )
+
+
+# ── the parts of the page ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _part(name: str) -> str:
+    return "\n" + (_PAGE / name).read_text(encoding="utf-8")
+
+
+@cache
+def words() -> dict[str, dict[str, str]]:
+    """What the page says, by language and key; `{0}` stands for the first thing that is put in."""
+    return dict(json.loads((_PAGE / "words.json").read_text(encoding="utf-8")))
+
+
+@cache
+def reasons() -> dict[str, dict[str, str]]:
+    """Each rule's reason by rule and language. The English one is the judge's own: no translation outlives it."""
+    return dict(json.loads((_PAGE / "rules.json").read_text(encoding="utf-8")))
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _embedded(data: Any) -> str:
+    """JSON that no parser of HTML can take for the end of its element, or for the beginning of a comment."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+
+
+def _packed(data: Any) -> str:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return base64.b64encode(packer.compress(_embedded(data).encode()) + packer.flush()).decode()
+
+
+def _say(key: str, *put_in: object) -> Markup:
+    """A text of the catalogue in English, marked so that the script can say it in another language."""
+    from markupsafe import Markup, escape
+
+    own = [plain(str(one)) for one in put_in]
+    said = escape(words()["en"][key])
+    for number, one in enumerate(own):
+        # Set apart, lest a name that runs from right to left reorders the sentence around it.
+        said = said.replace(f"{{{number}}}", Markup("<bdi>{}</bdi>").format(one))
+    marked = Markup(' data-p="{}"').format(json.dumps(own, ensure_ascii=False)) if own else Markup("")
+    return Markup('<span data-t="{}"{}>{}</span>').format(key, marked, said)
+
+
+def _note(verdict: PlatformVerdict) -> str:
+    """Why, and how many tries agree where not all do: the same in every language."""
+    k, n = verdict.attempts
+    return " ".join(part for part in (plain(verdict.mechanism or ""), f"{k}/{n}" if k < n else "") if part)
+
+
+# ── what stands in the page itself ───────────────────────────────────────────────────────────────────────────────────
+
+
+class _Core:
+    """What the template shows."""
+
+    def __init__(self, record: Record, judgement: Judgement) -> None:
+        self._record, self._judgement = record, judgement
+        self.run = record.run
+        self.version, self.started, self.id = (plain(one) for one in (self.run.version, self.run.started, self.run.id))
+        self.seconds = f"{self.run.seconds:.0f}"
+        self.platforms = [(plain(one.id), plain(one.title)) for one in record.platforms]
+        self.is_judged = judgement.local_outage is None
+        cells: dict[str, list[Cell]] = defaultdict(list)
+        for cell in judgement.cells:
+            cells[cell.tunnel].append(cell)
+        self.first = [(str(one.state), _note(one)) for one in judgement.outside]
+        self.tunnels = [
+            self._tunnel(facts, verdict, cells[facts.name]) for facts, verdict in _tunnels(record, judgement)
+        ]
+        self.steps = _ladders(record)
+
+    def _tunnel(self, facts: TunnelFacts, verdict: TunnelVerdict | None, cells: list[Cell]) -> dict[str, Any]:
+        return {
+            "name": plain(facts.name),
+            "kind": str(facts.kind),
+            "source": plain(facts.source),
+            "servers": [plain(one) for one in facts.servers],
+            "carrier": plain(facts.carrier or ""),
+            "stage": verdict.stage if verdict else "",
+            "mechanism": plain(verdict.mechanism or "") if verdict else "",
+            "rule": verdict.rule if verdict else "",
+            "detail": plain(verdict.detail or "") if verdict else "",
+            "problem": plain(facts.problem.reason) if facts.problem else "",
+            "cells": [(str(one.outcome), _note(one.inside) if one.inside else "") for one in cells],
+        }
+
+    def ladder(self, tunnel: dict[str, Any]) -> list[tuple[str, str, str]]:
+        """For each rung: `reached`, `failed` or `none`, when in seconds, and why not."""
+        steps = self.steps.get(tunnel["name"], {})
+        reached = [str(rung) for rung in RUNGS]
+        top = reached.index(tunnel["stage"]) if tunnel["stage"] in reached else -1
+        told = []
+        for place, rung in enumerate(reached):
+            step = steps.get(rung)
+            # Above the last rung that is climbed while raising, the judge says how far it got.
+            how = "reached" if place <= top else "failed" if place == top + 1 and tunnel["mechanism"] else "none"
+            when = f"{step.t:.1f}" if step and how == "reached" else ""
+            told.append((how, when, tunnel["mechanism"] if how == "failed" else ""))
+        return told
+
+    def reason(self, rule: str) -> Markup:
+        """A rule's reason, marked for the script."""
+        from markupsafe import Markup
+
+        known = _RULES.get(rule)
+        return Markup('<span data-r="{}">{}</span>').format(rule, known.reason if known else rule)
+
+    def summary(self) -> Iterator[Markup]:
+        """The answer: how much is censored here, and who gets around all of it."""
+        if self._judgement.local_outage is not None:
+            yield _say("summary.nothing") + " " + self.reason(self._judgement.line_rule or "line.dead")
+            return
+        outside = self._judgement.outside
+        censored = {one.platform for one in outside if one.state in (State.BLOCKED, State.THROTTLED)}
+        yield _say("summary.censored", len(censored), len(outside))
+        if unclear := sum(one.state is State.INSUFFICIENT for one in outside):
+            yield _say("summary.unclear", unclear)
+        if censored:
+            passed = Counter(
+                cell.tunnel
+                for cell in self._judgement.cells
+                if cell.platform in censored and cell.outcome is Outcome.CIRCUMVENTS
+            )
+            around = [facts.name for facts in self._record.tunnels if passed[facts.name] == len(censored)]
+            key = "summary.around" if around else "summary.around.none"
+            yield _say(key, len(around), len(self._record.tunnels), ", ".join(map(plain, around)))
+
+    def attention(self) -> Iterator[Markup]:
+        """What a reader should know beside the matrix; failed tunnels are told with their ladders."""
+        if not self.run.complete:
+            yield _say("attention.interrupted")
+        for one in self._judgement.outside:
+            if one.state is State.INSUFFICIENT:
+                yield _say("attention.outside", one.platform) + " " + self.reason(one.rule)
+        inside = [cell.inside for cell in self._judgement.cells if cell.inside]
+        for one in (*self._judgement.outside, *inside):
+            if one.detail:
+                yield _foreign(f"{one.platform}, {one.vantage}", one.detail)
+        optional = {
+            (one.id, service.id) for one in self._record.platforms for service in one.service if not service.required
+        }
+        for one in self._judgement.outside:
+            for service in one.services:
+                if (one.platform, service.service) in optional and service.mechanism is not None:
+                    yield _say("attention.optional", one.platform, service.service, service.mechanism)
+        thin: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for cell in self._judgement.cells:
+            if cell.inside and cell.outcome is Outcome.INSUFFICIENT and cell.rule != "cell.insufficient.outside":
+                rule = cell.inside.rule if cell.inside.state is State.INSUFFICIENT else cell.rule
+                thin[cell.tunnel, rule].append(cell.platform)
+        for (tunnel, rule), platforms in thin.items():
+            yield _say("attention.thin", ", ".join(platforms), tunnel) + " " + self.reason(rule)
+        usable = [
+            one.inside
+            for one in self._judgement.cells
+            if one.inside and one.outcome in (Outcome.OPEN, Outcome.CIRCUMVENTS)
+        ]
+        answering = [one for one in (*self._judgement.outside, *usable) if one.state is State.OK]
+        for key, lacking in (
+            ("attention.speed", [one for one in answering if not knows_speed(one)]),
+            ("attention.unproven", [one for one in answering if is_unproven(one)]),
+        ):
+            places: dict[str, list[str]] = defaultdict(list)
+            everywhere = Counter(one.platform for one in answering)
+            for one in lacking:
+                places[one.platform].append(one.vantage)
+            for platform, vantages in places.items():
+                if len(vantages) == everywhere[platform]:
+                    yield _say(f"{key}.everywhere", platform)
+                else:
+                    yield _say(key, platform, ", ".join(vantages))
+        for facts in self._record.tunnels:
+            if facts.tls_unverified:
+                yield _say("attention.unverified", facts.name)
+            for warning in facts.warnings:
+                yield _foreign(facts.name, warning)
+
+    def data(self, rules: Iterable[str]) -> dict[str, Any]:
+        """What the script needs before any cell is opened."""
+        used = {
+            *rules,
+            *(one["rule"] for one in self.tunnels),
+            *(cell.rule for cell in self._judgement.cells),
+            self._judgement.line_rule or "",
+        }
+        return {
+            "words": words(),
+            "rules": {
+                rule: [
+                    *(reasons().get(rule, {}).get(one, _RULES[rule].reason) for one in LANGUAGES),
+                    _RULES[rule].source,
+                ]
+                for rule in sorted(used)
+                if rule in _RULES
+            },
+            "languages": LANGUAGES,
+        }
+
+
+def _reason(rule: str, language: str) -> str:
+    return reasons().get(rule, {}).get(language, _RULES[rule].reason)
+
+
+def _foreign(name: str, said: str) -> Markup:
+    """What a part of ours says in English alone."""
+    from markupsafe import Markup
+
+    return Markup('<bdi>{}</bdi>: <span lang="en" dir="ltr">{}</span>').format(plain(name), plain(said))
+
+
+def _tunnels(record: Record, judgement: Judgement) -> list[tuple[TunnelFacts, TunnelVerdict | None]]:
+    verdicts = {one.tunnel: one for one in judgement.tunnels}
+    return [(facts, verdicts.get(facts.name)) for facts in record.tunnels]
+
+
+def _ladders(record: Record) -> dict[str, dict[str, Observation]]:
+    steps: dict[str, dict[str, Observation]] = defaultdict(dict)
+    for one in record.observations:
+        if isinstance(one.details, RungStep):
+            steps[plain(one.vantage)][one.details.rung] = one
+    return steps
+
+
+# ── what a cell opens to ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Details:
+    """The evidence of every verdict, as plain data; each observation once, however many verdicts stand on it."""
+
+    def __init__(self, record: Record, judgement: Judgement) -> None:
+        self._record, self._judgement = record, judgement
+        self._by_id = {one.id: one for one in record.observations}
+        self._places = {OUTSIDE: 0, **{facts.name: place for place, facts in enumerate(record.tunnels, 1)}}
+        self._rows: list[list[Any]] = []
+        self._row_of: dict[str, int] = {}
+        self._rules: set[str] = set()
+        self._reading = read(record)
+        self._reach: dict[tuple[str, str], list[Observation]] = defaultdict(list)
+        self._transfers: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+        controls: dict[str, list[Observation]] = defaultdict(list)
+        for one in record.observations:
+            key = (one.vantage, one.platform or "")
+            if one.probe == "reach" and one.role == "target":
+                self._reach[key].append(one)
+            elif one.probe == "control":
+                controls[one.vantage].append(one)
+            elif one.probe == "speed" and one.role in ("target", "neutral") and isinstance(one.details, Transfer):
+                self._transfers[key].append(Sample(one, one.details))
+        self._controls = {vantage: controls_of(those).asked for vantage, those in controls.items()}
+        self._tries: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
+        for (platform, _, _), by_vantage in self._reading.attempts.items():
+            for vantage, attempts in by_vantage.items():
+                self._tries[vantage, platform] += attempts
+
+    def plain(self) -> dict[str, Any]:
+        """All of it."""
+        cells: dict[str, list[list[Any]]] = defaultdict(list)
+        for cell in self._judgement.cells:
+            cells[cell.tunnel].append([cell.rule, self._verdict(cell.inside) if cell.inside else None])
+        outside = [self._verdict(one) for one in self._judgement.outside]
+        tunnels = [self._tunnel(facts, verdict) for facts, verdict in _tunnels(self._record, self._judgement)]
+        return {
+            "outside": outside,
+            "cells": [cells[facts.name] for facts in self._record.tunnels],
+            "tunnels": tunnels,
+            "observations": self._rows,
+            "neutral": plain(self._record.run.neutral_name),
+            "rules": sorted(self._rules),
+        }
+
+    def _rule(self, rule: str | None) -> str | None:
+        if rule is not None:
+            self._rules.add(rule)
+        return rule
+
+    def _tunnel(self, facts: TunnelFacts, verdict: TunnelVerdict | None) -> dict[str, Any]:
+        return {
+            "name": plain(facts.name),
+            "kind": str(facts.kind),
+            "source": plain(facts.source),
+            "servers": [plain(one) for one in facts.servers],
+            "carrier": plain(facts.carrier or ""),
+            "stage": verdict.stage if verdict else "",
+            "mechanism": plain(verdict.mechanism or "") if verdict else "",
+            "detail": plain(verdict.detail or "") if verdict else "",
+            "problem": plain(facts.problem.reason) if facts.problem else "",
+            "rule": self._rule(verdict.rule) if verdict else "",
+            "witnesses": self._witnesses(verdict.witnesses) if verdict else [],
+        }
+
+    def _verdict(self, verdict: PlatformVerdict) -> dict[str, Any]:
+        key = (verdict.vantage, verdict.platform)
+        ways = (
+            one.id
+            for one in _RULES.values()
+            if verdict.mechanism and isinstance(one.then, str) and one.then == verdict.mechanism
+        )
+        rules = dict.fromkeys([verdict.rule, *ways, *([verdict.speed] if verdict.speed else [])])
+        return {
+            "state": verdict.state,
+            "mechanism": plain(verdict.mechanism or ""),
+            "rules": [self._rule(rule) for rule in rules],
+            # Of one judged by its transfers they count those, which are told beside the plot.
+            "tries": verdict.attempts if verdict.speed != verdict.rule else (0, 0),
+            "partial": verdict.partial,
+            "detail": plain(verdict.detail or ""),
+            "services": [
+                [plain(one.service), one.state, plain(one.mechanism or ""), self._rule(one.rule)]
+                for one in verdict.services
+            ],
+            "witnesses": self._witnesses(verdict.witnesses),
+            "compared": self._compared(verdict),
+            "timings": _timings(self._reach[key]),
+            "transfers": [_drawn(one) for one in self._transfers[key][:_TRANSFERS_SHOWN]],
+        }
+
+    def _witnesses(self, ids: Iterable[str]) -> list[int]:
+        seen = sorted((self._by_id[one] for one in ids if one in self._by_id), key=lambda one: (one.t0, one.t, one.id))
+        for one in seen:
+            if one.id not in self._row_of:
+                self._row_of[one.id] = len(self._rows)
+                self._rows.append(self._row(one))
+        return [self._row_of[one.id] for one in seen]
+
+    def _row(self, one: Observation) -> list[Any]:
+        what, asked, came = _asked_and_came(one)
+        return [
+            plain(one.id),
+            round(one.t0, 2),
+            round((one.t - one.t0) * 1000),
+            self._places.get(one.vantage, -1),
+            one.role,
+            one.attempt,
+            what,
+            plain(asked, 120),
+            plain(came, 120),
+            plain(one.failure or ""),
+            one.tcp.bytes_received if one.tcp else None,
+        ]
+
+    def _compared(self, verdict: PlatformVerdict) -> dict[str, Any]:
+        """What each comparison came to, in numbers."""
+        key = (verdict.vantage, verdict.platform)
+        tries = self._tries[key]
+        ends = Counter(
+            (str(one.layer or ""), one.failure or "") if one.seen is Seen.FAILED else (one.seen.name.lower(), "")
+            for one in tries
+        )
+        steps = {
+            "neutral": [one.neutral.steps[-1].failure is None for one in tries if one.neutral.steps],
+            "alternate": [one.alternate_through for one in tries if one.alternate.steps],
+            "browser": [
+                (one.browser.tls or one.browser.steps[-1]).failure is None for one in tries if one.browser.steps
+            ],
+        }
+        first = self._reading.speed.get(key)
+        rounds = [one for one in (first, first.confirming if first else None) if one is not None]
+        said: dict[str, set[str]] = defaultdict(set)
+        for one in self._reach[key]:
+            if isinstance(one.details, DnsAnswer):
+                said[one.details.resolver] |= {plain(answer) for answer in one.details.answers}
+        return {
+            "ends": [[layer, failure, number] for (layer, failure), number in ends.items()],
+            **{name: [sum(those), len(those)] for name, those in steps.items() if those},
+            "speed": [_medians(one) for one in rounds],
+            "names": [sorted(said[who]) if who in said else None for who in ("vantage", "public")],
+            "controls": self._near(verdict),
+        }
+
+    def _near(self, verdict: PlatformVerdict) -> list[float]:
+        """Controls that worked, that failed, and between which seconds; all of the run's where nobody is a witness."""
+        moments: Iterable[Moment] = self._controls.get(verdict.vantage, ())
+        seen = [self._by_id[one] for one in verdict.witnesses if one in self._by_id]
+        own = [one for one in seen if one.vantage == verdict.vantage]
+        begin = max(min((one.t0 for one in own), default=0.0) - AROUND, 0.0)
+        end = max((one.t for one in own), default=self._record.run.seconds) + AROUND
+        near = [one for one in moments if one.t >= begin and one.t0 <= end]
+        worked = sum(one.worked for one in near)
+        return [worked, len(near) - worked, round(begin, 1), round(end, 1)]
+
+
+def _medians(samples: SpeedSamples) -> list[Any]:
+    """Transfers asked for; then of target, neutral name and controls: kbit/s in the middle, how many, how unlikely."""
+    own = goodputs(samples.target)
+    told: list[Any] = [len(samples.asked)]
+    for those in (samples.target, samples.neutral, samples.control):
+        rates = goodputs(those)
+        chance = f"{chance_of(own, rates):.2g}" if own and rates and those is not samples.target else ""
+        told.append([round(median(rates) / 1000, 1), len(those), chance] if rates else None)
+    return told
+
+
+def _timings(observations: Iterable[Observation]) -> dict[str, list[float]]:
+    """Of each step that succeeded: milliseconds in the middle, and how many."""
+    spent: dict[str, list[float]] = defaultdict(list)
+    for one in observations:
+        if one.failure is None:
+            spent[one.operation].append((one.t - one.t0) * 1000)
+    return {operation: [round(median(those), 1), len(those)] for operation, those in spent.items()}
+
+
+def _drawn(sample: Sample) -> list[Any]:
+    """One transfer of a plot: 0 the platform's name or 1 a neutral one, round 0 or 1, when it began, seconds that it
+    took, kbit/s of the whole, and kbit/s at moments of it."""
+    one = sample.observation
+    moments = []
+    since = (0.0, 0)
+    for when, count in sample.details.samples:
+        # Reads closer together tell of buffers, not of the way.
+        if when - since[0] >= PULSE:
+            moments.append([round(when, 2), round((count - since[1]) * 8 / (when - since[0]) / 1000)])
+            since = (when, count)
+    return [
+        int(one.role == "neutral"),
+        int(one.phase == "confirm"),
+        round(one.t0, 2),
+        round(one.t - one.t0, 3),
+        round(sample.goodput / 1000, 1),
+        moments,
+    ]
+
+
+def _asked_and_came(one: Observation) -> tuple[str, str, str]:
+    """What was done (a key of the catalogue), what was asked of whom, and what came: signs, not sentences."""
+    match one.details:
+        case DnsAnswer() as d:
+            late = "".join(f" → {', '.join(answers)}" for answers in d.late)
+            return (
+                "dns",
+                f"{d.query_type} {d.hostname} @{d.resolver_address}",
+                (f"{d.rcode or ''} {', '.join(d.answers)}{late}".strip()),
+            )
+        case TcpConnect() as d:
+            return "tcp", f"[{d.ip}]:{d.port}" if ":" in d.ip else f"{d.ip}:{d.port}", ""
+        case TlsHandshake() as d:
+            came = ", ".join(part for part in (d.tls_version, d.negotiated_protocol, d.issuer) if part)
+            return "tls", f"{d.server_name} @{d.address}", came
+        case QuicHandshake() as d:
+            return "quic", f"{d.server_name} @{d.address}", d.issuer or ""
+        case StunBinding() as d:
+            return "stun", d.address, d.mapped or ""
+        case HttpExchange() as d:
+            size = f"{d.body_length} B" if d.body_length is not None else ""
+            title = f"«{d.title}»" if d.title else ""
+            came = ", ".join(part for part in (str(d.code or ""), size, title, d.location) if part)
+            return "http", f"{d.method} {d.url} {d.alpn}", came
+        case Transfer() as d:
+            rate = d.bytes * 8 / max(one.t - one.t0, 1e-3) / 1000
+            asked = f"{d.url} ({d.server_name})" if d.server_name not in d.url else d.url
+            return d.direction, asked, f"{d.bytes}/{d.expected or '?'} B, {rate:.0f} kbit/s"
+        case Crowd() as d:
+            return "crowd", d.url, f"{sum(d.answered)}/{d.wanted}"
+        case Echo() as d:
+            return "echo", d.resolver_address, f"{d.received}/{d.sent}"
+        case SmallExchanges() as d:
+            return "small", d.url, f"{d.done}/{d.wanted}"
+        case RungStep() as d:
+            return "rung", d.rung, d.detail
+        case Address() as d:
+            return d.of, f"IPv{d.family}", d.address or ""
+        case Alive() as d:
+            return "alive", "", "✓" if d.carrier_runs else "✗"
+        case d:
+            return "trickle", f"{d.url} ({d.server_name})", f"{d.bytes_acked} B"
