@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from records import RESET, World, platform
 
 from vpntest.judge.judging import judge
-from vpntest.report.markdown import escape, render
+from vpntest.probe.observation import Record
+from vpntest.report.markdown import LIMIT, escape, render
+from vpntest.report.view import View
 
 GOLDEN = """\
 ## vpntest 0.1.0, 2026-11-20T03:00:00+00:00
@@ -80,3 +84,38 @@ def test_a_hostile_name_adds_no_cell_to_the_table() -> None:
     record = world.record()
     [row] = [line for line in render(record, judge(record)).splitlines() if line.startswith("| a")]
     assert row.replace(r"\|", "").count("|") == 3
+
+
+def large() -> Record:
+    world = World(*(platform(f"platform-{number}") for number in range(20)))
+    world.line()
+    for number in range(200):
+        world.tunnel(f"tunnel-{number}", carry=False, warnings=("something that may matter, " * 20,))
+    return world.record()
+
+
+def test_a_summary_of_many_tunnels_fits_what_github_takes() -> None:
+    record = large()
+    judgement = judge(record)
+    whole = render(record, judgement)
+    assert len(whole.encode()) <= LIMIT - 1000
+    assert whole.count("\n| tunnel-") == 200
+
+
+@pytest.mark.parametrize("limit", [100_000, 50_000, 6_000])
+def test_what_does_not_fit_is_counted(limit: int) -> None:
+    record = large()
+    shown = render(record, judge(record), limit=limit)
+    assert len(shown.encode()) <= limit
+    rows = shown.count("\n| tunnel-")
+    if rows < 200:
+        # The line's own row is one of the table's.
+        assert f"\n\n{200 - rows} more tunnels do not fit here.\n" in shown
+    assert re.search(r"\n- and \d+ more\n$", shown)
+
+
+def test_a_view_is_honoured_and_told() -> None:
+    record = large()
+    shown = render(record, judge(record), View(tunnels=("tunnel-7",), platforms=("platform-3",)))
+    assert shown.count("\n| tunnel-") == 1
+    assert "\n\nShown: 1 of 200 tunnels and 1 of 20 platforms.\n" in shown

@@ -11,8 +11,10 @@ from records import TIMEOUT, World, platform
 from story import story
 
 from vpntest.judge.judging import judge
+from vpntest.probe.observation import Record
 from vpntest.report.matrix import SIGNS
 from vpntest.report.terminal import render
+from vpntest.report.view import View
 
 RECORD = story()
 JUDGEMENT = judge(RECORD)
@@ -161,3 +163,45 @@ def test_no_text_of_a_stranger_steers_the_terminal(warning: str, name: str) -> N
     record = world.record()
     shown = render(record, judge(record), width=80, colour=False)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
+
+
+def many(tunnels: int, platforms: int) -> Record:
+    world = World(*(platform(f"platform-{number}") for number in range(platforms)))
+    world.line()
+    for number in range(tunnels):
+        world.tunnel(f"a-tunnel-with-a-name-of-some-length-{number:03}", carry=False)
+    return world.record()
+
+
+def test_many_tunnels_stand_in_groups_beneath_the_line() -> None:
+    record = many(100, 2)
+    shown = render(record, judge(record), width=120, colour=False)
+    tables = [part for part in shown.split("\n\n") if "\noutside " in part]
+    assert [len(re.findall(r"^a-tunnel", table, re.MULTILINE)) for table in tables] == [40, 40, 20]
+    assert all("platform-0  " in table.splitlines()[0] for table in tables)
+
+
+def test_a_long_name_on_a_narrow_terminal_keeps_its_end() -> None:
+    record = many(2, 5)
+    shown = render(record, judge(record), width=60, colour=False)
+    assert re.search(r"^a-tunnel-w…ength-001 ", shown, re.MULTILINE)
+    tables = shown.split("\n\nLegend")[0]
+    assert max(map(len, tables.splitlines())) <= 60
+    assert "…" not in render(record, judge(record), width=200, colour=False).split("\n\nLegend")[0]
+
+
+def test_wide_is_one_table_with_whole_names() -> None:
+    record = many(100, 12)
+    shown = render(record, judge(record), width=60, colour=False, wide=True)
+    [table] = [part for part in shown.split("\n\n") if "\noutside " in part]
+    assert len(re.findall(r"^a-tunnel-with-a-name-of-some-length-\d\d\d ", table, re.MULTILINE)) == 100
+    assert table.splitlines()[0].split() == [f"platform-{number}" for number in range(12)]
+
+
+def test_a_view_says_what_it_hides_and_the_sentence_stays_that_of_the_run() -> None:
+    shown = render(RECORD, JUDGEMENT, width=80, colour=False, view=View(outcomes=("circumvents",), sort="name"))
+    table = shown.split("\n\nLegend")[0]
+    assert re.findall(r"^(outside|se|ss|ov|wg|bad) ", table, re.MULTILINE) == ["outside", "se"] * 2
+    assert "\n\nShown: 1 of 5 tunnels.\n" in shown
+    assert "Around all of it: 1 of 5 tunnels (se)." in shown
+    assert "5 tunnels × 5 platforms" in shown

@@ -186,7 +186,7 @@ class _Inventor:
     def tunnel(self, facts: dict[str, Any]) -> dict[str, Any]:
         """What is known of a tunnel."""
         problem = facts["problem"] and facts["problem"] | {"reason": self._told(facts["problem"]["reason"])}
-        return facts | {
+        made: dict[str, Any] = facts | {
             "name": self._names.get(facts["name"], facts["name"]),
             "source": "config",
             "servers": [self._server(server) for server in facts["servers"]],
@@ -195,6 +195,7 @@ class _Inventor:
             # `tor 0.4.8.16` is no address.
             "carrier": facts["carrier"] and _PATH.sub("[file]", facts["carrier"]),
         }
+        return made
 
     def _server(self, server: str) -> str:
         place, slash, transport = server.rpartition("/")
@@ -219,7 +220,8 @@ class _Inventor:
             named["target"] = named["vantage"]
             rest.pop("target")
         failure = one["failure"] and self._told(one["failure"])
-        return one | self.text_of(rest) | named | {"details": details, "failure": failure}
+        made: dict[str, Any] = one | self.text_of(rest) | named | {"details": details, "failure": failure}
+        return made
 
     def _details(self, details: dict[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = self.text_of(details)

@@ -1,7 +1,8 @@
 """The report for a person at a terminal: matrix, legend, summary, and what needs attention.
 
 Every cell has a glyph and a word; colour only repeats them (Okabe and Ito's palette, which colour-blind readers can
-tell apart). Where the matrix is wider than the terminal, its columns are shown in blocks, each with the tunnels' names.
+tell apart). Where the matrix is wider than the terminal, its columns are shown in blocks, each with the tunnels' names;
+where it is long, in groups of rows, each beneath the line's own row.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+import msgspec
 from tabulate import tabulate
 
 from vpntest.judge.verdict import Judgement, Outcome, State
 from vpntest.probe.observation import Record
 from vpntest.report.matrix import SIGNS, Entry, Matrix, arrange, attention, summary
 from vpntest.report.text import plain
+from vpntest.report.view import View
 
 _COLOURS = {
     Outcome.CIRCUMVENTS: (0, 158, 115),
@@ -31,18 +34,34 @@ _COLOURS = {
 _GAP = 2
 """Columns between two cells, as tabulate's `simple` sets them."""
 _LEAST_WIDTH = 40
+_LONGEST_GROUP = 40
+"""Tunnels in one table: more would take the head of the columns out of sight."""
+_LEAST_NAME = 12
 
 
-def render(record: Record, judgement: Judgement, *, width: int, colour: bool, unicode: bool = True) -> str:
-    """The whole report, ending in a newline.
+def render(
+    record: Record,
+    judgement: Judgement,
+    *,
+    width: int,
+    colour: bool,
+    unicode: bool = True,
+    wide: bool = False,
+    view: View | None = None,
+) -> str:
+    """The whole report, ending in a newline. Raises UsageError where the view names what the run lacks.
 
-    `width`: columns of the terminal. `unicode`: whether glyphs beyond ASCII can be shown.
+    `width`: columns of the terminal. `unicode`: whether glyphs beyond ASCII can be shown. `wide`: the matrix in one
+    piece, however wide, for a viewer that scrolls.
     """
     width = max(width, _LEAST_WIDTH)
-    matrix = arrange(record, judgement)
-    parts = [textwrap.fill(_title(record, matrix), width)]
+    whole, view = arrange(record, judgement), view or View()
+    matrix = view.of(whole)
+    parts = [textwrap.fill(_title(record, whole), width)]
     if matrix.columns:
-        parts += [_table(matrix, block, colour, unicode) for block in _blocks(matrix, width)]
+        parts += _tables(matrix, None if wide else width, colour, unicode)
+        if hidden := view.hides(whole, matrix):
+            parts.append(hidden)
         parts.append(_legend(width, colour, unicode))
     parts.append(textwrap.fill(summary(record, judgement), width))
     if lines := attention(record, judgement):
@@ -50,6 +69,29 @@ def render(record: Record, judgement: Judgement, *, width: int, colour: bool, un
         parts.append("\n".join(["Needs attention", *told]))
     text = "\n\n".join(parts) + "\n"
     return text if unicode else text.translate(_TO_ASCII).encode("ascii", "replace").decode("ascii")
+
+
+def _tables(matrix: Matrix, width: int | None, colour: bool, unicode: bool) -> list[str]:
+    """The matrix in pieces that fit; in one where there is no width to fit."""
+    if width is None:
+        return [_table(matrix, range(len(matrix.columns)), colour, unicode)]
+    line, *rows = matrix.rows
+    longest = max(width // 3, _LEAST_NAME)
+    rows = [msgspec.structs.replace(row, name=_shortened(row.name, longest)) for row in rows]
+    groups = [rows[start : start + _LONGEST_GROUP] for start in range(0, max(len(rows), 1), _LONGEST_GROUP)]
+    return [
+        _table(group, block, colour, unicode)
+        for group in (Matrix(matrix.columns, (line, *those)) for those in groups)
+        for block in _blocks(group, width)
+    ]
+
+
+def _shortened(name: str, longest: int) -> str:
+    """A name without its middle: what tells it from others is often its end."""
+    if len(name) <= longest:
+        return name
+    end = (longest - 1) // 2
+    return f"{name[: longest - 1 - end]}…{name[-end:]}"
 
 
 _TO_ASCII = str.maketrans({"×": "x", "·": "-", "…": "...", "–": "-", "�": "?"})
