@@ -93,7 +93,7 @@ def render(record: Record, judgement: Judgement) -> str:
             )
         ),
         say=_say,
-        word_of=lambda word: words()["en"][f"word.{word}"],
+        say_plainly=lambda key: words()["en"][key],
         plain=plain,
         core=core,
         signs=[(word, sign.glyph) for word, sign in SIGNS.items()],

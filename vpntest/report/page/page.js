@@ -38,6 +38,9 @@
     }
     for (const node of document.querySelectorAll("[data-r]")) node.textContent = reason(node.dataset.r);
     for (const node of document.querySelectorAll("#matrix button")) node.firstChild.data = words[`word.${node.className}`];
+    for (const how of ["reached", "failed"]) {
+      for (const node of document.querySelectorAll(`.rung.${how}`)) node.firstChild.data = words[`rung.is.${how}`];
+    }
     for (const node of document.querySelectorAll("[data-w]")) node.textContent = words[`word.${node.classList[1]}`];
   }
   if (place) translate();
@@ -73,6 +76,7 @@
   }
   if (matrix) {
     document.getElementById("hint").hidden = false;
+    document.getElementById("noscript").hidden = true;
     matrix.addEventListener("keydown", (event) => {
       if (event.target.localName === "button") move(event.target, event);
     });
@@ -177,7 +181,7 @@
   }
 
   function table(caption, heads, rows, classes = []) {
-    return make("div", { class: "in", role: "region", tabindex: "0", "aria-label": caption },
+    return make("div", { class: "in", role: "group", tabindex: "0", "aria-label": caption },
       make("table", {}, make("caption", {}, caption),
         make("thead", {}, make("tr", {}, heads.map((key, at) => make("th", classes[at] ? { scope: "col", class: "number" } : { scope: "col" }, words[key])))),
         make("tbody", {}, rows.map((cells) => make("tr", cells.failed ? { class: "failed" } : {},
@@ -287,7 +291,7 @@
         ? drawing("rect", { class: kind, x: x(t) - 4, y: y(one) - 4, width: 8, height: 8, "fill-opacity": 0.25 })
         : drawing("circle", { class: kind, cx: x(t), cy: y(one), r: 4 }));
     }
-    return make("figure", {}, make("div", { class: "in", role: "region", tabindex: "0", "aria-label": title }, svg), make("figcaption", {}, make("span", {}, `${title}, ${words["plot.y"]}`),
+    return make("figure", {}, make("div", { class: "in", role: "group", tabindex: "0", "aria-label": title }, svg), make("figcaption", {}, make("span", {}, `${title}, ${words["plot.y"]}`),
       make("span", { class: "t" }, words["speed.own"]), make("span", { class: "n" }, words["speed.neutral"])));
   }
 
