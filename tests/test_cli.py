@@ -239,7 +239,7 @@ def test_evidence_that_is_not_there_is_told(tmp_path: Path) -> None:
         "",
         "rum",
         "judge",
-        "judge x --format html",
+        "judge x --format pdf",
         "judge x --width 0",
         "judge x --width -5",
         "judge x --width wide",

@@ -39,6 +39,8 @@ examples:
   sudo vpntest run plan.toml          what plan.toml asks for
   sudo vpntest demo                   the same on an embedded lab: censor, platforms and VPN servers on this machine
   sudo vpntest lab verify             every censor of the lab, held against its truth
+  vpntest report run.json --redact --format html -o report.html
+                                      a kept run as a page, a table, JUnit …, fit to be published
   vpntest explain run.json se twitter why that cell is what it is, and what would have changed it
   vpntest doctor                      what this machine can do, and the command that adds what is missing
 
@@ -63,13 +65,23 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"vpntest {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="say the version, and the carriers', and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     output = _Parser(add_help=False)
-    output.add_argument("--format", choices=("table", "json", "markdown"), default="table", help="of the result")
+    # As vpntest.report.forms.FORMS, which is not read for the sake of --help.
+    forms = ("table", "markdown", "html", "csv", "json", "junit", "ooni", "prometheus")
+    output.add_argument("--format", choices=forms, default="table", help="of the result")
     output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
+    output.add_argument("--redact", action="store_true", help="fit to be published: no servers, no addresses, no place")
     output.add_argument("--width", type=_positive, metavar="COLUMNS", help="of the table; default: the terminal's")
+    output.add_argument("--wide", action="store_true", help="the table in one piece, however wide")
+    output.add_argument(
+        "--sort", choices=("plan", "name", "kind", "helpful"), default="plan", help="tunnels, in table and Markdown"
+    )
+    output.add_argument(
+        "--outcome", action="append", metavar="WORD", help="show only tunnels with such a cell (may be repeated)"
+    )
     output.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of the table")
     output.add_argument("--timings", action="store_true", help="say on stderr where the time went")
 
@@ -111,6 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of the text")
     check.set_defaults(call=_check)
 
+    report = commands.add_parser("report", parents=[output], help="a kept run (JSON) in any form: --format, --redact")
+    report.add_argument("kept", type=Path, metavar="RUN", help="its JSON, or the directory of its evidence")
+    for what, metavar in (("tunnel", "NAME"), ("platform", "ID")):
+        report.add_argument(
+            f"--{what}", action="append", metavar=metavar, dest=f"show_{what}", help=f"show only this {what}"
+        )
+    report.set_defaults(call=_report)
+
     judge = commands.add_parser("judge", parents=[output], help="judge a kept run (JSON) again, offline")
     judge.add_argument("kept", type=Path, metavar="RUN", help="its JSON, or the directory of its evidence")
     judge.set_defaults(call=_judge)
@@ -137,6 +157,16 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
     doctor.set_defaults(call=_doctor)
     return parser
+
+
+class _Version(argparse.Action):
+    """The version of vpntest, and below it what each carrier on this machine calls itself."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from vpntest.tunnel.carriers import find
+
+        print(f"vpntest {__version__}", *(f"{row}" for row in find().rows if row.usable), sep="\n  ")
+        parser.exit()
 
 
 def _positive(text: str) -> int:
@@ -421,6 +451,12 @@ def _judge(arguments: argparse.Namespace) -> int:
     return CANNOT_MEASURE if judgement.local_outage is not None else DONE
 
 
+def _report(arguments: argparse.Namespace) -> int:
+    with _stream(arguments) as stream:
+        _print(_read(arguments.kept), arguments, stream)
+    return DONE
+
+
 def _explain(arguments: argparse.Namespace) -> int:
     from vpntest.judge.judging import judge
     from vpntest.report.explain import explain
@@ -485,28 +521,35 @@ def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
 
 
 def _print(record: Record, arguments: argparse.Namespace, stream: TextIO) -> Judgement:
-    """Judges the record and writes it in the form that was asked for."""
+    """Judges the record and writes it in the form that was asked for. Returns the judgement of the whole record."""
     from vpntest.judge.judging import judge
+    from vpntest.report.forms import Look, written
+    from vpntest.report.view import View
 
     judgement = judge(record)
-    if arguments.format == "json":
-        from vpntest.report.document import encode
+    shown, said = record, judgement
+    if arguments.redact:
+        from vpntest.report.redaction import redacted
 
-        stream.write(encode(record, judgement).decode() + "\n")
-    elif arguments.format == "markdown":
-        from vpntest.report.markdown import render as render_markdown
-
-        stream.write(render_markdown(record, judgement))
-    else:
-        from vpntest.report.terminal import render
-
-        colour = _in_colour(arguments.color, stream)
-        stream.write(render(record, judgement, width=_width(arguments), colour=colour, unicode=_unicode(stream)))
+        shown = redacted(record)
+        said = judge(shown)
+    # Tunnels are asked for by their own names, also where they are shown under others.
+    names = {old.name: new.name for old, new in zip(record.tunnels, shown.tunnels, strict=True)}
+    tunnels, platforms = getattr(arguments, "show_tunnel", None), getattr(arguments, "show_platform", None)
+    view = View(
+        sort=arguments.sort,
+        tunnels=tuple(names.get(name, name) for name in tunnels) if tunnels else None,
+        platforms=tuple(platforms) if platforms else None,
+        outcomes=tuple(arguments.outcome) if arguments.outcome else None,
+    )
+    colour = _in_colour(arguments.color, stream)
+    look = Look(_width(arguments), colour, _unicode(stream), arguments.wide, view)
+    stream.writelines(written(arguments.format, shown, said, look))
     stream.flush()
     if arguments.timings:
         from vpntest.report.timings import render as render_timings
 
-        print(render_timings(record), file=sys.stderr)
+        print(render_timings(shown), file=sys.stderr)
     return judgement
 
 
@@ -516,7 +559,7 @@ def _width(arguments: argparse.Namespace) -> int:
 
 def _unicode(stream: TextIO) -> bool:
     """Whether glyphs beyond ASCII can be shown."""
-    return stream.encoding.lower().replace("-", "") == "utf8"
+    return (stream.encoding or "ascii").lower().replace("-", "") == "utf8"
 
 
 def _in_colour(choice: str, stream: TextIO) -> bool:
