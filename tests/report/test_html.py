@@ -226,7 +226,7 @@ def test_words_and_signs_are_those_of_the_other_reports() -> None:
     english = words()["en"]
     style = (_PAGE / "page.css").read_text(encoding="utf-8")
     glyphs = {}
-    for selectors, glyph in re.findall(r'^(\..*?) \{ content: "(.)" / ""; \}', style, re.MULTILINE):
+    for selectors, glyph in re.findall(r'^(\..*?) \{ content: "(.)"; content: "\2" / ""; \}', style, re.MULTILINE):
         glyphs |= {one.removeprefix(".").removesuffix("::before"): glyph for one in selectors.split(", ")}
     for word, sign in SIGNS.items():
         assert english[f"word.{word}"] == word

@@ -212,7 +212,7 @@
   const where = (all, place) => (place > 0 ? all.tunnels[place - 1].name : place ? "?" : words.outside);
 
   function timings(one, other) {
-    const seen = Object.keys(one.timings);
+    const seen = ["resolve", "connect", "tls_handshake", "quic_handshake", "stun_binding", "http_round_trip"].filter((step) => one.timings[step]);
     if (!seen.length) return "";
     const took = (from, step) => (from.timings[step] ? told("timings.number", ...from.timings[step]) : "–");
     return table(words.timings, ["timings.step", other ? "timings.here" : "cell.outside", ...(other ? ["cell.outside"] : [])],
