@@ -152,6 +152,13 @@ def _traces(outside: Path) -> set[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _runs_are_kept_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Not among the runs of the person, or of the machine, that the tests run on."""
+    os.environ.pop("STATE_DIRECTORY", None)
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     """Set up before every other fixture of the session, hence torn down after them."""
     if not ROOT:

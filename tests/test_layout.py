@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "vpntest"
 TESTS = REPOSITORY / "tests"
 
-ORDER = ("plan", "tunnel", "probe", "judge", "report", "run", "lab", "cli")
+ORDER = ("plan", "tunnel", "probe", "judge", "report", "history", "run", "lab", "cli")
 """Each reads only what stands to its left."""
 SHARED = ("errors", "failures")
 """Read by all; they read nothing of ours."""

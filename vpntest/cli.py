@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -19,6 +19,9 @@ from vpntest import __version__
 from vpntest.errors import CannotMeasure, NothingSelected, UsageError, VpntestError
 
 if TYPE_CHECKING:
+    from vpntest.history.changes import Change, Condition
+    from vpntest.history.night import Row, Told
+    from vpntest.history.watch import Watch
     from vpntest.judge.verdict import Judgement
     from vpntest.lab.profiles import Profile
     from vpntest.plan.model import Plan
@@ -42,10 +45,11 @@ examples:
   vpntest report run.json --redact --format html -o report.html
                                       a kept run as a page, a table, JUnit …, fit to be published
   vpntest explain run.json se twitter why that cell is what it is, and what would have changed it
+  vpntest diff                        what changed since the run before the last, and whether it is news
   vpntest doctor                      what this machine can do, and the command that adds what is missing
 
 exit status:
-  0 done   1 the lab differs from its truth   2 usage or config error   3 fault of vpntest
+  0 done   1 --fail-on holds, or the lab differs from its truth   2 usage or config error   3 fault of vpntest
   4 could not measure (no root, a tool missing, the line is dead)   5 nothing selected   130, 143 interrupted
 """
 
@@ -99,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "paths", nargs="+", type=Path, metavar="PLAN|DIR|FILE", help="a plan, a folder of configs, configs"
+    )
+    _add_fail_on(run)
+    run.add_argument("--baseline", metavar="RUN|FILE", help="--fail-on holds against this run, not the ones before")
+    run.add_argument(
+        "--db", metavar="PATH|none", help="where the run is kept (default: the user's state folder; root: /var/lib)"
     )
     run.set_defaults(call=_run)
 
@@ -154,9 +163,46 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--evidence", type=Path, metavar="DIR", help="point into this directory")
     explain.set_defaults(call=_explain)
 
+    kept = _Parser(add_help=False)
+    kept.add_argument("--db", type=Path, metavar="PATH", help="where runs are kept (default: as `run` keeps them)")
+    form = _Parser(add_help=False)
+    form.add_argument("--format", choices=("text", "json"), default="text", help="of the result")
+    form.add_argument("--width", type=_positive, metavar="COLUMNS", help="of the text; default: the terminal's")
+
+    history = commands.add_parser("history", parents=[kept, form], help="the runs that are kept, newest first")
+    history.set_defaults(call=_history)
+
+    diff = commands.add_parser("diff", parents=[kept, form], help="what changed between two runs: news, or noise")
+    diff.add_argument("before", nargs="?", metavar="A", help="a run's id, last, last~1 …, or a file (default: last~1)")
+    diff.add_argument("after", nargs="?", metavar="B", help="the later one (default: last)")
+    _add_fail_on(diff)
+    diff.add_argument("--baseline", metavar="RUN|FILE", help="instead of A: what was so in it is taken for usual")
+    diff.set_defaults(call=_diff)
+
+    trend = commands.add_parser("trend", parents=[kept, form], help="how a tunnel has done, night by night")
+    trend.add_argument("tunnel", metavar="TUNNEL", help="a tunnel's name, or outside")
+    trend.add_argument("platform", nargs="?", metavar="PLATFORM", help="default: the tunnel itself, and its row")
+    trend.set_defaults(call=_trend)
+
+    prune = commands.add_parser("prune", parents=[kept], help="forget old runs")
+    prune.add_argument("--keep", type=_positive, metavar="N", help="all but the newest N")
+    prune.add_argument("--older", type=_positive, metavar="DAYS", help="those that began more than so many days ago")
+    prune.set_defaults(call=_prune)
+
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
     doctor.set_defaults(call=_doctor)
     return parser
+
+
+def _add_fail_on(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fail-on",
+        action="append",
+        default=[],
+        # As vpntest.history.changes.Condition, which is not read for the sake of --help.
+        choices=("regression", "recovery", "any-change", "blocked", "throttled", "tunnel-down"),
+        help="exit with 1 if this holds (may be repeated)",
+    )
 
 
 class _Version(argparse.Action):
@@ -225,6 +271,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return CONFIG_FAULT if faulty else CANNOT_MEASURE
     _need_root()
     with _stream(arguments) as stream:
+    watch = _watch(arguments)
         # Both before the cage hides /run, where many hosts keep their resolv.conf.
         line = outside(Namespace.current(), plan.settings)
         evidence = _evidence(arguments)
@@ -233,11 +280,14 @@ def _run(arguments: argparse.Namespace) -> int:
         judgement = _print(record, arguments, stream)
         _keep(evidence, record, judgement)
     if status == DONE and judgement.local_outage is not None:
+    holds = _watched(watch, record, judgement)
         from vpntest.judge.judging import reason_of
 
         _say(f"nothing was judged: {reason_of(judgement.line_rule or '')}")
         return CANNOT_MEASURE
     return status or (CONFIG_FAULT if faulty else DONE)
+    if status == DONE and holds:
+        return DIFFERS
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -490,6 +540,124 @@ def _doctor(_: argparse.Namespace) -> int:
     carriers = find()
     print(carriers.table())
     return DONE if carriers.any() else CANNOT_MEASURE
+# ── what was before ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _database(arguments: argparse.Namespace) -> Path:
+    from vpntest.history.store import default_path
+
+    return Path(arguments.db) if arguments.db else default_path(os.environ, root=os.geteuid() == 0)
+
+
+def _watch(arguments: argparse.Namespace) -> Watch:
+    from vpntest.history.changes import Condition
+    from vpntest.history.watch import Watch
+
+    path = None if arguments.db == "none" else _database(arguments)
+    return Watch(path, [Condition(one) for one in arguments.fail_on], arguments.baseline)
+
+
+def _watched(watch: Watch, record: Record, judgement: Judgement) -> bool:
+    """Keeps the run, and says which conditions hold."""
+    from vpntest.report.document import encode
+
+    holding, compared = watch.keep(encode(record, judgement))
+    if watch.asks and not compared:
+        _say("no earlier run is kept, so nothing can have changed")
+    return _complain(holding)
+
+
+def _complain(holding: Mapping[Condition, Iterable[Change | Row | Told]]) -> bool:
+    from vpntest.history.telling import sentence
+
+    for condition, found in holding.items():
+        for one in found:
+            _say(f"--fail-on {condition}: {sentence(one)}")
+    return bool(holding)
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    from vpntest.history.store import Store
+
+    with Store(_database(arguments)) as store:
+        lines = store.lines()
+    if arguments.format == "json":
+        import msgspec
+
+        print(msgspec.json.encode({"schema": "vpntest.history/1", "runs": lines}).decode())
+    else:
+        from vpntest.history.telling import history
+
+        print(history(lines), end="")
+    return DONE
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from vpntest.history.changes import Condition, complaints
+    from vpntest.history.watch import difference, is_file, night
+
+    named = [one for one in (arguments.before, arguments.after) if one is not None]
+    if arguments.baseline is not None:
+        if len(named) > 1:
+            raise UsageError("--baseline stands for A: give B alone")
+        named.insert(0, arguments.baseline)
+    elif not named:
+        named = ["last~1"]
+    names = named if len(named) == 2 else [*named, "last"]
+    with contextlib.ExitStack() as stack:
+        store = None
+        # Two files may be another box's: what is kept here says nothing of them, unless somebody says that it does.
+        if arguments.db is not None or not all(map(is_file, names)):
+            from vpntest.history.store import Store
+
+            store = stack.enter_context(Store(_database(arguments)))
+        before, after = (night(name, store) for name in names)
+        found = difference(before, after, store, accepted=arguments.baseline is not None)
+    if arguments.format == "json":
+        import msgspec
+
+        print(msgspec.json.encode(found).decode())
+    else:
+        from vpntest.history.telling import changes
+
+        print(changes(found, width=_width(arguments), unicode=_unicode(sys.stdout)), end="")
+    holding = {one: complaints(one, after, found.changes) for one in map(Condition, arguments.fail_on)}
+    if _complain({one: what for one, what in holding.items() if what}):
+        return DIFFERS
+    return CANNOT_MEASURE if found.silent is not None else DONE
+
+
+def _trend(arguments: argparse.Namespace) -> int:
+    from vpntest.history.store import Store
+    from vpntest.history.trend import render, trend
+
+    with Store(_database(arguments)) as store:
+        found = trend(store.nights(), arguments.tunnel, arguments.platform)
+    if arguments.format == "json":
+        import msgspec
+
+        print(msgspec.json.encode(found).decode())
+    else:
+        print(render(found, width=_width(arguments), unicode=_unicode(sys.stdout)), end="")
+    return DONE
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    from datetime import UTC, datetime, timedelta
+
+    from vpntest.history.store import Store
+
+    if arguments.keep is None and arguments.older is None:
+        raise UsageError("say which runs to forget: --keep N, --older DAYS")
+    older = None
+    if arguments.older is not None:
+        older = (datetime.now(UTC) - timedelta(days=arguments.older)).isoformat(timespec="seconds")
+    with Store(_database(arguments)) as store:
+        gone = store.prune(keep=arguments.keep, older_than=older)
+    _say(f"{len(gone)} run{'' if len(gone) == 1 else 's'} forgotten")
+    return DONE
+
+
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@
     ├── UsageError           2   the command line, or the plan as a whole, cannot be used
     ├── ConfigError          2   one file, and where in it, and what to do about it
     ├── NothingSelected      5   the plan is sound but leaves nothing to measure
-    └── CannotMeasure        4   this box lacks something: root, a device, a program
+    ├── CannotMeasure        4   this box lacks something: root, a device, a program
+    └── HistoryError         4   kept runs cannot be read or written: a full disk, no rights, a damaged file
 
 A failing network never raises: it is an observation. These classes mean that a measurement could not be made at all.
 """
@@ -61,5 +62,11 @@ class NothingSelected(VpntestError):
 
 class CannotMeasure(VpntestError):
     """This box cannot make the measurement: no root, no TUN device, a program is missing."""
+
+    exit_code = 4
+
+
+class HistoryError(VpntestError):
+    """Kept runs cannot be read or written: a full disk, no rights, a damaged file. No earlier run is lost by it."""
 
     exit_code = 4

@@ -90,7 +90,8 @@ class Run:
         self._slots = asyncio.Semaphore(RAISED_AT_ONCE)
 
     def _clock(self) -> float:
-        return time.monotonic() - self._began
+        # Whole microseconds: what a network does is no finer, and each further digit would be kept for ever.
+        return round(time.monotonic() - self._began, 6)
 
     @asynccontextmanager
     async def _phase(self, name: str) -> AsyncIterator[None]:

@@ -1,0 +1,249 @@
+"""A night held against those before it: as `run` does it, and by the commands that read what is kept."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import msgspec
+import pytest
+from definition import by_the_definition
+from nights import document, identity, night, series
+
+from vpntest.cli import main
+from vpntest.errors import UsageError
+from vpntest.history.changes import Condition
+from vpntest.history.night import Night
+from vpntest.history.store import Store
+from vpntest.history.telling import sentence
+from vpntest.history.watch import Watch
+
+OK, CUT, DARK = "circumvents 3/3", "blocked tls.reset.sni 3/3", "dark"
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class Words(StringIO):
+    """What a command writes where more than ASCII can be shown."""
+
+    encoding = "utf-8"
+
+
+def encoded(one: Night) -> bytes:
+    return msgspec.json.encode(document(one))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.sqlite"
+
+
+@pytest.fixture
+def vpntest(path: Path) -> Command:
+    """A command on these runs."""
+
+    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        words = [*map(str, arguments), "--db", str(path)]
+        with redirect_stdout(Words()) as out, redirect_stderr(StringIO()) as err:
+            try:
+                status = main(words)
+            except SystemExit as left:  # argparse's way to end
+                status = int(left.code or 0)
+        return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
+
+    return call
+
+
+def keep(path: Path, nights: list[Night]) -> None:
+    with Store(path, create=True) as store:
+        for one in nights:
+            store.keep(encoded(one))
+
+
+# ── a month ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DAYS = range(1, 31)
+BLOCK, DEAD, RESTART, THIN = 12, 20, 16, 8
+FLAPPING = "++-+--+-++-+-+--+-+-+--+-++-+-"
+"""Of `fr` × `book`, night by night: there and back as it likes."""
+
+
+def cells(day: int) -> dict[tuple[str, str], str]:
+    """Each cell's word on this day. On the day of the restart all that goes through `no` is unknown."""
+    return {
+        ("outside", "bird"): "blocked dns.bogon 3/3",
+        ("outside", "book"): "ok 3/3",
+        ("se", "bird"): CUT if day >= BLOCK else OK,
+        ("se", "book"): "insufficient 1/3" if day == THIN else "open 3/3",
+        ("fr", "bird"): "circumvents 3/3",
+        ("fr", "book"): "open 2/3" if FLAPPING[day - 1] == "+" else "breaks tcp.timeout 2/3",
+        ("no", "bird"): "tunnel-down" if day == RESTART else OK,
+    }
+
+
+def month() -> list[Night]:
+    """30 nights: a block from the 12th on, a flapping cell, a server that restarts, a line that is dead on the 20th."""
+    down = {"no": "endpoint handshake.timeout"}
+    return [
+        night(day, tunnels={"se": "up", "fr": "up", "no": "up"}, line_rule="line.dead")
+        if day == DEAD
+        else night(day, cells(day), down if day == RESTART else None)
+        for day in DAYS
+    ]
+
+
+def truth() -> set[int]:
+    """The days on which a regression of any cell is news, by the definition alone."""
+    words = {"open": "circumvents", "breaks": "blocked", "ok": "circumvents"}
+    found: set[int] = set()
+    for place in cells(1):
+        line = []
+        for day in DAYS:
+            outcome, *rest = cells(day)[place].split()
+            line.append(DARK if day == DEAD else " ".join((words.get(outcome, outcome), *rest)))
+        found |= {day for day, is_news in zip(DAYS, by_the_definition(line), strict=True) if is_news}
+    return found
+
+
+def test_the_truth_of_the_month() -> None:
+    assert truth() == {BLOCK}
+
+
+def test_each_night_of_a_month_as_run_keeps_it(path: Path) -> None:
+    rang: dict[int, list[str]] = {}
+    for day, one in zip(DAYS, month(), strict=True):
+        holding, compared = Watch(path, [Condition.REGRESSION], None).keep(encoded(one))
+        assert compared == (day > 1)
+        if holding:
+            rang[day] = [sentence(what) for what in holding[Condition.REGRESSION]]
+    assert set(rang) == truth()
+    assert rang[BLOCK] == [
+        "regression: bird through se: circumvents → blocked (tls.reset.sni) "
+        "[1 of the last 3 nights, the tries differ beyond chance]"
+    ]
+
+
+def test_each_night_of_a_month_as_diff_tells_it(path: Path, vpntest: Command) -> None:
+    keep(path, month())
+    statuses = {}
+    for day in DAYS[1:]:
+        done = vpntest("diff", identity(day - 1), identity(day), "--fail-on", "regression")
+        statuses[day] = done.returncode
+        news = done.stdout.partition("News")[2].partition("\n\n")[0]
+        assert ("book through fr" in news) is False
+        if day == RESTART:
+            assert "Not confirmed" in done.stdout
+            assert "tunnel no: up → endpoint (handshake.timeout)" in done.stdout
+    assert {day for day, status in statuses.items() if status == 1} == truth()
+    # On the night of the dead line nothing can be said, and that is no success.
+    assert {day for day, status in statuses.items() if status not in (0, 1)} == {DEAD}
+    assert statuses[DEAD] == 4
+
+
+def test_a_block_that_is_undone_and_done_again_soon_is_told_as_flapping(path: Path, vpntest: Command) -> None:
+    keep(path, series(*[OK] * 4, CUT, OK, CUT))
+    done = vpntest("diff", "--fail-on", "regression")
+    assert done.returncode == 0
+    assert "Flapping" in done.stdout
+
+
+# ── what run asks ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_a_database_nothing_is_kept_and_a_baseline_serves(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "base.json").write_bytes(encoded(series(OK)[0]))
+    after = series(OK, CUT)[1]
+    holding, compared = Watch(None, [Condition.ANY_CHANGE, Condition.BLOCKED], str(tmp_path / "base.json")).keep(
+        encoded(after)
+    )
+    assert (set(holding), compared) == ({Condition.ANY_CHANGE, Condition.BLOCKED}, True)
+    assert not path.exists()
+    assert Watch(None, [], None).keep(encoded(after)) == ({}, False)
+
+
+def test_a_baseline_rings_for_as_long_as_it_differs(path: Path) -> None:
+    keep(path, series(OK, CUT, CUT, CUT))
+    again = night(5, {("se", "bird"): CUT})
+    holding, _ = Watch(path, [Condition.REGRESSION], identity(1)).keep(encoded(again))
+    assert set(holding) == {Condition.REGRESSION}
+    assert Watch(path, [Condition.REGRESSION], None).keep(encoded(night(6, {("se", "bird"): CUT}))) == ({}, True)
+
+
+def test_what_stands_against_it_is_said_before_anything_is_measured(path: Path) -> None:
+    with pytest.raises(UsageError, match="needs --db or --baseline"):
+        Watch(None, [Condition.REGRESSION], None)
+    with pytest.raises(UsageError, match="is no file, and no run is kept"):
+        Watch(None, [], "nowhere.json")
+    with pytest.raises(UsageError, match="neither a file nor a run"):
+        Watch(path, [], "nowhere.json")
+
+
+# ── the commands ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_files_are_compared_without_a_database(tmp_path: Path, path: Path) -> None:
+    for name, one in zip(("a.json", "b.json"), series(OK, CUT), strict=True):
+        (tmp_path / name).write_bytes(encoded(one))
+    with redirect_stdout(Words()) as out:
+        assert main(["diff", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--fail-on", "any-change"]) == 1
+    assert "Not confirmed" in out.getvalue()
+
+
+def test_machine_forms_name_their_schema(path: Path, vpntest: Command) -> None:
+    keep(path, series(OK, OK, OK, CUT))
+    kept = json.loads(vpntest("history", "--format", "json").stdout)
+    assert (kept["schema"], [run["id"] for run in kept["runs"]]) == (
+        "vpntest.history/1",
+        [identity(day) for day in (1, 2, 3, 4)],
+    )
+    found = json.loads(vpntest("diff", "--format", "json").stdout)
+    assert (found["schema"], found["before"], found["after"]) == ("vpntest.diff/1", identity(3), identity(4))
+    assert found["changes"][0]["kind"] == "regression"
+    plot = json.loads(vpntest("trend", "se", "bird", "--format", "json").stdout)
+    assert (plot["schema"], [point["level"] for point in plot["strips"][0]["points"]]) == (
+        "vpntest.trend/1",
+        ["works", "works", "works", "fails"],
+    )
+
+
+def test_people_get_text(path: Path, vpntest: Command) -> None:
+    keep(path, series(OK, CUT))
+    assert "last~1" in vpntest("history").stdout
+    assert "se × bird: 2 nights" in vpntest("trend", "se", "bird").stdout
+    done = vpntest("prune", "--keep", "1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "vpntest: 1 run forgotten\n")
+    assert vpntest("diff").returncode == 2
+    assert vpntest("prune", "--older", "1").stderr == "vpntest: 1 run forgotten\n"
+    assert vpntest("history").stdout == "no runs are kept\n"
+
+
+def test_slips_get_one_line_and_exit_2(path: Path, vpntest: Command) -> None:
+    assert vpntest("history").returncode == 2
+    keep(path, series(OK, CUT))
+    for words in (
+        ["prune"],
+        ["prune", "--keep", "0"],
+        ["diff", "last", "last~1"],
+        ["diff", "nowhere.json"],
+        ["diff", "last~1", "last", "--baseline", "last~1"],
+        ["diff", "--fail-on", "rain"],
+        ["trend", "no"],
+    ):
+        done = vpntest(*words)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), words
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 7")
+    database.close()
+    done = vpntest("history")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "newer vpntest" in done.stderr
+
+
+def test_the_conditions_of_the_command_line_are_those_there_are(vpntest: Command, path: Path) -> None:
+    keep(path, series(OK, OK))
+    for condition in Condition:
+        assert vpntest("diff", "--fail-on", condition.value).returncode == 0

@@ -1,0 +1,86 @@
+"""A night held against those before it, wherever they are kept: in the database, or in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vpntest.errors import UsageError
+from vpntest.history.changes import (
+    NEEDS_HISTORY,
+    REMEMBERED,
+    Change,
+    Condition,
+    Diff,
+    compare,
+    complaints,
+    diff,
+)
+from vpntest.history.night import Night, Row, Told, night_of
+from vpntest.history.store import Store, decode
+
+
+def night(name: str, store: Store | None) -> Night:
+    """The night of a run in the store, or of a file or directory of evidence. Raises UsageError."""
+    path = Path(name, "run.json") if Path(name).is_dir() else Path(name)
+    if not path.is_file():
+        if store is None:
+            raise UsageError(f"{name}: is no file, and no run is kept that could be meant by it")
+        return night_of(decode(store.document(name)))
+    try:
+        return night_of(decode(path.read_bytes()))
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read ({error.strerror})") from error
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+
+
+def is_file(name: str) -> bool:
+    """Whether this names a file, and no run of the store."""
+    return Path(name).exists()
+
+
+def difference(before: Night, after: Night, store: Store | None, *, accepted: bool = False) -> Diff:
+    """What differs, with the store's runs as what is usual. Raises UsageError."""
+    earlier = store.nights(before=after, newest=REMEMBERED) if store else ()
+    return diff(before, after, compare(before, after, earlier, accepted=accepted))
+
+
+class Watch:
+    """What becomes of a run that is about to be measured: kept, and held against what was before."""
+
+    def __init__(self, database: Path | None, conditions: Sequence[Condition], baseline: str | None) -> None:
+        """Whatever stands against it is raised here, before anything is measured: UsageError, HistoryError."""
+        self._database = database
+        self._conditions = conditions
+        self._baseline: Night | None = None
+        asks = sorted(NEEDS_HISTORY.intersection(conditions))
+        self.asks = bool(asks)
+        """Whether a condition asks what was before."""
+        if asks and database is None and baseline is None:
+            raise UsageError(f"--fail-on {asks[0]} asks what was before: it needs --db or --baseline")
+        if database is None:
+            self._baseline = night(baseline, None) if baseline is not None else None
+            return
+        with Store(database, create=True) as store:
+            self._baseline = night(baseline, store) if baseline is not None else None
+
+    def keep(self, encoded: bytes) -> tuple[dict[Condition, tuple[Change | Row | Told, ...]], bool]:
+        """Keeps the run, given as its document. For each condition that holds, what makes it hold; and whether there
+        was an earlier night to ask. Raises HistoryError."""
+        if self._database is None:
+            return self._complaints(night_of(decode(encoded)), None)
+        with Store(self._database, create=True) as store:
+            return self._complaints(store.keep(encoded), store)
+
+    def _complaints(
+        self, after: Night, store: Store | None
+    ) -> tuple[dict[Condition, tuple[Change | Row | Told, ...]], bool]:
+        before = self._baseline
+        if before is None and store is not None:
+            before = next((one for one in reversed(store.nights(before=after, newest=REMEMBERED)) if one.tells), None)
+        changes: tuple[Change, ...] = ()
+        if before is not None:
+            changes = difference(before, after, store, accepted=self._baseline is not None).changes
+        found = {one: complaints(one, after, changes) for one in self._conditions}
+        return {one: what for one, what in found.items() if what}, before is not None
