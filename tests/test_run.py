@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,42 @@ def test_the_table_says_it_in_words(network: OwnNetwork) -> None:
     assert re.search(r"good\b.*\bopen\b", out)
     assert out.index("outside") < out.index("good")
     assert "\x1b" not in out
+
+
+def test_a_terminal_is_told_how_far_it_has_come(network: OwnNetwork) -> None:
+    ours, theirs = pty.openpty()
+    result = network.directory / "result.csv"
+    with network.client.entered():
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "vpntest",
+                "run",
+                str(network.plan(network.tunnel)),
+                "--format",
+                "csv",
+                "-o",
+                result,
+            ],
+            stderr=theirs,
+            cwd=network.directory,
+            env={**os.environ, "TERM": "xterm"},
+        )
+    os.close(theirs)
+    told = b""
+    # At its end the other side hangs up: EIO.
+    with suppress(OSError):
+        while piece := os.read(ours, 4096):
+            told += piece
+    os.close(ours)
+    assert process.wait(timeout=120) == 0, told
+    lines = told.decode().split("\r\x1b[K")
+    assert any(re.fullmatch(r"0:\d\d  raise and reach: 0 of 2 cells; good: \w+", one) for one in lines), lines
+    assert "vpntest: good: measured\r\n" in lines
+    assert lines[-1] == "", "the line is gone at the end"
+    assert result.read_text().splitlines()[1].count(",good,") == 1
+    result.unlink()
 
 
 def test_a_bad_tunnel_costs_the_good_one_nothing(network: OwnNetwork) -> None:

@@ -238,6 +238,8 @@ class _Core:
         """What a reader should know beside the matrix; failed tunnels are told with their ladders."""
         if not self.run.complete:
             yield _say("attention.interrupted")
+        for what in self.run.redacted:
+            yield _say("attention.redacted", what)
         for one in self._judgement.outside:
             if one.state is State.INSUFFICIENT:
                 yield _say("attention.outside", one.platform) + " " + self.reason(one.rule)
