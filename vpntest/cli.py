@@ -250,9 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say(line: str) -> None:
     from vpntest.report.text import plain
 
-    # A line may hold what a stranger named a file: the terminal must not obey it. It takes the status line's place.
-    place = "\r\x1b[K" if _is_watched() else ""
-    print(f"{place}vpntest: {plain(line, _LONGEST_LINE)}", file=sys.stderr, flush=True)
+    # A line may hold what a stranger named a file: the terminal must not obey it.
+    print(f"vpntest: {plain(line, _LONGEST_LINE)}", file=sys.stderr, flush=True)
 
 
 # ── run and demo ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -271,8 +270,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not any(tunnel.config for tunnel in plan.tunnels):
         return CONFIG_FAULT if faulty else CANNOT_MEASURE
     _need_root()
-    with _stream(arguments) as stream:
     watch = _watch(arguments)
+    with _stream(arguments) as stream:
         # Both before the cage hides /run, where many hosts keep their resolv.conf.
         line = outside(Namespace.current(), plan.settings)
         evidence = _evidence(arguments)
@@ -280,15 +279,15 @@ def _run(arguments: argparse.Namespace) -> int:
             record, status = asyncio.run(_measured(plan, line, cage, evidence))
         judgement = _print(record, arguments, stream)
         _keep(evidence, record, judgement)
-    if status == DONE and judgement.local_outage is not None:
     holds = _watched(watch, record, judgement)
+    if status == DONE and judgement.local_outage is not None:
         from vpntest.judge.judging import reason_of
 
         _say(f"nothing was judged: {reason_of(judgement.line_rule or '')}")
         return CANNOT_MEASURE
-    return status or (CONFIG_FAULT if faulty else DONE)
     if status == DONE and holds:
         return DIFFERS
+    return status or (CONFIG_FAULT if faulty else DONE)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -420,7 +419,6 @@ async def _measured(plan: Plan, line: Vantage, cage: Cage, evidence: Evidence | 
     import asyncio
     import traceback
 
-    from vpntest.report.progress import show
     from vpntest.run import Run
     from vpntest.tunnel.carriers import find
 
@@ -428,7 +426,6 @@ async def _measured(plan: Plan, line: Vantage, cage: Cage, evidence: Evidence | 
         evidence.expect(plan)
     run = Run(plan, line, cage, find(), _progress, evidence)
     task = asyncio.ensure_future(run.measure())
-    status_line = asyncio.ensure_future(show(run.progress, sys.stderr)) if _is_watched() else None
     received: list[int] = []
 
     def interrupt(number: int) -> None:
@@ -445,9 +442,6 @@ async def _measured(plan: Plan, line: Vantage, cage: Cage, evidence: Evidence | 
             raise
         _say("interrupted; what was measured until now follows")
     finally:
-        if status_line is not None:
-            status_line.cancel()
-            await asyncio.wait([status_line])
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
     status = DONE
@@ -540,12 +534,6 @@ def _read(kept: Path) -> Record:
     return decode(content)
 
 
-def _doctor(_: argparse.Namespace) -> int:
-    from vpntest.tunnel.carriers import find
-
-    carriers = find()
-    print(carriers.table())
-    return DONE if carriers.any() else CANNOT_MEASURE
 # ── what was before ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -664,6 +652,12 @@ def _prune(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _doctor(_: argparse.Namespace) -> int:
+    from vpntest.tunnel.carriers import find
+
+    carriers = find()
+    print(carriers.table())
+    return DONE if carriers.any() else CANNOT_MEASURE
 
 
 @contextlib.contextmanager
@@ -741,11 +735,6 @@ def _in_colour(choice: str, stream: TextIO) -> bool:
     if choice != "auto":
         return choice == "always"
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
-
-
-def _is_watched() -> bool:
-    """Whether stderr is a terminal that can rewrite a line."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _progress(line: str) -> None:
