@@ -250,8 +250,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say(line: str) -> None:
     from vpntest.report.text import plain
 
-    # A line may hold what a stranger named a file: the terminal must not obey it.
-    print(f"vpntest: {plain(line, _LONGEST_LINE)}", file=sys.stderr, flush=True)
+    # A line may hold what a stranger named a file: the terminal must not obey it. It takes the status line's place.
+    place = "\r\x1b[K" if _is_watched() else ""
+    print(f"{place}vpntest: {plain(line, _LONGEST_LINE)}", file=sys.stderr, flush=True)
 
 
 # ── run and demo ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -419,6 +420,7 @@ async def _measured(plan: Plan, line: Vantage, cage: Cage, evidence: Evidence | 
     import asyncio
     import traceback
 
+    from vpntest.report.progress import show
     from vpntest.run import Run
     from vpntest.tunnel.carriers import find
 
@@ -426,6 +428,7 @@ async def _measured(plan: Plan, line: Vantage, cage: Cage, evidence: Evidence | 
         evidence.expect(plan)
     run = Run(plan, line, cage, find(), _progress, evidence)
     task = asyncio.ensure_future(run.measure())
+    status_line = asyncio.ensure_future(show(run.progress, sys.stderr)) if _is_watched() else None
     received: list[int] = []
 
     def interrupt(number: int) -> None:
@@ -442,6 +445,9 @@ async def _measured(plan: Plan, line: Vantage, cage: Cage, evidence: Evidence | 
             raise
         _say("interrupted; what was measured until now follows")
     finally:
+        if status_line is not None:
+            status_line.cancel()
+            await asyncio.wait([status_line])
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
     status = DONE
@@ -735,6 +741,11 @@ def _in_colour(choice: str, stream: TextIO) -> bool:
     if choice != "auto":
         return choice == "always"
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def _is_watched() -> bool:
+    """Whether stderr is a terminal that can rewrite a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _progress(line: str) -> None:

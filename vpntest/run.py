@@ -23,6 +23,7 @@ from vpntest import __version__
 from vpntest.plan.model import Plan, ProxyConfig, Server, TunnelSpec
 from vpntest.probe.campaign import Campaign
 from vpntest.probe.observation import Observation, Phase, Record, RunFacts, TunnelFacts, VantageFacts
+from vpntest.report.progress import Progress
 from vpntest.tunnel.cage import Cage
 from vpntest.tunnel.carriers import Carriers
 from vpntest.tunnel.evidence import Journal
@@ -83,6 +84,7 @@ class Run:
         self._campaign = Campaign(plan, outside, self._clock, self._observations.append)
         self._tunnels: dict[str, Tunnel] = {}
         self._phases: list[Phase] = []
+        self._under_way: dict[str, float] = {}
         self._complete = False
         self._carried: set[str] = set()
         self.faults: list[Exception] = []
@@ -95,10 +97,11 @@ class Run:
 
     @asynccontextmanager
     async def _phase(self, name: str) -> AsyncIterator[None]:
-        t0 = self._clock()
+        t0 = self._under_way[name] = self._clock()
         try:
             yield
         finally:
+            del self._under_way[name]
             self._phases.append(Phase(name, round(t0, 3), round(self._clock(), 3)))
 
     async def measure(self) -> None:
@@ -196,6 +199,34 @@ class Run:
         await self._campaign.controls(vantage, "after")
         if vantage is not self._outside:
             await self._campaign.alive(vantage)
+
+    def progress(self) -> Progress:
+        """How far it has come."""
+        tunnels = [spec.name for spec in self._plan.tunnels]
+        at_work = [name for name in self._under_way if name.partition(":")[0] in tunnels]
+        ended = {phase.name.partition(":")[0]: phase.t for phase in self._phases}
+        busy = {name.partition(":")[0] for name in at_work}
+        done = [name for name in ("outside", *tunnels) if name in ended and name not in busy]
+        phase = next((name for name in self._under_way if name not in (*at_work, "outside")), "")
+        return Progress(
+            phase=phase,
+            seconds=self._clock(),
+            rows=1 + len(tunnels),
+            rows_done=len(done),
+            platforms=len(self._plan.platforms),
+            under_way=tuple(at_work),
+            left=self._left(phase),
+        )
+
+    def _left(self, phase: str) -> float | None:
+        """Seconds that measuring speed may still take, by what it took until now; of other phases nothing tells."""
+        if phase != "speed":
+            return None
+        able = [platform.id for platform in self._plan.platforms if platform.speed or platform.throttled_name]
+        measured = {(one.vantage, one.platform) for one in self._observations if one.probe == "speed" and one.platform}
+        wanted = len(able) * (1 + len(self._carried))
+        spent = self._clock() - self._under_way[phase]
+        return spent / len(measured) * max(wanted - len(measured), 0) if measured else None
 
     def record(self) -> Record:
         """What was measured, until now."""
