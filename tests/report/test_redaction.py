@@ -172,6 +172,11 @@ def test_what_was_taken_out_is_listed_and_taken_out_once() -> None:
 
 def test_it_is_a_function_of_the_record_alone() -> None:
     assert redacted(planted()) == redacted(planted())
+    world = World()
+    world.tunnel("a", servers=tuple(f"8.{number}.7.7:443/tcp" for number in range(20)), carry=False)
+    [facts] = redacted(world.record()).tunnels
+    # In the order of the record, which is the same in each process.
+    assert facts.servers == tuple(f"198.18.0.{number}:1/tcp" for number in range(1, 21))
 
 
 def test_equal_addresses_stay_equal_and_bogons_bogons() -> None:

@@ -51,9 +51,11 @@ def test_only_those_with_an_outcome_in_what_is_shown() -> None:
     assert names(View(outcomes=("circumvents",), platforms=("bank",)).of(WHOLE)) == ["outside"]
 
 
-@pytest.mark.parametrize("view", [View(tunnels=("nobody",)), View(platforms=("nowhere",))])
+@pytest.mark.parametrize("view", [View(tunnels=("nobody",)), View(platforms=("nowhere",)), View(outcomes=("fine",))])
 def test_a_name_that_the_run_lacks_is_a_usage_error(view: View) -> None:
-    with pytest.raises(UsageError, match=r"the run has no (tunnel|platform) called '(nobody|nowhere)'; it has: "):
+    with pytest.raises(
+        UsageError, match=r"the run has no (tunnel|platform|outcome) called '(nobody|nowhere|fine)'; it has: "
+    ):
         view.of(WHOLE)
 
 

@@ -86,11 +86,13 @@ class _Inventor:
     def __init__(self, record: Record, plain: dict[str, Any]) -> None:
         self._stand_ins: dict[tuple[str, str], str] = {}
         self._made: Counter[str] = Counter()
+        self._said: dict[str, str] = {}
         self._taken = set(_literals(msgspec.json.encode(plain).decode()))
         listed = set(_hosts_of_platforms(record))
         self._known = listed | {_host(one.endpoint or "") for one in record.observations} | {record.run.neutral_name}
-        sensitive = set(_sensitive(record))
-        self._kept = {host for host in listed if _is_literal(host)} - sensitive
+        # In order, for a set has another one in each process.
+        sensitive = dict.fromkeys(_sensitive(record))
+        self._kept = {host for host in listed if _is_literal(host)} - {*sensitive}
         self._words: dict[str, str] = {}
         for address in sensitive:
             dashed = re.sub(r"[.:]", "-", address)
@@ -158,7 +160,9 @@ class _Inventor:
 
     def text(self, text: str) -> str:
         """A text without addresses, servers and files."""
-        return self._pattern.sub(self._replaced, text)
+        if text not in self._said:
+            self._said[text] = self._pattern.sub(self._replaced, text)
+        return self._said[text]
 
     def _replaced(self, found: re.Match[str]) -> str:
         word = self._words.get(found[0].lower())

@@ -32,6 +32,7 @@ class View(Struct, frozen=True):
         names = [row.name for row in matrix.rows[1:]]
         _known(self.tunnels, names, "tunnel")
         _known(self.platforms, matrix.columns, "platform")
+        _known(self.outcomes, [*map(str, Outcome)], "outcome")
         kept = [index for index, name in enumerate(matrix.columns) if self.platforms is None or name in self.platforms]
         line, *rows = (
             msgspec.structs.replace(row, entries=tuple(row.entries[index] for index in kept)) if matrix.columns else row
