@@ -528,11 +528,17 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _read(kept: Path) -> Record:
-    """The record of a document, or of a directory of evidence. Raises UsageError."""
+    """The record of a document, of a directory of evidence, or of a run that is kept. Raises UsageError."""
     from vpntest.report.document import decode
 
     if kept.is_dir():
         kept = kept / "run.json"
+    elif kept.name == str(kept) and not kept.exists():
+        from vpntest.history.store import Store, default_path, is_name
+
+        if is_name(kept.name):
+            with Store(default_path(os.environ, root=os.geteuid() == 0)) as store:
+                return decode(store.document(kept.name))
     try:
         content = kept.read_bytes()
     except OSError as error:

@@ -19,7 +19,7 @@ from story import story
 from vpntest.errors import HistoryError, UsageError
 from vpntest.history import store as module
 from vpntest.history.night import Night
-from vpntest.history.store import Store, default_path
+from vpntest.history.store import Store, default_path, is_name
 from vpntest.judge.judging import judge
 from vpntest.report.document import encode
 
@@ -139,6 +139,11 @@ def test_names_of_runs(path: Path) -> None:
         }.items():
             with pytest.raises(UsageError, match=why):
                 store.find(name)
+
+
+def test_what_can_be_a_runs_name() -> None:
+    assert all(map(is_name, ("last", "last~3", identity(1), identity(1)[:4])))
+    assert not any(map(is_name, ("run.json", "01a", "tonight", "", "beefy")))
 
 
 def test_where_runs_are_kept() -> None:

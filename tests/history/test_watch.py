@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from definition import by_the_definition
 from nights import document, identity, night, series
+from story import story
 
 from vpntest.cli import main
 from vpntest.errors import UsageError
@@ -22,6 +23,8 @@ from vpntest.history.night import Night
 from vpntest.history.store import Store
 from vpntest.history.telling import sentence
 from vpntest.history.watch import Watch
+from vpntest.judge.judging import judge
+from vpntest.report.document import encode
 
 OK, CUT, DARK = "circumvents 3/3", "blocked tls.reset.sni 3/3", "dark"
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -219,6 +222,20 @@ def test_people_get_text(path: Path, vpntest: Command) -> None:
     assert vpntest("diff").returncode == 2
     assert vpntest("prune", "--older", "1").stderr == "vpntest: 1 run forgotten\n"
     assert vpntest("history").stdout == "no runs are kept\n"
+
+
+def test_other_commands_read_kept_runs_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    record = story()
+    with Store(tmp_path / "runs.sqlite", create=True) as store:
+        store.keep(encode(record, judge(record)))
+    with redirect_stdout(Words()) as out, redirect_stderr(StringIO()) as err:
+        assert main(["judge", "last"]) == 0
+        assert main(["judge", "last~1"]) == 2
+        assert main(["judge", "nowhere.json"]) == 2
+    assert "facebook" in out.getvalue()
+    assert "keeps only 1 run" in err.getvalue()
+    assert "nowhere.json: cannot be read" in err.getvalue()
 
 
 def test_slips_get_one_line_and_exit_2(path: Path, vpntest: Command) -> None:

@@ -375,6 +375,12 @@ class Store:
         return found[0]
 
 
+def is_name(text: str) -> bool:
+    """Whether this can be meant for a kept run: `last`, `last~2`, or how an id begins."""
+    digits = text.replace("-", "")
+    return text.startswith("last") or (len(text) >= _SHORTEST_PREFIX and set(digits) <= set("0123456789abcdef"))
+
+
 def decode(encoded: bytes) -> Document:
     """A run's document with its verdicts. Raises UsageError where it is none."""
     try:

@@ -1,0 +1,40 @@
+"""`vpntest run`, night after night: it keeps what it prints, and exits with 1 for what it was asked to watch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from own_network import SHADOWSOCKS_PORT, OwnNetwork, own_network
+
+from vpntest.history.store import Store
+from vpntest.tunnel.cage import Cage
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def network() -> Iterator[OwnNetwork]:
+    with contextlib.closing(Cage.open()) as cage, own_network(cage) as standing:
+        yield standing
+
+
+def test_a_run_is_kept_as_it_is_printed_and_a_tunnel_that_is_down_rings(network: OwnNetwork, tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "runs.sqlite"
+    words = ("--format", "json", "--db", str(kept), "--fail-on", "tunnel-down", "--fail-on", "regression")
+    nobody_there = network.tunnel.replace(f":{SHADOWSOCKS_PORT}", ":9")
+    assert nobody_there != network.tunnel
+    status = {}
+    for name, tunnel in (("good", network.tunnel), ("bad", nobody_there)):
+        process = network.vpntest("run", str(network.plan(tunnel)), *words)
+        out, err = process.communicate(timeout=120)
+        status[name] = process.returncode
+        with Store(kept) as store:
+            assert store.document("last").decode() == out.strip()
+        assert ("--fail-on tunnel-down:" in err) == (name == "bad")
+        assert ("no earlier run is kept" in err) == (name == "good")
+    assert status == {"good": 0, "bad": 1}
+    with Store(kept) as store:
+        assert [line.tunnels_up for line in store.lines()] == [1, 0]
