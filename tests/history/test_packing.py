@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import World, platform
 from story import story
@@ -47,12 +47,14 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=4), max_size=5), VALUES)
 def test_any_observations_come_back_byte_for_byte(observations: list[dict[str, Any]], other: Any) -> None:
     document = msgspec.json.encode({"x": other, "observations": observations, "y": 1})
     assert unpack(pack(document)) == document
 
 
+@settings(max_examples=50)
 @given(st.binary(max_size=50) | VALUES.map(lambda one: json.dumps({"observations": one}, indent=1).encode()))
 def test_what_has_not_that_form_is_kept_as_it_is(document: bytes) -> None:
     assert unpack(pack(document)) == document
