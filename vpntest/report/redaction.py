@@ -40,6 +40,8 @@ _V6 = (
     r"(?<![0-9A-Za-z_:])(?:[0-9A-Fa-f]{1,4})?(?::[0-9A-Fa-f]{0,4}){2,8}"
     r"(?:(?:\.\d{1,3}){3})?(?:%[\w.-]+)?(?![0-9A-Za-z:])"
 )
+_INVENTED = re.compile(r"198\.1[89]\.\d+\.\d+|240\.\d+\.\d+\.\d+|fd00::[\da-f]+|2001:db8::[\da-f]+")
+"""What could be taken for an invented address where it is none: no such one is invented then."""
 _PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s/:,;'\"]+/?)+")
 _DIGEST = re.compile(r"-[0-9a-f]{6}$")
 """How a name ends that is made of a digest of kind and server: whoever guesses the server can prove it."""
@@ -87,7 +89,7 @@ class _Inventor:
         self._stand_ins: dict[tuple[str, str], str] = {}
         self._made: Counter[str] = Counter()
         self._said: dict[str, str] = {}
-        self._taken = set(_literals(msgspec.json.encode(plain).decode()))
+        self._taken = {*_INVENTED.findall(msgspec.json.encode(plain).decode())}
         listed = set(_hosts_of_platforms(record))
         self._known = listed | {_host(one.endpoint or "") for one in record.observations} | {record.run.neutral_name}
         # In order, for a set has another one in each process.
@@ -291,11 +293,6 @@ def _host(url: str) -> str:
         return urlsplit(url).hostname or url.lower()
     except ValueError:
         return ""
-
-
-def _literals(text: str) -> Iterator[str]:
-    for found in re.finditer(f"{_V6}|{_V4}", text):
-        yield found[0]
 
 
 def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
