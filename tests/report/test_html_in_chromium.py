@@ -176,6 +176,15 @@ def test_a_cell_tells_rule_witnesses_timings_and_draws_goodput(opened: Opened) -
     expect(dialog).to_have_count(0)
 
 
+def test_a_cell_opened_as_another_closes_shows_its_own(opened: Opened) -> None:
+    page = opened.page
+    page.locator("#matrix button").nth(3).click()
+    expect(page.get_by_role("dialog").locator(".part").first).to_be_visible()
+    page.evaluate("document.getElementById('cell').close(); document.querySelectorAll('#matrix button')[4].click()")
+    expect(page.get_by_role("dialog")).to_have_accessible_name("slow through se circumvents")
+    expect(page.get_by_role("dialog").locator(".part").first).to_be_visible()
+
+
 def test_names_of_strangers_do_nothing(opened: Opened) -> None:
     page = opened.page
     page.locator("#matrix tbody tr").nth(3).locator("button").first.click()

@@ -93,6 +93,8 @@
     if (event.target === dialog) dialog.close();
   });
   dialog.addEventListener("close", () => {
+    // It is told of later: another cell may be open by then.
+    if (dialog.open) return;
     body.replaceChildren();
     document.getElementById("cell-head").replaceChildren();
   });
