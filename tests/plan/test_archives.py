@@ -93,6 +93,12 @@ def test_what_is_encrypted_or_strangely_packed_is_not_read() -> None:
     assert [kind for _, kind, _ in _faults(_members(lzma))] == [Unsupported]
 
 
+def test_a_member_without_a_name_is_none() -> None:
+    """zipfile itself stumbles over it."""
+    data = packed(("Q", b"x"), ("a.conf", b"y")).replace(b"Q", b"\0")  # a name ends at its first NUL
+    assert [one.name for one in _members(data)] == ["a.conf"]
+
+
 def test_a_damaged_member_costs_itself_only() -> None:
     data = bytearray(packed(("a.ovpn", b"x" * 100), ("b.ovpn", b"y"), method=zipfile.ZIP_STORED))
     data[data.index(b"xxxx")] ^= 1

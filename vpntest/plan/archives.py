@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import posixpath
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ def members(data: bytes, where: str, limit: int) -> Iterator[Member]:
         raise ConfigError(f"an archive of more than {MAX_MEMBERS} files", where=where)
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, UnicodeError):
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, LookupError, struct.error):
         raise ConfigError("not a zip archive that can be read", where=where) from None
     total = 0
     shared: dict[str, bytes] = {}
@@ -82,7 +83,7 @@ def members(data: bytes, where: str, limit: int) -> Iterator[Member]:
             shared[info.filename] = content(info, files.MAX_KEY_BYTES)
         return shared[info.filename]
 
-    by_name = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+    by_name = {info.filename: info for info in archive.infolist() if info.filename and not info.is_dir()}
     for name in sorted(by_name):
         parts = name.replace("\\", "/").split("/")
         if any(part.startswith(".") and part not in (".", "..") for part in parts) or parts[0] == "__MACOSX":
@@ -118,7 +119,16 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> byt
     try:
         with archive.open(info) as stream:
             data = stream.read(limit + 1)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error):
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        LookupError,
+        EOFError,
+        OSError,
+        struct.error,
+        zlib.error,
+    ):
         raise ValueError("it is damaged") from None
     if len(data) > limit:
         raise ValueError(f"larger than {limit >> 10} KiB")
