@@ -34,8 +34,8 @@ GRACE = 5.0
 """Seconds that a killed process may take to be gone; more only makes a failure slower."""
 
 BOUND, AGAIN = 1800.0, 60.0
-"""Seconds that a test, or what is set up and taken down for it, may take; and after which what holds on to them is interrupted once
-more. The longest takes a few minutes: this is for what would never end, such as waiting for a carrier that is gone."""
+"""Seconds that a test, or what is set up and taken down for it, may take; and after which it is interrupted once more.
+The longest takes a few minutes: this is for what would never end, such as waiting for a carrier that is gone."""
 
 _CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS = 0x8914
