@@ -73,6 +73,8 @@ class Site:
     """Whether servers may stand in this machine's own networks."""
     carries_udp: bool = True
     """False once it has shown that no UDP passes, though the config would have it."""
+    warnings: list[str] = field(default_factory=list)
+    """What of the config is not tried, a line each."""
     _tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_TAIL_LINES))
 
     @property
