@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from vpntest.plan import bridges
 from vpntest.plan.model import Bridge, Kind, Server, TorConfig, TunnelSpec
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import tor
+from vpntest.tunnel.carriers import Carriers
 from vpntest.tunnel.ladder import Fall, Rung
 from vpntest.tunnel.raising import Tunnel
 
@@ -183,6 +185,21 @@ def test_a_bridge_that_does_not_shake_hands(world: Any, transport: str, handler:
 def test_no_bridge_takes_a_connection(world: Any) -> None:
     last = raised(world, obfs4(8, 9)).steps[-1]
     assert (last.rung, last.failure) == (Rung.ENDPOINT, Failure.CONNECTION_REFUSED)
+
+
+@pytest.mark.root
+def test_a_bridge_that_nobody_here_speaks_for_is_said(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    obfs4_only = [one for one in world.carriers["tor"].helpers if one[0] == "obfs4"]
+    rows = (
+        replace(row, features=("obfs4",), helpers=tuple(obfs4_only)) if row.name == "tor" else row
+        for row in world.carriers.rows
+    )
+    monkeypatch.setattr(world, "carriers", Carriers(tuple(rows)))
+    webtunnel = f"Bridge webtunnel 192.0.2.3:1 {PRINT} url=https://wt.example/x"
+    tunnel = raised(world, f"{obfs4(8)}\n{webtunnel}")
+    assert (tunnel.steps[-1].rung, tunnel.steps[-1].failure) == (Rung.ENDPOINT, Failure.CONNECTION_REFUSED)
+    (said,) = tunnel.warnings
+    assert said.startswith("1 of 2 bridges not tried: no program here speaks webtunnel")
 
 
 @pytest.mark.root

@@ -16,6 +16,7 @@ from vpntest.plan.bridges import TRANSPORTS
 from vpntest.plan.model import (
     CommandConfig,
     Config,
+    Finding,
     OpenVpnConfig,
     Problem,
     ProxyConfig,
@@ -125,6 +126,19 @@ class Carriers:
             if self[name].usable:
                 return name
         return Problem("unsupported", f"{spec.source}: {self[names[-1]].hint}")
+
+    def left_out(self, config: Config | None) -> tuple[Finding, ...]:
+        """What of a config that can be raised nobody here can try: Tor's bridges whose transport has no program."""
+        row = self["tor"]
+        if not isinstance(config, TorConfig) or not row.usable:
+            return ()
+        lost = [one.transport for one in config.bridges if one.transport not in (None, *row.features)]
+        if not lost:
+            return ()
+        names = " or ".join(map(str, dict.fromkeys(lost)))
+        count = f"{len(lost)} of {len(config.bridges)} bridges"
+        said = f"{count} not tried: no program here speaks {names}; install one that does"
+        return (Finding("warning", said),)
 
     def absent(self, spec: TunnelSpec) -> bool:
         """Whether this box has none of the programs that could carry a tunnel, so that nothing is known of them."""

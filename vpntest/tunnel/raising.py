@@ -178,6 +178,7 @@ async def _raise(
             raise Fall(Failure(choice.mechanism), choice.reason)
     carrier = carriers[choice]
     tunnel.carrier = str(carrier)
+    tunnel.warnings += [finding.text for finding in carriers.left_out(spec.config)]
     user = new_user()
     # Only a program that enters it needs to have powers there.
     is_entered = not isinstance(spec.config, WireGuardConfig | OpenVpnConfig)
