@@ -598,8 +598,29 @@ def _check_login(reading: _Reading, held: set[str]) -> None:
     reading.directives.append(("auth-user-pass",))
 
 
+def _check_encryption(reading: _Reading, chosen: dict[str, list[str]]) -> None:
+    """Tells where packets may go out that anybody can read or change: `none` is a word for a cipher and a digest.
+
+    An AEAD cipher protects against change by itself; the others need the digest of `auth`.
+    """
+    words = {
+        name: [cipher.lstrip("?") for cipher in chosen[name][0].upper().split(":")]
+        for name in ("cipher", "data-ciphers", "ncp-ciphers", "data-ciphers-fallback")
+        if name in chosen
+    }
+    for name, ciphers in words.items():
+        if "NONE" in ciphers:
+            reason = "what goes through the tunnel may be open to everybody on the way"
+            reading.note(reading.lines[name], f"`{name}` has none for a cipher: {reason}", "danger")
+    guarded = all(cipher.endswith(("-GCM", "POLY1305")) for ciphers in words.values() for cipher in ciphers)
+    if chosen.get("auth", [""])[0].upper() == "NONE" and not (guarded and "compat-mode" not in chosen):
+        reason = "what goes through the tunnel may be changed on the way"
+        reading.note(reading.lines["auth"], f"`auth` is none, with a cipher that needs it: {reason}", "danger")
+
+
 def _check_ciphers(reading: _Reading) -> None:
     chosen = {name: arguments for name, *arguments in reading.directives}
+    _check_encryption(reading, chosen)
     legacy = "legacy" in chosen.get("providers", ())
     for name in ("data-ciphers", "ncp-ciphers"):
         for cipher in chosen[name][0].upper().split(":") if name in chosen else ():
@@ -623,11 +644,7 @@ def _check_ciphers(reading: _Reading) -> None:
         raise reading.unsupported(reason, reading.lines["compat-mode"])
     if "cipher" in chosen:
         cipher = chosen["cipher"][0].upper()
-        if cipher == "NONE":
-            reading.note(
-                reading.lines["cipher"], "`cipher` is none: what old servers carry is not encrypted", "warning"
-            )
-        elif cipher.startswith(vocabulary.LEGACY_CIPHERS) and not cipher.startswith("DES-EDE3"):
+        if cipher.startswith(vocabulary.LEGACY_CIPHERS) and not cipher.startswith("DES-EDE3"):
             reason = "a server that negotiates no other one is not reached by current OpenVPN"
             reading.note(reading.lines["cipher"], f"`cipher` is an old one: {reason}", "warning")
     if "no-replay" in chosen:
