@@ -74,9 +74,12 @@ def _read(link: str) -> ProxyConfig:
 
 
 def _findings(link: str) -> tuple[Finding, ...]:
-    return parse(link, "x")[1]
+    """Without the one that most links have."""
+    return tuple(finding for finding in parse(link, "x")[1] if not finding.text.startswith("`fp` is not said"))
 
 
+CHROME = {"enabled": True, "fingerprint": "chrome"}
+"""What Xray shows where a link says nothing."""
 GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
     "ss: 2022, plain": (
         f"ss://2022-blake3-aes-128-gcm:{_percent(KEY16)}@198.18.0.1:8388#a%20name",
@@ -142,12 +145,16 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
     "vless: TLS": (
         f"vless://{ID}@[fd00::1]:8443?security=tls&sni=A.Example&alpn=h2%2Chttp%2F1.1&packetEncoding=xudp",
         Server("fd00::1", 8443, "tcp"),
-        {"type": "vless", "uuid": ID, "tls": {"enabled": True, "server_name": "a.example", "alpn": ["h2", "http/1.1"]}},
+        {"type": "vless", "uuid": ID, "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME}},
     ),
     "trojan: password with everything in it": (
         f"trojan://{_percent(WORD + '@:/?#&=%')}@vpn.example?peer=b.example",
         Server("vpn.example", 443, "tcp"),
-        {"type": "trojan", "password": WORD + "@:/?#&=%", "tls": {"enabled": True, "server_name": "b.example"}},
+        {
+            "type": "trojan",
+            "password": WORD + "@:/?#&=%",
+            "tls": {"enabled": True, "server_name": "b.example", "utls": CHROME},
+        },
     ),
     "trojan: on an address": (
         f"trojan://{WORD}@198.18.0.1:8443?fp=firefox",
@@ -234,7 +241,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
         {
             "type": "vless",
             "uuid": ID,
-            "tls": {"enabled": True, "server_name": "a.example"},
+            "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME},
             "transport": {
                 "type": "ws",
                 "path": "/a",
@@ -250,7 +257,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
         {
             "type": "vless",
             "uuid": ID,
-            "tls": {"enabled": True, "server_name": "vpn.example"},
+            "tls": {"enabled": True, "server_name": "vpn.example", "utls": CHROME},
             "transport": {"type": "grpc", "service_name": "a"},
         },
     ),
@@ -260,7 +267,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
         {
             "type": "vless",
             "uuid": ID,
-            "tls": {"enabled": True, "server_name": "c.example"},
+            "tls": {"enabled": True, "server_name": "c.example", "utls": CHROME},
             "transport": {"type": "ws", "path": "/a", "headers": {"Host": "b.example"}},
         },
     ),
@@ -271,7 +278,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
             "type": "vmess",
             "uuid": ID,
             "security": "auto",
-            "tls": {"enabled": True, "server_name": "a.example"},
+            "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME},
             "transport": {"type": "ws", "path": "/a", "headers": {"Host": "a.example"}},
         },
     ),
@@ -282,7 +289,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
             "type": "vmess",
             "uuid": ID,
             "security": "auto",
-            "tls": {"enabled": True, "server_name": "a.example"},
+            "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME},
             "transport": {"type": "grpc", "service_name": "a"},
         },
     ),
@@ -303,18 +310,22 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
             "type": "vmess",
             "uuid": ID,
             "security": "aes-128-gcm",
-            "tls": {"enabled": True, "server_name": "vpn.example"},
+            "tls": {"enabled": True, "server_name": "vpn.example", "utls": CHROME},
         },
     ),
     "trojan: password with everything in it, unencoded": (
         f"trojan://{WORD}?a=b#c@d/e%zz@vpn.example:443?sni=a.example#@channel:80",
         Server("vpn.example", 443, "tcp"),
-        {"type": "trojan", "password": f"{WORD}?a=b#c@d/e%zz", "tls": {"enabled": True, "server_name": "a.example"}},
+        {
+            "type": "trojan",
+            "password": f"{WORD}?a=b#c@d/e%zz",
+            "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME},
+        },
     ),
     "trojan: h3 and junk": (
         f"trojan://{WORD}@vpn.example:443/ws?alpn=h3,h2&unknown=1&flow=&allowInsecure=0&insecure=0",
         Server("vpn.example", 443, "tcp"),
-        {"type": "trojan", "password": WORD, "tls": {"enabled": True, "server_name": "vpn.example", "alpn": ["h2"]}},
+        {"type": "trojan", "password": WORD, "tls": {"enabled": True, "server_name": "vpn.example", "utls": CHROME}},
     ),
     "tuic": (
         f"tuic://{ID}%3A{WORD}%3A1@vpn.example:443?congestion_control=bbr&udp_relay_mode=quic&alpn=h3&disable_sni=1",
@@ -405,7 +416,9 @@ def test_sing_box_takes_them() -> None:
     ("link", "needs"),
     [
         (GOOD["ss: 2022, plain"][0], ()),
-        (GOOD["vless: TLS"][0], ()),
+        (GOOD["vless: TLS"][0], ("utls",)),
+        (TROJAN + "?fp=unsafe", ()),
+        (_vmess(net="tcp"), ()),
         (REALITY, ("utls",)),
         (GOOD["trojan: on an address"][0], ("utls",)),
         (HYSTERIA2, ("quic",)),
@@ -427,7 +440,8 @@ def test_what_a_link_needs_of_sing_box(link: str, needs: tuple[str, ...]) -> Non
     ],
 )
 def test_an_unchecked_certificate_is_honoured_and_said(link: str) -> None:
-    config, (finding,) = parse(link, "x")
+    config = _read(link)
+    (finding,) = _findings(link)
     assert config.tls_unverified
     assert _bare(config.outbound)["tls"]["insecure"] is True
     assert (finding.level, "certificate" in finding.text) == ("danger", True)
@@ -633,6 +647,8 @@ def _streams(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, Any]]:
         words |= {"pbk": bare, "sid": short, "fp": "ios"}
         tls |= {"reality": {"enabled": True, "public_key": bare, "short_id": short}}
         tls |= {"utls": {"enabled": True, "fingerprint": "ios"}}
+    else:
+        tls |= {"utls": CHROME}
     words["type"] = draw(st.sampled_from(["tcp", "ws", "grpc", "http", "httpupgrade"]))
     transport: dict[str, Any] = {"type": words["type"]}
     match words["type"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import random
 import subprocess
@@ -29,6 +30,7 @@ PBK = base64.urlsafe_b64encode(_DICE.randbytes(32)).decode().rstrip("=")
 SECRETS = (ID, WORD, KEY16, KEY32)
 PIN = base64.b64encode(_DICE.randbytes(32)).decode()
 REALITY = {"security": "reality", "pbk": PBK, "sid": "0a1b", "sni": "www.example"}
+CHROME = Finding("note", "`fp` is not said: Chrome's ClientHello is sent, as Xray does")
 WHO = {
     Kind.SHADOWSOCKS: ("aes-256-gcm", WORD),
     Kind.VLESS: (ID, ""),
@@ -69,7 +71,13 @@ def _meant(kind: Kind, words: dict[str, str] | None = None, **fields: str) -> di
 
 
 def _found(kind: Kind, words: dict[str, str] | None = None, **fields: str) -> tuple[Finding, ...]:
-    return outbound(_proxy(kind, words, **fields))[1]
+    return _read(_proxy(kind, words, **fields))[1]
+
+
+def _read(proxy: Proxy) -> tuple[ProxyConfig, tuple[Finding, ...]]:
+    """Without what is said of most links."""
+    config, findings = outbound(proxy)
+    return config, tuple(finding for finding in findings if finding != CHROME)
 
 
 def _document(configs: list[ProxyConfig]) -> str:
@@ -219,6 +227,43 @@ def test_without_tls_the_server_is_the_name() -> None:
     assert "tls" not in meant
 
 
+@pytest.mark.parametrize("kind", [Kind.VLESS, Kind.VMESS, Kind.TROJAN])
+def test_links_and_xray_show_a_browsers_client_hello_where_others_show_gos(kind: Kind) -> None:
+    proxy = _proxy(kind, {"security": "tls"})
+    chrome = {"enabled": True, "fingerprint": "chrome"}
+    for dialect, utls in (("link", chrome), ("xray", chrome), ("sing-box", None), ("clash", None)):
+        config, findings = outbound(dataclasses.replace(proxy, dialect=dialect))
+        assert _bare(config.outbound)["tls"].get("utls") == utls
+        assert (CHROME in findings) == ("utls" in config.needs) == (utls is not None)
+
+
+@pytest.mark.parametrize(
+    ("words", "protocols"),
+    [
+        ({}, None),
+        ({"alpn": "h2,http/1.1"}, None),
+        ({"alpn": "h2"}, None),
+        ({"alpn": "http/1.1"}, ["http/1.1"]),
+        ({"alpn": "http/1.1", "type": "ws"}, None),
+        ({"alpn": "h2", "fp": "unsafe"}, ["h2"]),
+        ({"alpn": "http/1.1", **REALITY}, None),
+    ],
+)
+def test_the_hello_of_a_browser_has_its_own_alpn(words: dict[str, str], protocols: list[str] | None) -> None:
+    assert _meant(Kind.TROJAN, words)["tls"].get("alpn") == protocols
+    assert ("note" in [finding.level for finding in _found(Kind.TROJAN, words)]) == (
+        "alpn" in words and protocols is None and words != {"alpn": "h2,http/1.1"} and "type" not in words
+    )
+
+
+def test_what_sing_box_says_of_alpn_is_sent_as_it_stands() -> None:
+    for words in ({"type": "ws"}, {"fp": "chrome"}, REALITY, {}):
+        proxy = _proxy(Kind.TROJAN, {**words, "alpn": "h2,http/1.1,h3"})
+        config, findings = outbound(dataclasses.replace(proxy, dialect="sing-box"))
+        assert _bare(config.outbound)["tls"]["alpn"] == ["h2", "http/1.1", "h3"]
+        assert findings == ()
+
+
 def test_a_path_that_was_encoded_twice_and_one_without_slash() -> None:
     assert _meant(Kind.TROJAN, {"type": "ws", "path": "%2Fa"})["transport"]["path"] == "/a"
     assert _meant(Kind.TROJAN, {"type": "ws", "path": "a"})["transport"]["path"] == "/a"
@@ -283,7 +328,9 @@ def test_socks_4_has_neither_udp_nor_passwords() -> None:
     ("kind", "words", "needs"),
     [
         (Kind.SHADOWSOCKS, {}, ()),
-        (Kind.TROJAN, {}, ()),
+        (Kind.TROJAN, {}, ("utls",)),
+        (Kind.TROJAN, {"security": "none"}, ()),
+        (Kind.ANYTLS, {}, ()),
         (Kind.TROJAN, {"fp": "safari"}, ("utls",)),
         (Kind.TROJAN, {"fp": "unsafe"}, ()),
         (Kind.VLESS, REALITY, ("utls",)),
@@ -325,7 +372,7 @@ def test_what_is_sound_needs_no_words(kind: Kind, words: dict[str, str]) -> None
 
 @pytest.mark.parametrize("kind", [Kind.TROJAN, Kind.HYSTERIA2, Kind.TUIC, Kind.ANYTLS])
 def test_an_unchecked_certificate_is_honoured_and_a_danger(kind: Kind) -> None:
-    config, (finding,) = outbound(_proxy(kind, {"insecure": "true"}))
+    config, (finding,) = _read(_proxy(kind, {"insecure": "true"}))
     assert config.tls_unverified
     assert _bare(config.outbound)["tls"]["insecure"] is True
     assert (finding.level, "certificate" in finding.text) == ("danger", True)
@@ -339,7 +386,7 @@ def test_reality_has_no_certificate_to_leave_unchecked() -> None:
 
 
 def test_an_unclear_yes_is_a_no_and_said() -> None:
-    config, (finding,) = outbound(_proxy(Kind.TROJAN, {"insecure": "maybe"}))
+    config, (finding,) = _read(_proxy(Kind.TROJAN, {"insecure": "maybe"}))
     assert not config.tls_unverified
     assert finding.level == "warning"
 
@@ -349,7 +396,9 @@ def test_an_unclear_yes_is_a_no_and_said() -> None:
     [
         (Kind.VLESS, {**REALITY, "spx": "/a"}, "note", "`spx`"),
         (Kind.HYSTERIA2, {"fp": "chrome"}, "note", "`fp`"),
-        (Kind.TROJAN, {"alpn": "h3,h2"}, "note", "h3"),
+        (Kind.TROJAN, {"alpn": "h3,h2", "fp": "unsafe"}, "note", "h3"),
+        (Kind.TROJAN, {"alpn": "h2"}, "note", "`alpn`"),
+        (Kind.VLESS, {**REALITY, "alpn": "http/1.1"}, "note", "`alpn`"),
         (Kind.HYSTERIA2, {"obfs": "salamander"}, "warning", "`obfs`"),
         (Kind.VLESS, {"security": "tls", "type": "grpc", "mode": "gun-channel"}, "note", "`mode`"),
         (Kind.TROJAN, {"tfo": "1"}, "note", "`tfo`"),
@@ -374,7 +423,7 @@ def test_what_is_left_out_is_said(kind: Kind, words: dict[str, str], level: str,
 
 
 def test_a_host_that_is_not_ascii_is_read_in_its_xn_form() -> None:
-    config, (finding,) = outbound(_proxy(Kind.TROJAN, host="аррӏе.example"))  # Cyrillic
+    config, (finding,) = _read(_proxy(Kind.TROJAN, host="аррӏе.example"))  # Cyrillic
     assert config.server.host == "xn--80ak6aa92e.example"
     assert (finding.level, "xn--" in finding.text) == ("note", True)
     with pytest.raises(ValueError, match="neither"):

@@ -27,6 +27,7 @@ from vpntest.plan.model import (
     Kind,
     OpenVpnConfig,
     Plan,
+    Problem,
     ProxyConfig,
     Server,
     Settings,
@@ -102,7 +103,7 @@ def test_a_folder_is_a_plan(tmp_path: Path) -> None:
     assert [(tunnel.name, tunnel.kind, tunnel.source) for tunnel in plan.tunnels] == [
         ("norway", Kind.AMNEZIAWG, "Norway.conf"),
         ("iceland", Kind.OPENVPN, "iceland.ovpn"),
-        ("link", Kind.TROJAN, "link.txt"),
+        ("link-x", Kind.TROJAN, "link.txt"),
         ("sweden", Kind.WIREGUARD, "sweden.conf"),
     ]
     assert plan.platforms == built_in()
@@ -138,7 +139,7 @@ def test_names_are_slugs_that_stay_and_differ(tmp_path: Path) -> None:
     assert first["sweden.ovpn"] == "sweden.ovpn"
     assert first["Norway 1!.conf"] == "norway-1"
     assert first["Zürich.conf"] == "zurich"
-    assert first["x" * 90 + ".conf"] == "x" * 63
+    assert first["x" * 90 + ".conf"].startswith("x" * 50)
     assert first["outside.conf"] != "outside"
     assert len(set(first.values())) == len(names)
     os.unlink(tmp_path / "Norway 1!.conf")
@@ -174,6 +175,77 @@ def test_any_names_become_different_slugs(sources: list[tuple[str, list[tuple[En
     assert all(read.platforms.is_slug(name) and name != "outside" for name in names)
     assert len(set(names)) == len(names)
     assert read._tunnels(groups) == tunnels
+
+
+STEMS = ["links", "links-de", "a" * 40 + "-east", "a" * 40 + "-west", "de"]
+LABELS = ["", "", "DE", "de", "SE", "de-2", "SE" * 20 + "1", "SE" * 20 + "2"]
+_BEHIND_ONE_CDN = [
+    Entry(
+        Kind.VLESS, ProxyConfig(Server("a.example", 443, "tcp"), {"type": "vless", "host": host, "uuid": Secret(uuid)})
+    )
+    for host in ("x.example", "y.example")
+    for uuid in ("1", "2", "3")
+]
+_BROKEN = Entry(Kind.UNKNOWN, None, Problem("invalid", "x"))
+_Lists = dict[tuple[str, str, bool], list[tuple[str, Entry]]]
+
+
+def _of_lists(lists: _Lists) -> dict[str, bytes | None]:
+    """The config of each name."""
+    groups = []
+    for (folder, stem, whole), rows in lists.items():
+        ways = tuple(map(read._slug, (stem, f"{stem}.txt", f"{folder}-{stem}.txt")))
+        found = [
+            msgspec.structs.replace(entry, label="" if whole else label, line=None if whole else line)
+            for line, (label, entry) in enumerate(rows[: 1 if whole else None], 1)
+        ]
+        groups.append((read._Source("x", ways, b"", lambda name: b""), found))
+    tunnels = read._tunnels(groups)
+    assert all(read.platforms.is_slug(tunnel.name) for tunnel in tunnels)
+    assert len({tunnel.name for tunnel in tunnels}) == len(tunnels)
+    return {tunnel.name: tunnel.config and read._digest(tunnel.config) for tunnel in tunnels}
+
+
+@given(
+    lists=st.dictionaries(
+        st.tuples(st.sampled_from(["in", "out"]), st.sampled_from(STEMS), st.booleans()),
+        st.lists(
+            st.tuples(st.sampled_from(LABELS), st.sampled_from([*_BEHIND_ONE_CDN, *ENTRIES, _BROKEN])),
+            min_size=1,
+            max_size=5,
+        ),
+        max_size=4,
+    ),
+    data=st.data(),
+)
+def test_a_name_passes_to_no_other_config(lists: _Lists, data: st.DataObject) -> None:
+    """Whatever comes or goes, files or lines, and in whatever order: seen from the one night as from the other."""
+    fewer: _Lists = {}
+    for key in data.draw(st.permutations(list(lists))):
+        rows = lists[key] if key[2] else data.draw(st.permutations(lists[key]))
+        gone = data.draw(st.integers(0, len(rows)))
+        if gone == 0 or (gone < len(rows) and not key[2]):
+            fewer[key] = rows[gone:]
+    before, after = _of_lists(lists), _of_lists(fewer)
+    both = {name for name in before.keys() & after.keys() if before[name] and after[name]}
+    assert {name: after[name] for name in both} == {name: before[name] for name in both}
+
+
+def test_a_lone_label_gives_its_name_and_a_digest_stays(tmp_path: Path) -> None:
+    """What the names above must also be: the same for what is left."""
+    one, two = (
+        f"vless://{'0' * 8}-0000-4000-8000-00000000000{digit}@192.0.2.1:443?type=ws&host=h{digit}.example"
+        for digit in "12"
+    )
+    path = tmp_path / "s.txt"
+    path.write_text(f"{one}\n{two}\n")
+    first, second = _names(_read(path))
+    path.write_text(f"{two}\n")
+    assert _names(_read(path)) == [second]
+    path.write_text(f"{two}#a\n{two}#b\n{one}\n")
+    assert _names(_read(path)) == ["s-a", first]
+    path.write_text(f"{two}#b\n{one}\n{two}#a\n")
+    assert _names(_read(path)) == ["s-a", first]
 
 
 def test_configs_one_by_one_and_folders_together(tmp_path: Path) -> None:
@@ -279,7 +351,7 @@ def test_a_bad_config_costs_its_own_tunnel_and_says_why(
     _write(tmp_path, y_conf=WIREGUARD)
     bad, good = _read(tmp_path).tunnels
     assert good.config is not None
-    assert (bad.name, bad.kind) == ("x", kind)
+    assert (bad.name, bad.kind) == ("x" if b"://" not in content else "x-line-1", kind)
     assert bad.problem is not None
     assert bad.problem.mechanism == mechanism
     assert reason in bad.problem.reason
@@ -580,7 +652,7 @@ def _names(plan: Plan) -> list[str]:
 
 
 def _link(host: str, label: str = "") -> str:
-    return f"trojan://{WORD}@{host}.example:443#{label}\n"
+    return f"trojan://{WORD}@{host}.example:443?fp=chrome#{label}\n"
 
 
 def test_names_of_a_list_hang_on_labels_and_servers_and_never_on_places(tmp_path: Path) -> None:
@@ -623,7 +695,7 @@ def test_the_same_config_twice_in_a_list_is_measured_once(tmp_path: Path) -> Non
     path.write_text(_link("a", "x") + _link("b", "y") + _link("a", "other") + _link("a", "x"))
     first, _ = _read(path).tunnels
     note = Finding("note", "the same config stands 2 times more in this source (line 3, 4): measured once", 1)
-    assert first.findings == (note,)
+    assert first.findings[-1] == note
     assert len(list(read.found([path]))) == 4
 
 
@@ -634,10 +706,16 @@ def test_the_same_config_in_two_files_is_kept_with_a_warning(tmp_path: Path) -> 
     assert b.warnings == ("b.conf: the same config as a: the server may mix them up",)
 
 
-def test_a_file_with_one_config_is_called_as_before(tmp_path: Path) -> None:
+def test_a_file_that_is_one_config_has_its_name(tmp_path: Path) -> None:
+    _write(tmp_path, mine_conf=WIREGUARD)
+    assert _names(_read(tmp_path / "mine.conf")) == ["mine"]
+
+
+def test_an_entry_of_a_list_is_called_the_same_when_it_is_alone(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
-    path.write_text(f"# x\n{_link('a', 'Label')}")
-    assert _names(_read(path)) == ["mine"]
+    for lines in (_link("a", "Label"), _link("a", "Label") + _link("b", "Other"), "# x\n" + _link("a", "Label")):
+        path.write_text(lines)
+        assert _names(_read(path))[0] == "mine-label"
 
 
 def test_folders_within_folders(tmp_path: Path) -> None:

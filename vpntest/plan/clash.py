@@ -96,7 +96,8 @@ def _entry(table: Table, where: str) -> Entry:
 
 def _proxy(kind: Kind, keys: Keys) -> Proxy:
     words: dict[str, str] = {}
-    proxy = Proxy(kind, place(keys), keys.text("server"), keys.text("port"), parameters=words, findings=keys.findings)
+    server, port = keys.text("server"), keys.text("port")
+    proxy = Proxy(kind, place(keys), server, port, parameters=words, findings=keys.findings, dialect="clash")
     if "udp" in keys.table and not keys.flag("udp"):
         words["udp"] = "0"
     if keys.flag("tfo", "fast-open"):

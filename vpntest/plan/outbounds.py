@@ -145,7 +145,8 @@ def _sing_box(kind: Kind, keys: Keys) -> Proxy | Meaning:
     words: dict[str, str] = {}
     if keys.flag("tcp_fast_open"):
         words["tfo"] = "1"
-    proxy = Proxy(kind, place(keys), keys.text("server"), keys.number("server_port"), parameters=words)
+    server, port = keys.text("server"), keys.number("server_port")
+    proxy = Proxy(kind, place(keys), server, port, parameters=words, dialect="sing-box")
     network = keys.texts("network")
     if network == ["tcp"]:
         words["udp"] = "0"
@@ -408,7 +409,8 @@ def _xray(kind: Kind, keys: Keys) -> Proxy | Meaning:
         mux.unsupported("`mux` is not supported: sing-box does not speak Xray's")
     named = "vnext" if kind in (Kind.VLESS, Kind.VMESS) else "servers"
     server = _first(settings, named)
-    proxy = Proxy(kind, place(keys), server.text("address"), server.number("port"), parameters=words)
+    address, port = server.text("address"), server.number("port")
+    proxy = Proxy(kind, place(keys), address, port, parameters=words, dialect="xray")
     user = _first(server, "users")
     if kind in (Kind.VLESS, Kind.VMESS):
         proxy.username = user.text("id")

@@ -149,6 +149,9 @@ class Proxy:
     """What the source calls it: printable, and of a stranger."""
     findings: list[Finding] = field(default_factory=list)
     """What its reader has to say of it already; :func:`outbound` gives these back before its own."""
+    dialect: Literal["link", "xray", "sing-box", "clash"] = "link"
+    """Whose words these are: where nothing is said, each client takes something else. Of links the reference is Xray;
+    what sing-box's own documents say is sent as it stands."""
 
 
 def outbound(proxy: Proxy) -> tuple[ProxyConfig, tuple[Finding, ...]]:
@@ -201,6 +204,12 @@ class _Reading:
 
     def find(self, level: Literal["note", "warning", "danger"], text: str) -> None:
         self.findings.append(Finding(level, text))
+
+    @property
+    def imitates(self) -> bool:
+        """Whether its client sends a browser's ClientHello unless it is told not to."""
+        usual = self.proxy.kind in (Kind.VLESS, Kind.VMESS, Kind.TROJAN)
+        return self.proxy.dialect == "xray" or (usual and self.proxy.dialect == "link")
 
     def take(self, name: str) -> str:
         """The word's value, which is no longer left over; empty where there is none."""
@@ -574,6 +583,10 @@ def _socks(reading: _Reading) -> tuple[Server, dict[str, object]]:
     if reading.yes("uot"):
         fields["udp_over_tcp"] = True
         reading.udp = True
+    else:
+        # Of SOCKS 5 the server says whither our datagrams go, be it our own loopback: none goes there.
+        fields["network"] = "tcp"
+        reading.udp = False
     if reading.line("security").lower() not in ("", "none"):
         reading.unsupported("`security`: sing-box has no TLS around SOCKS")
     _in_the_clear(reading)
@@ -867,7 +880,11 @@ def _multiplex(reading: _Reading, fields: dict[str, object]) -> None:
 
 
 def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str, object] | None:
-    """The TLS below a kind that runs over TCP; None where there is none."""
+    """The TLS below a kind that runs over TCP; None where there is none.
+
+    Where a link, or Xray's JSON, says no `fp`, Xray sends Chrome's ClientHello (transport/internet/tls: GetFingerprint),
+    and Go's only for `unsafe`. sing-box and Mihomo send Go's unless a fingerprint is said.
+    """
     security = reading.line("security").lower() or default
     if security == "none":
         names = "sni alpn fp insecure disable-sni pbk sid spx ech ca pin pcs vcn pqv tls-min tls-max"
@@ -876,10 +893,12 @@ def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str
     if security not in ("tls", "reality"):
         reading.unsupported("`security` is none of tls, reality and none")
     tls = _handshake(reading, security)
-    _protocols(reading, tls, transport)
     fingerprint = reading.line("fp").lower()
     if fingerprint in ("none", "unsafe", "hellogolang"):  # Xray's words for the hello of its own library
         fingerprint = ""
+    elif not fingerprint and security == "tls" and reading.imitates:
+        reading.find("note", "`fp` is not said: Chrome's ClientHello is sent, as Xray does")
+        fingerprint = "chrome"
     fingerprint = re.sub("^hello(.+)_auto$", r"\1", fingerprint)  # and its longer names for the same hellos
     if fingerprint and fingerprint not in _FINGERPRINTS:
         reading.unsupported("`fp` is not a client that sing-box imitates")
@@ -892,6 +911,7 @@ def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str
     if fingerprint:
         tls["utls"] = {"enabled": True, "fingerprint": fingerprint}
         reading.needs.add("utls")
+    _protocols(reading, tls, transport)
     return tls
 
 
@@ -987,12 +1007,28 @@ def _server_name(reading: _Reading, security: str) -> str:
 
 
 def _protocols(reading: _Reading, tls: dict[str, object], transport: str) -> None:
-    """ALPN. Where a transport knows its protocol, sing-box says it; a list from elsewhere would break it."""
+    """ALPN. Where a transport knows its protocol, sing-box says it; a list from elsewhere would break it.
+
+    A browser's ClientHello has a list of its own, Chrome's h2 and http/1.1. Xray and Mihomo leave it as it is, whatever
+    `alpn` says; but with ws and httpupgrade they put http/1.1 alone in its place, and so does Xray with plain tcp where
+    `alpn` is exactly that. With Reality they never touch it. sing-box puts in what it is given, and leaves the list as
+    it is where it is given nothing; ws and httpupgrade give it http/1.1, and gRPC and HTTP/2 give it both.
+    """
     protocols = _listed_protocols(reading)
+    if reading.proxy.dialect == "sing-box":
+        if protocols:
+            tls["alpn"] = protocols
+        return
     if transport in ("ws", "httpupgrade", "grpc", "http"):
         fixed = "http/1.1" if transport in ("ws", "httpupgrade") else "h2"
         if protocols and protocols != [fixed]:
             reading.find("note", f"`alpn` ignored: with `type` {transport} it is {fixed}")
+        return
+    if "utls" in tls and protocols not in ([], ["h2", "http/1.1"]):
+        if "reality" in tls or protocols != ["http/1.1"] or reading.proxy.dialect == "clash":
+            reading.find("note", "`alpn` ignored: the browser's ClientHello of `fp` has its own, as clients leave it")
+            return
+    elif "utls" in tls:
         return
     if "h3" in protocols:
         reading.find("note", "h3 in `alpn` ignored: it has no meaning over TCP")
