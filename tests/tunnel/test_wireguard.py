@@ -354,13 +354,13 @@ ECHOED = {
                 "AllowedIPs=2001:db8::1/32,\n"
                 f"PersistentKeepalive = 25\nPersistent Keepalive = 17\nPresharedKey = {PSK}\n",
             ),
-            (B, "AllowedIPs = 198.51.100.0/24\nPersistentKeepalive = off\n"),
+            (B, "AllowedIPs = 198.51.100.0/24, 0.0.0.0/0\nPersistentKeepalive = off\n"),
             (C, f"Endpoint = 198.18.0.98:1\nAllowedIPs =\nPresharedKey = {'A' * 43}=\nPersistentKeepalive = 65535\n"),
         ],
         [],
         [
             (A, "[fd00::99]:443", "17", PSK, ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]),
-            (B, None, "0", None, ["198.51.100.0/24"]),
+            (B, None, "0", None, ["198.51.100.0/24", "0.0.0.0/0"]),
             (C, "198.18.0.98:1", "65535", None, []),
         ],
     ),
@@ -378,12 +378,12 @@ ECHOED = {
         "amneziawg-go",
         "S3 = 20\nS4 = 11\nH1 = 100-200\nH2 = 300 - 400\nH4 = 9-9\nJ1 =\nItime = 0\nRandomTrailers = off\n"
         "I1 = <b 0xc0ffee><r 16> <rd 3><rc 4><t>\nI5 = <r 1472>\nI3 =\n",
-        [(A, f"PresharedKey = {PSK}\nEndpoint = 198.18.0.99:51820\nAllowedIPs = ::/0\nAdvancedSecurity = on\n")],
+        [(A, f"PresharedKey = {PSK}\nEndpoint = 198.18.0.99:51820\nAllowedIPs = ::/0, 0.0.0.0/0\nAdvancedSecurity = on\n")],
         [
             *(("s3", "20"), ("s4", "11"), ("h1", "100-200"), ("h2", "300-400"), ("h3", "3"), ("h4", "9")),
             *(("i1", "<b 0xc0ffee><r 16> <rd 3><rc 4><t>"), ("i5", "<r 1472>")),
         ],
-        [(A, "198.18.0.99:51820", "0", PSK, ["::/0"])],
+        [(A, "198.18.0.99:51820", "0", PSK, ["::/0", "0.0.0.0/0"])],
     ),
     "all that is off": (
         "amneziawg-go",
