@@ -178,3 +178,12 @@ def test_only_our_errors_leave(edits: list[tuple[int, int]], cut: int) -> None:
     except ConfigError as fault:
         said = str(fault)
     assert said.startswith("pack.zip: ")
+
+
+def test_what_many_configs_name_is_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_SHARED_BYTES", 1000)
+    data = packed(("a.ovpn", b"x"), *((f"k{number}", bytes(600)) for number in range(4)))
+    member = next(one for one in members(data, "p.zip", 1 << 20) if one.name == "a.ovpn")
+    assert [len(member.read_file(name)) for name in ("k0", "k1", "k0")] == [600, 600, 600]
+    with pytest.raises(ValueError, match="key files are larger"):
+        member.read_file("k2")

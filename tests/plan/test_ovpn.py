@@ -869,3 +869,19 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_what_is_made_to_hang_the_reader_does_not(text: str) -> None:
     _refused(BASE + text + "\n")
+
+
+def test_the_number_of_connections_and_of_files_that_are_read_is_bounded() -> None:
+    block = "<connection>\nremote a.example\n</connection>\n"
+    assert len(_read(BASE + block)[0].servers) == 1
+    with pytest.raises(ConfigError, match="more than 64 <connection> blocks"):
+        _read(BASE + block * 65)
+    opened: list[str] = []
+
+    def read_file(name: str) -> bytes:
+        opened.append(name)
+        return CA.encode()
+
+    with pytest.raises(ConfigError, match="more than 64 directives that name a file"):
+        parse(BASE + "ca k\n" * 500, "x.ovpn", read_file)
+    assert len(opened) <= ovpn.MAX_MATERIALS

@@ -25,6 +25,8 @@ MAX_MEMBERS = 20_000
 """Files and folders in one archive."""
 MAX_TOTAL_BYTES = 256 << 20
 """Bytes that all members together may unfold into."""
+MAX_SHARED_BYTES = 16 << 20
+"""Bytes of the key files and certificates that its configs name, together. Packs share a handful."""
 MAX_RATIO = 200
 """How much larger than in the archive a member may be, from `RATIO_FROM` on. Text of many equal lines reaches 50."""
 RATIO_FROM = 1 << 20
@@ -80,6 +82,8 @@ def members(data: bytes, where: str, limit: int) -> Iterator[Member]:
     def companion(info: zipfile.ZipInfo) -> bytes:
         """What many configs name, such as their one authority, is unfolded once."""
         if info.filename not in shared:
+            if sum(map(len, shared.values())) >= MAX_SHARED_BYTES:
+                raise ValueError(f"the archive's key files are larger than {MAX_SHARED_BYTES >> 20} MiB together")
             shared[info.filename] = content(info, files.MAX_KEY_BYTES)
         return shared[info.filename]
 
