@@ -351,17 +351,17 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
     "socks: base64": (
         f"socks://{_b64(f'name:{WORD}:')}@[fd00::1]:1080#a",
         Server("fd00::1", 1080, "tcp"),
-        {"type": "socks", "version": "5", "username": "name", "password": f"{WORD}:"},
+        {"type": "socks", "version": "5", "network": "tcp", "username": "name", "password": f"{WORD}:"},
     ),
     "socks: all in base64": (
         f"socks://{_b64(f'name:{WORD}@vpn.example:1080')}#a",
         Server("vpn.example", 1080, "tcp"),
-        {"type": "socks", "version": "5", "username": "name", "password": WORD},
+        {"type": "socks", "version": "5", "network": "tcp", "username": "name", "password": WORD},
     ),
     "socks5": (
         f"socks5://na%40me:{_percent(WORD)}@vpn.example:1080",
         Server("vpn.example", 1080, "tcp"),
-        {"type": "socks", "version": "5", "username": "na@me", "password": WORD},
+        {"type": "socks", "version": "5", "network": "tcp", "username": "na@me", "password": WORD},
     ),
     "socks4": (
         "socks4://198.18.0.1:1080#@a.example:80",
@@ -482,6 +482,11 @@ UNSUPPORTED = {
     "hysteria2: pinned": (HYSTERIA2 + "?pinSHA256=ab:cd", "pinSHA256"),
     "hysteria2: another obfuscation": (HYSTERIA2 + "?obfs=other&obfs-password=x", "obfs"),
     "tuic: version 4": (f"tuic://{ID}@a.example:443?token={WORD}", "token"),
+    "trojan: cut into pieces": (TROJAN + "?fragment=1,40-60,30-50,tlshello", "`fragment`"),
+    "trojan: records cut into pieces": (TROJAN + "?tls_fragment=1", "`fragment`"),
+    "vless: noise": (REALITY + "&noises=rand:10-20", "`noise`"),
+    "vmess: cut into pieces": (_vmess(fragment="1,40-60,30-50"), "`fragment`"),
+    "vmess: cut as Xray says it": (_vmess(fragment={"packets": "tlshello"}), "`fragment`"),
     "a page": ("https://a.example/", "fetch"),
     "a subscription": (f"https://a.example:8443/sub/{WORD}", "fetch"),
     "a subscription with a query": (f"http://a.example:8080?token={WORD}", "fetch"),
@@ -607,6 +612,28 @@ def test_what_stands_behind_base64_is_passed_over() -> None:
     link = _vmess(net="tcp")
     for more in ("/config=1840617681372453", "=/@channel", "/~"):
         assert _read(link.rstrip("=") + more) == _read(link)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        TROJAN + "?ws=1&wspath=%2Fa%2Fb&sni=a.example",
+        TROJAN + "?network=ws&path=/a/b&sni=a.example",
+        TROJAN + "?ws=1&wspath=%2Fa%2Fb&type=ws&path=/a/b&sni=a.example",
+    ],
+)
+def test_older_words_for_websocket(link: str) -> None:
+    assert _bare(_read(link).outbound)["transport"] == {"type": "ws", "path": "/a/b", "headers": {"Host": "a.example"}}
+
+
+def test_no_websocket_where_the_older_word_says_no() -> None:
+    assert "transport" not in _read(TROJAN + "?ws=0&wspath=/a").outbound
+    assert "transport" not in _read(TROJAN + "?ws=1&type=tcp").outbound
+
+
+def test_keys_of_vmess_that_nobody_reads_are_counted() -> None:
+    link = _vmess(net="tcp", verify_cert=True, group="a", empty="", fragment="", noises=[])
+    assert [finding.text for finding in _findings(link)] == ["2 unknown parameters ignored"]
 
 
 def test_a_password_that_holds_a_hash_as_it_is() -> None:

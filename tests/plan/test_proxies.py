@@ -306,7 +306,7 @@ def test_plugin_options_are_written_anew() -> None:
         (Kind.HYSTERIA2, {}, True),
         (Kind.TUIC, {}, True),
         (Kind.ANYTLS, {}, True),
-        (Kind.SOCKS, {}, True),
+        (Kind.SOCKS, {}, False),
         (Kind.HTTP, {}, False),
         (Kind.SSH, {}, False),
     ],

@@ -8,6 +8,7 @@ The words (names of `parameters`; every value is text, decoded, a yes is `1` or 
 
     any          udp (0: the config itself lets no UDP pass)  mux (h2mux smux yamux: sing-mux)  mux-padding
                  mux-connections  mux-min-streams  mux-streams  tfo
+                 fragment  noise (both: how the first packets are cut and what goes before them)
     TLS          security (none tls reality)  sni (absent: the first `host`, else the server)  alpn  fp  insecure
                  disable-sni  pbk  sid  spx  ech (base64)  ca (PEM)  pin (base64 of SHA-256 of public keys)  pcs  vcn
                  pqv  tls-min  tls-max  client-cert  client-key (both PEM)
@@ -113,7 +114,7 @@ _NO = frozenset({"", "0", "false", "f", "no", "n", "off", "none"})
 _CHANGING = frozenset(
     """
     plugin obfs obfs-password flow prefix pinSHA256 pcs vcn pqv fm ech ca pin client-cert client-key mport token mux uot
-    tls-min tls-max disable-sni reduce-rtt udp-over-stream headers
+    tls-min tls-max disable-sni reduce-rtt udp-over-stream headers fragment noise
     """.split()
 )
 """Words that change what is spoken, so that one which its kind has no use for must not be dropped."""
@@ -123,7 +124,7 @@ WORDS = frozenset(
     sid spx ech ca pin pcs vcn pqv tls-min tls-max client-cert client-key type host path serviceName authority mode
     headerType method headers ed eh seed extra fm plugin uot prefix flow encryption packetEncoding aid scy
     global-padding authenticated-length obfs obfs-password mport hop-interval up down pinSHA256 congestion_control
-    udp_relay_mode udp-over-stream reduce-rtt heartbeat version token private-key passphrase host-key
+    udp_relay_mode udp-over-stream reduce-rtt heartbeat version token private-key passphrase host-key fragment noise
     """.split()
 )
 """All names that parameters can have."""
@@ -882,8 +883,8 @@ def _multiplex(reading: _Reading, fields: dict[str, object]) -> None:
 def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str, object] | None:
     """The TLS below a kind that runs over TCP; None where there is none.
 
-    Where a link, or Xray's JSON, says no `fp`, Xray sends Chrome's ClientHello (transport/internet/tls: GetFingerprint),
-    and Go's only for `unsafe`. sing-box and Mihomo send Go's unless a fingerprint is said.
+    Where a link, or Xray's JSON, says no `fp`, Xray sends Chrome's ClientHello (GetFingerprint in its transport/internet
+    /tls), and Go's only for `unsafe`. sing-box and Mihomo send Go's unless a fingerprint is said.
     """
     security = reading.line("security").lower() or default
     if security == "none":
