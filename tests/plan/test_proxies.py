@@ -281,6 +281,16 @@ def test_hysteria_hops_over_the_ports_of_mport() -> None:
 def test_quic_speaks_h3_whatever_a_generator_says() -> None:
     assert _meant(Kind.HYSTERIA2, {"alpn": "h2,http/1.1"})["tls"]["alpn"] == ["h3"]
     assert _meant(Kind.TUIC, {"alpn": "h3,spdy/3.1"})["tls"]["alpn"] == ["h3", "spdy/3.1"]
+    (finding,) = _found(Kind.HYSTERIA2, {"alpn": "h2,http/1.1"})
+    assert (finding.level, "`alpn`" in finding.text) == ("warning", True)
+
+
+@pytest.mark.parametrize("kind", [Kind.HYSTERIA2, Kind.TUIC])
+def test_in_sing_boxs_own_words_quic_speaks_what_is_written(kind: Kind) -> None:
+    for said, meant in (("h2", ["h2"]), ("", ["h3"])):
+        config, findings = outbound(dataclasses.replace(_proxy(kind, {"alpn": said}), dialect="sing-box"))
+        assert _bare(config.outbound)["tls"]["alpn"] == meant
+        assert findings == ()
 
 
 def test_plugin_options_are_written_anew() -> None:
@@ -347,7 +357,7 @@ def test_what_it_needs_of_sing_box(kind: Kind, words: dict[str, str], needs: tup
 
 @pytest.mark.parametrize(
     ("kind", "words", "fields"),
-    [
+    (finding,) = [one for one in _found(kind, words, **fields) if one.level != "note"]
         (Kind.VLESS, {}, {}),
         (Kind.TROJAN, {"security": "none"}, {}),
         (Kind.VMESS, {"scy": "none"}, {}),

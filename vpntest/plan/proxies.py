@@ -883,8 +883,8 @@ def _multiplex(reading: _Reading, fields: dict[str, object]) -> None:
 def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str, object] | None:
     """The TLS below a kind that runs over TCP; None where there is none.
 
-    Where a link, or Xray's JSON, says no `fp`, Xray sends Chrome's ClientHello (GetFingerprint in its transport/internet
-    /tls), and Go's only for `unsafe`. sing-box and Mihomo send Go's unless a fingerprint is said.
+    Where a link, or Xray's JSON, says no `fp`, Xray sends Chrome's ClientHello (tls.GetFingerprint), and Go's only
+    for `unsafe`. sing-box and Mihomo send Go's unless a fingerprint is said.
     """
     security = reading.line("security").lower() or default
     if security == "none":
@@ -923,8 +923,8 @@ def _tls_of_quic(reading: _Reading) -> dict[str, object]:
     tls = _handshake(reading, "tls")
     reading.drop(("fp", "pbk", "sid", "spx"), "no meaning in QUIC")
     protocols = _listed_protocols(reading)
-    if protocols and set(protocols) <= {"h2", "http/1.1"}:
-        reading.find("note", "`alpn` ignored: it names protocols of TCP")
+    if protocols and set(protocols) <= {"h2", "http/1.1"} and reading.proxy.dialect != "sing-box":
+        reading.find("warning", "`alpn` ignored: it names protocols of TCP, and h3 is sent in their place")
         protocols = []
     tls["alpn"] = protocols or ["h3"]
     return tls
