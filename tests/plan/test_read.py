@@ -203,7 +203,7 @@ def _of_lists(lists: _Lists) -> dict[str, bytes | None]:
     tunnels = read._tunnels(groups)
     assert all(read.platforms.is_slug(tunnel.name) for tunnel in tunnels)
     assert len({tunnel.name for tunnel in tunnels}) == len(tunnels)
-    return {tunnel.name: tunnel.config and read._digest(tunnel.config) for tunnel in tunnels}
+    return {tunnel.name: read._digest(tunnel.config) if tunnel.config else None for tunnel in tunnels}
 
 
 @given(
