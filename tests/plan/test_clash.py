@@ -53,6 +53,15 @@ MEANT: dict[str, tuple[str, dict[str, Any]]] = {
         f"type: ss, {AT}, cipher: aes-128-gcm, password: {WORD}, plugin: obfs, plugin-opts: {{mode: tls, host: a.b}}",
         {"plugin": "obfs-local", "plugin_opts": "obfs=tls;obfs-host=a.b"},
     ),
+    "obfs without a host": (
+        f"type: ss, {AT}, cipher: aes-128-gcm, password: {WORD}, plugin: obfs, plugin-opts: {{mode: http}}",
+        {"plugin": "obfs-local", "plugin_opts": "obfs=http;obfs-host=bing.com"},
+    ),
+    "v2ray-plugin without a host": (
+        f"type: ss, {AT}, cipher: aes-128-gcm, password: {WORD}, plugin: v2ray-plugin,"
+        " plugin-opts: {mode: websocket, tls: true}",
+        {"plugin": "v2ray-plugin", "plugin_opts": "tls=1;host=bing.com;path=/;mux=1"},
+    ),
     "UDP over TCP": (
         f"type: ss, {AT}, cipher: aes-128-gcm, password: {WORD}, udp-over-tcp: true, udp-over-tcp-version: 2",
         {"udp_over_tcp": {"enabled": True}},

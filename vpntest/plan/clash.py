@@ -135,27 +135,26 @@ def _shadowsocks(proxy: Proxy, keys: Keys) -> None:
             # Its options say nothing that could be honoured.
             known = ("shadow-tls", "restls", "gost-plugin", "kcptun")
             keys.unsupported(f"the plugin `{plugin}` is not carried" if plugin in known else "an unknown plugin")
-        proxy.parameters["plugin"] = ";".join(_plugin(plugin, options)) if options else plugin
+        options = options or Keys(Table(), keys.where)
+        proxy.parameters["plugin"] = ";".join(_plugin(plugin, options))
 
 
 def _plugin(plugin: str, options: Keys) -> Iterator[str]:
     def escaped(text: str) -> str:
         return re.sub(r"([;=\\])", r"\\\1", text)
 
-    mode, host = options.text("mode"), options.text("host")
+    mode, host = options.text("mode"), options.text("host") or "bing.com"  # Mihomo's own
     if plugin == "obfs":
         yield "obfs-local"
         yield f"obfs={escaped(mode)}"
-        if host:
-            yield f"obfs-host={escaped(host)}"
+        yield f"obfs-host={escaped(host)}"
     else:
         yield "v2ray-plugin"
         if mode:
             yield f"mode={escaped(mode)}"
         if options.flag("tls"):
             yield "tls"
-        if host:
-            yield f"host={escaped(host)}"
+        yield f"host={escaped(host)}"
         if path := options.text("path"):
             yield f"path={escaped(path)}"
         # On where Mihomo's document does not say.

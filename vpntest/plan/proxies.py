@@ -402,7 +402,10 @@ def _obfs(reading: _Reading, options: dict[str, str]) -> dict[str, str]:
         reading.unsupported("`plugin`: obfs is neither http nor tls")
     if options.pop("obfs-uri", "/") != "/":
         reading.unsupported("`plugin`: `obfs-uri` is not carried")
-    return {"obfs": mode, "obfs-host": _http_host(reading, options.pop("obfs-host", "") or "cloudfront.com")}
+    host = options.pop("obfs-host", "")
+    if not host and reading.proxy.dialect != "sing-box":  # which sends an empty one
+        host = "cloudfront.net"  # simple-obfs' own
+    return {"obfs": mode, "obfs-host": _http_host(reading, host)} if host else {"obfs": mode}
 
 
 def _v2ray_plugin(reading: _Reading, options: dict[str, str]) -> dict[str, str]:
@@ -413,8 +416,13 @@ def _v2ray_plugin(reading: _Reading, options: dict[str, str]) -> dict[str, str]:
     kept = {}
     if options.pop("tls", "0").lower() in _YES:
         kept["tls"] = "1"
-    # Without one the plugin itself says cloudfront.com, and asks for that name's certificate.
-    kept["host"] = _http_host(reading, options.pop("host", "") or "cloudfront.com")
+    host = options.pop("host", "")
+    if not host and reading.proxy.dialect == "sing-box" and "tls" in kept and not syntax.is_address(reading.host):
+        # Of `host` it makes both names, but without one it takes the server's in TLS, and we dial by address.
+        reading.unsupported("`plugin`: v2ray-plugin with `tls` and without `host`, whose two names then differ")
+    if host or reading.proxy.dialect != "sing-box":
+        # Without one the plugin itself says cloudfront.com, and asks for that name's certificate.
+        kept["host"] = _http_host(reading, host or "cloudfront.com")
     kept["path"] = options.pop("path", "") or "/"
     if not kept["path"].startswith("/"):
         kept["path"] = "/" + kept["path"]
