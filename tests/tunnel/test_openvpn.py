@@ -493,3 +493,65 @@ def test_silence_after_an_answer_is_told_from_silence(tmp_path: Path, state: str
             return fall.value
 
     assert asyncio.run(body()).failure == failure
+
+
+async def _reason_of(*lines: str) -> str:
+    """Why it falls where OpenVPN has said these lines, those that begin with `>` by its management socket."""
+    site: Any = SimpleNamespace(redact=str)
+    process: Any = Running()
+    session = _Session(site, ())
+    session._process = process
+    for line in (">STATE:1,AUTH,,,", *lines):
+        if line.startswith(">"):
+            session._take(line)
+        else:
+            session._hear(line)
+    with pytest.raises(Fall) as fall:
+        await session.reaches("CONNECTED", 0.01)
+    return fall.value.failure
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["AUTH_FAILED", "auth-failure", "Options error", "AUTH: Received control message: AUTH_FAILED"],
+)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "VERIFY OK: depth=0, CN={}",
+        "VERIFY KU OK {}",
+        "[{}] Peer Connection Initiated with [AF_INET]198.18.0.1:1194",
+        "WARNING: 'cipher' is used inconsistently, local='x', remote='{}'",
+        "AUTH: Received control message: x {}",
+        ">STATE:1,EXITING,x {},,",
+        ">FATAL:x {}",
+        ">PASSWORD:Verification Failed: 'Private Key' {}",
+    ],
+)
+def test_a_strangers_names_are_no_word_of_the_servers(line: str, words: str) -> None:
+    assert asyncio.run(_reason_of(line.format(words))) == Failure.STALLED
+
+
+@pytest.mark.parametrize(
+    ("line", "failure"),
+    [
+        ("AUTH: Received control message: AUTH_FAILED,locked out", Failure.AUTH_REJECTED),
+        (">PASSWORD:Verification Failed: 'Auth'", Failure.AUTH_REJECTED),
+        (">STATE:1,EXITING,auth-failure,,", Failure.AUTH_REJECTED),
+        (">STATE:1,RECONNECTING,connection-reset,,", Failure.CONNECTION_RESET),
+        ("VERIFY ERROR: depth=0, error=self-signed certificate: CN=AUTH_FAILED", Failure.SSL_UNKNOWN_AUTHORITY),
+        ("VERIFY ERROR: depth=0, error=certificate has expired: CN=issuer", Failure.SSL_INVALID_CERTIFICATE),
+        ("VERIFY KU ERROR", Failure.SSL_INVALID_CERTIFICATE),
+        ("VERIFY X509NAME ERROR: CN=AUTH_FAILED, must be x", Failure.SSL_INVALID_HOSTNAME),
+        ("OpenSSL: error:0A000086:SSL routines::certificate verify failed:", Failure.SSL_INVALID_CERTIFICATE),
+        ("OpenSSL: error:0A000102:SSL routines::unsupported protocol:", Failure.SSL_FAILED_HANDSHAKE),
+        ("Connection reset, restarting [0]", Failure.CONNECTION_RESET),
+        ("TCP: connect to [AF_INET]198.18.0.1:1298 failed: Connection refused", Failure.CONNECTION_REFUSED),
+        ("read UDPv4 [ECONNREFUSED]: Connection refused (fd=3,code=111)", Failure.CONNECTION_REFUSED),
+        ("write UDPv4: Network is unreachable (fd=3,code=101)", Failure.NETWORK_UNREACHABLE),
+        ("read UDPv4 [EHOSTUNREACH]: No route to host (fd=3,code=113)", Failure.HOST_UNREACHABLE),
+        ("Options error: Unrecognized option", Failure.INVALID),
+    ],
+)
+def test_what_openvpn_says(line: str, failure: Failure) -> None:
+    assert asyncio.run(_reason_of(line)) == failure

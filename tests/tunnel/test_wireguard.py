@@ -378,7 +378,13 @@ ECHOED = {
         "amneziawg-go",
         "S3 = 20\nS4 = 11\nH1 = 100-200\nH2 = 300 - 400\nH4 = 9-9\nJ1 =\nItime = 0\nRandomTrailers = off\n"
         "I1 = <b 0xc0ffee><r 16> <rd 3><rc 4><t>\nI5 = <r 1472>\nI3 =\n",
-        [(A, f"PresharedKey = {PSK}\nEndpoint = 198.18.0.99:51820\nAllowedIPs = ::/0, 0.0.0.0/0\nAdvancedSecurity = on\n")],
+        [
+            (
+                A,
+                f"PresharedKey = {PSK}\nEndpoint = 198.18.0.99:51820\nAllowedIPs = ::/0, 0.0.0.0/0\n"
+                "AdvancedSecurity = on\n",
+            )
+        ],
         [
             *(("s3", "20"), ("s4", "11"), ("h1", "100-200"), ("h2", "300-400"), ("h3", "3"), ("h4", "9")),
             *(("i1", "<b 0xc0ffee><r 16> <rd 3><rc 4><t>"), ("i5", "<r 1472>")),

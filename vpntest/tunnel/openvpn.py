@@ -68,20 +68,31 @@ _STATES = (
 )
 """OpenVPN's states in the order of a start (doc/management-notes.txt)."""
 
+_CALLING = r"^(?:TCP: connect to|read|write) \S.*"
 _SAID = (
-    (re.compile(r"AUTH_FAILED|auth-failure"), Failure.AUTH_REJECTED),
-    (re.compile(r"Options error"), Failure.INVALID),
-    (re.compile(r"VERIFY ERROR.*(self.signed|issuer)"), Failure.SSL_UNKNOWN_AUTHORITY),
-    (re.compile(r"VERIFY X509NAME ERROR"), Failure.SSL_INVALID_HOSTNAME),
-    (re.compile(r"VERIFY \S*\s?ERROR|certificate verify failed"), Failure.SSL_INVALID_CERTIFICATE),
-    (re.compile(r"OpenSSL: error|TLS_ERROR"), Failure.SSL_FAILED_HANDSHAKE),
-    (re.compile(r"Connection reset"), Failure.CONNECTION_RESET),
-    (re.compile(r"Connection refused"), Failure.CONNECTION_REFUSED),
-    (re.compile(r"No route to host"), Failure.HOST_UNREACHABLE),
-    (re.compile(r"Network is unreachable"), Failure.NETWORK_UNREACHABLE),
-    (re.compile(r"server_poll|TLS key negotiation failed to occur"), Failure.TIMEOUT),
+    (re.compile(r"^AUTH: Received control message: AUTH_FAILED"), Failure.AUTH_REJECTED),
+    (re.compile(r"^Options error"), Failure.INVALID),
+    (re.compile(r"^VERIFY ERROR: depth=\d+, error=[^:]*(?:self.signed|issuer)"), Failure.SSL_UNKNOWN_AUTHORITY),
+    (re.compile(r"^VERIFY X509NAME ERROR"), Failure.SSL_INVALID_HOSTNAME),
+    (
+        re.compile(r"^VERIFY (?:\w+ )?ERROR|^OpenSSL: error:.*:certificate verify failed"),
+        Failure.SSL_INVALID_CERTIFICATE,
+    ),
+    (re.compile(r"^OpenSSL: error|^TLS_ERROR"), Failure.SSL_FAILED_HANDSHAKE),
+    (re.compile(rf"^Connection reset|{_CALLING}: Connection reset"), Failure.CONNECTION_RESET),
+    (re.compile(rf"{_CALLING}: Connection refused"), Failure.CONNECTION_REFUSED),
+    (re.compile(rf"{_CALLING}: No route to host"), Failure.HOST_UNREACHABLE),
+    (re.compile(rf"{_CALLING}: Network is unreachable"), Failure.NETWORK_UNREACHABLE),
+    (re.compile(r"^TLS Error: TLS key negotiation failed to occur"), Failure.TIMEOUT),
 )
-"""What a line of OpenVPN's output means; of all that were said, the first in this order is the reason."""
+"""What a line of OpenVPN's output means; of all that were said, the first in this order is the reason. Each is known by
+its beginning: further on stands what a stranger has chosen, such as the names in a certificate."""
+_ENDED = {
+    "auth-failure": Failure.AUTH_REJECTED,
+    "connection-reset": Failure.CONNECTION_RESET,
+    "server_poll": Failure.TIMEOUT,
+}
+"""Why it gave a remote up, by the management socket: its own words alone."""
 
 
 async def climb(site: Site, config: OpenVpnConfig, carrier: Carrier) -> tuple[Process, tuple[str, ...]]:
@@ -324,12 +335,14 @@ class _Session:
         self._moved.set()
 
     def _hear(self, line: str) -> None:
-        for pattern, failure in _SAID:
-            if pattern.search(line):
-                self._reasons.add(failure)
-                if failure == self._reason():
-                    self._reason_line = line
-                break
+        failure = next((failure for pattern, failure in _SAID if pattern.search(line)), None)
+        if failure is not None:
+            self._blame(failure, line)
+
+    def _blame(self, failure: Failure, line: str) -> None:
+        self._reasons.add(failure)
+        if failure == self._reason():
+            self._reason_line = line
 
     def _reason(self) -> Failure | None:
         return next((failure for _, failure in _SAID if failure in self._reasons), None)
@@ -354,8 +367,8 @@ class _Session:
                 state, reason = (*rest.split(",")[1:3], "", "")[:2]
                 if state in _STATES:
                     self._reached = max(self._reached, _STATES.index(state))
-                if state in ("EXITING", "RECONNECTING"):
-                    self._hear(reason.replace("connection-reset", "Connection reset"))
+                if state in ("EXITING", "RECONNECTING") and reason in _ENDED:
+                    self._blame(_ENDED[reason], reason)
             case ">PASSWORD":
                 self._take_password(rest)
             case ">UPDOWN" if rest == "UP":
@@ -375,8 +388,8 @@ class _Session:
         elif rest.startswith("Need"):
             self._reasons.add(Failure.INVALID)
             self._reason_line = "OpenVPN asks for a password that the config does not have"
-        elif rest.startswith("Verification Failed"):
-            self._reasons.add(Failure.AUTH_REJECTED)
+        elif rest.startswith("Verification Failed: 'Auth'"):
+            self._blame(Failure.AUTH_REJECTED, "the server does not know this user name with this password")
 
     async def reaches(self, state: str, seconds: float) -> None:
         """Waits for a state of OpenVPN, or a later one. Raises Fall."""
