@@ -184,7 +184,10 @@ def _uot(proxy: Proxy, keys: Keys) -> None:
 
 def _vless(proxy: Proxy, keys: Keys) -> None:
     proxy.username = keys.text("uuid")
-    proxy.parameters |= {"flow": keys.text("flow"), "packetEncoding": keys.text("packet_encoding")}
+    # Absent it is xudp; empty it is off.
+    encoding = "none" if keys.table.get("packet_encoding") == "" else keys.text("packet_encoding")
+    keys.leave("packet_encoding")
+    proxy.parameters |= {"flow": keys.text("flow"), "packetEncoding": encoding}
 
 
 def _vmess(proxy: Proxy, keys: Keys) -> None:
@@ -328,8 +331,6 @@ def _sing_box_transport(keys: Keys, words: dict[str, str]) -> None:
         words["path"] = transport.text("path")
         words["headers"] = headers_of(transport, words)
         words["host"] = ",".join(transport.texts("host")) or words.get("host", "")
-        if named != "http" and not words["host"]:
-            words["host"] = keys.text("server")  # not the name in TLS, as links mean it
         if named == "ws":
             early_data(transport, words, "max_early_data", "early_data_header_name")
         elif named == "http":
@@ -590,12 +591,15 @@ def headers_of(keys: Keys, words: dict[str, str], *, host: bool = True, first: b
 
 
 def _name_server(proxy: Proxy) -> None:
-    """Says the server's name wherever sing-box takes it by default; in links other defaults stand."""
+    """Says what sing-box takes where no name is said: we dial by address, and in links other defaults stand."""
     words = proxy.parameters
-    if words.get("security", "none") != "none":
+    secured = words.get("security", "none") != "none"
+    if secured:
         words["sni"] = words.get("sni") or proxy.host
-    if words.get("type") in ("ws", "http", "httpupgrade"):
-        words["host"] = words.get("host") or proxy.host
+    if words.get("type") == "ws" or (words.get("type") == "httpupgrade" and not secured):
+        words["host"] = words.get("host") or endpoint(proxy.host, proxy.ports)
+    elif words.get("type") == "httpupgrade":
+        words["host"] = words.get("host") or words["sni"]
 
 
 def early_data(keys: Keys, words: dict[str, str], most: str, header: str) -> None:

@@ -851,7 +851,7 @@ def _http_host(reading: _Reading, host: str) -> str:
 
 def _path(reading: _Reading) -> str:
     path = reading.line("path")
-    if path[:3].lower() == "%2f":  # encoded twice: a path begins with a slash
+    if path[:3].lower() == "%2f" and reading.proxy.dialect != "sing-box":  # encoded twice: a path begins with a slash
         path = unquote(path)
     if re.search("%(?![0-9A-Fa-f]{2})", path):
         reading.unsupported("`path` has a percent sign that encodes nothing, which sing-box does not take")
@@ -859,10 +859,15 @@ def _path(reading: _Reading) -> str:
 
 
 def _early(reading: _Reading, path: str) -> tuple[str, int]:
-    """Takes Xray's `?ed=2048` off a path: so many bytes go out with the request itself."""
-    path, mark, query = path.partition("?")
-    if not mark:
+    """Takes Xray's `?ed=2048` off a path: so many bytes go out with the request itself.
+
+    Any other query sing-box would write as a part of the path, its mark as %3F (URL.EscapedPath): so it is meant in its
+    own documents, and nowhere else.
+    """
+    bare, mark, query = path.partition("?")
+    if not mark or reading.proxy.dialect == "sing-box":
         return path, 0
+    path = bare
     pairs = parse_qsl(query[:4096], keep_blank_values=True)
     early = next((value for key, value in pairs if key == "ed"), "")
     if not reading.words.get("eh"):
