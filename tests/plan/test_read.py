@@ -187,14 +187,16 @@ _BEHIND_ONE_CDN = [
     for uuid in ("1", "2", "3")
 ]
 _BROKEN = Entry(Kind.UNKNOWN, None, Problem("invalid", "x"))
-_Lists = dict[tuple[str, str, bool], list[tuple[str, Entry]]]
+_Lists = dict[tuple[str, str, str], list[tuple[str, Entry]]]
 
 
 def _of_lists(lists: _Lists) -> dict[str, bytes | None]:
     """The config of each name."""
     groups = []
-    for (folder, stem, whole), rows in lists.items():
-        ways = tuple(map(read._slug, (stem, f"{stem}.txt", f"{folder}-{stem}.txt")))
+    for (folder, stem, what), rows in lists.items():
+        whole = what == "a config"
+        names = (stem, f"{stem}.txt", f"{folder}-{stem}.txt")
+        ways = tuple(map(read._slug, names[: 1 if what == "of the plan" else 3]))
         found = [
             msgspec.structs.replace(entry, label="" if whole else label, line=None if whole else line)
             for line, (label, entry) in enumerate(rows[: 1 if whole else None], 1)
@@ -208,7 +210,11 @@ def _of_lists(lists: _Lists) -> dict[str, bytes | None]:
 
 @given(
     lists=st.dictionaries(
-        st.tuples(st.sampled_from(["in", "out"]), st.sampled_from(STEMS), st.booleans()),
+        st.tuples(
+            st.sampled_from(["in", "out"]),
+            st.sampled_from(STEMS),
+            st.sampled_from(["a config", "a list", "of the plan"]),
+        ),
         st.lists(
             st.tuples(st.sampled_from(LABELS), st.sampled_from([*_BEHIND_ONE_CDN, *ENTRIES, _BROKEN])),
             min_size=1,
@@ -222,9 +228,10 @@ def test_a_name_passes_to_no_other_config(lists: _Lists, data: st.DataObject) ->
     """Whatever comes or goes, files or lines, and in whatever order: seen from the one night as from the other."""
     fewer: _Lists = {}
     for key in data.draw(st.permutations(list(lists))):
-        rows = lists[key] if key[2] else data.draw(st.permutations(lists[key]))
+        whole = key[2] == "a config"
+        rows = lists[key] if whole else data.draw(st.permutations(lists[key]))
         gone = data.draw(st.integers(0, len(rows)))
-        if gone == 0 or (gone < len(rows) and not key[2]):
+        if gone == 0 or (gone < len(rows) and not whole):
             fewer[key] = rows[gone:]
     before, after = _of_lists(lists), _of_lists(fewer)
     both = {name for name in before.keys() & after.keys() if before[name] and after[name]}
@@ -716,6 +723,11 @@ def test_an_entry_of_a_list_is_called_the_same_when_it_is_alone(tmp_path: Path) 
     for lines in (_link("a", "Label"), _link("a", "Label") + _link("b", "Other"), "# x\n" + _link("a", "Label")):
         path.write_text(lines)
         assert _names(_read(path))[0] == "mine-label"
+
+
+def test_a_tunnel_of_the_plan_has_the_name_that_the_plan_gives(plan_of: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text(_link("a", "Label"))
+    assert _names(_read(plan_of('[[tunnel]]\nname = "mine"\nconfig = "one.txt"\n'))) == ["mine"]
 
 
 def test_folders_within_folders(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ to them: they end up in reports that are handed on.
 
 Names are what kept runs are compared by, so they hang on as little as possible:
 
+    a [[tunnel]] with one config      the plan's: `sweden`
     a file that is one config         its name without the ending: `sweden`
     a file in an archive              with the archive's name before it: `pack-sweden`
     an entry of a list or document    with the file's name before it, and behind it its label: `links-sweden-1`
@@ -338,10 +339,12 @@ def _names(sources: Sequence[tuple[str, ...]], kept: Sequence[Sequence[_One]]) -
     """
     claims: dict[str, bytes] = {OUTSIDE: b""}
     for ways, ones in zip(sources, kept, strict=True):
+        if len(ways) == 1 < len(ones):
+            claims[ways[0]] = b""  # the plan's: it would be that of the last one left
         for way in set(ways):
             for number, one in enumerate(ones):
                 claimant = one.digest or f"{ways} {number}".encode()
-                for name in _forms(way, one, alone=len(ones) == 1):
+                for name in _forms(way, one, alone=_alone(ways, ones)):
                     if claims.setdefault(name, claimant) != claimant:
                         claims[name] = b""
     often = Counter(way for ways in sources for way in {*ways})
@@ -349,14 +352,19 @@ def _names(sources: Sequence[tuple[str, ...]], kept: Sequence[Sequence[_One]]) -
     for ways, ones in zip(sources, kept, strict=True):
         base = next((way for way in ways if often[way] == 1 and way != OUTSIDE), ways[-1])
         for one in ones:
-            forms = _forms(base, one, alone=len(ones) == 1)
+            forms = _forms(base, one, alone=_alone(ways, ones))
             yield _free([*(form for form in forms if claims[form]), _cut(forms[-1], 46, one.digest, 16)], taken, claims)
+
+
+def _alone(ways: Sequence[str], ones: Sequence[_One]) -> bool:
+    """Whether the source is its one config; a list is not, that has only one entry tonight."""
+    return len(ones) == 1 and (ones[0].entry.line is None or len(ways) == 1)
 
 
 def _forms(base: str, one: _One, *, alone: bool) -> list[str]:
     """What an entry could be called, the best first."""
     entry, digest, labels = one
-    if entry.line is None and alone:
+    if alone:
         return [base, _cut(base, 54, digest)] if digest else [base]
     base = _short(base, 30)
     plain = [f"{base}-{_short(label, 32)}" for label in labels]
