@@ -269,6 +269,24 @@ def test_a_path_that_was_encoded_twice_and_one_without_slash() -> None:
     assert _meant(Kind.TROJAN, {"type": "ws", "path": "a"})["transport"]["path"] == "/a"
 
 
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("/a?x=1&y=/b", "/a%3Fx=1&y=/b"),
+        ("/a%20b", "/a%2520b"),
+        ("/100%", "/100%25"),
+        ("/a?ed=2048", "/a"),
+        ("a!ü", "/a%21%C3%BC"),
+        ("%2Fa", "/a"),
+        ("", "/"),
+    ],
+)
+def test_a_path_of_httpupgrade_is_written_as_xray_writes_it(path: str, written: str) -> None:
+    for dialect in ("link", "xray"):
+        proxy = dataclasses.replace(_proxy(Kind.TROJAN, {"type": "httpupgrade", "path": path}), dialect=dialect)
+        assert _bare(outbound(proxy)[0].outbound)["transport"]["path"] == written
+
+
 def test_hysteria_hops_over_the_ports_of_mport() -> None:
     config, _ = outbound(_proxy(Kind.HYSTERIA2, {"mport": "5000:6000, 7000", "hop-interval": "30"}))
     assert (config.outbound["server_ports"], config.outbound["hop_interval"]) == (["5000:6000", "7000:7000"], "30s")

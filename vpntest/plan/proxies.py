@@ -38,7 +38,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 from uuid import UUID
 
 from vpntest.errors import ConfigError
@@ -752,7 +752,17 @@ def _websocket(reading: _Reading, name: str) -> dict[str, object]:
 
 
 def _http_upgrade(reading: _Reading, name: str) -> dict[str, object]:
-    path, early = _early(reading, _path(reading))
+    as_letters = reading.proxy.dialect in ("link", "xray")
+    if as_letters and not re.search(r"\?(?:.*&)?ed=", reading.words.get("path", "")):
+        path, early = reading.line("path"), 0
+        path = unquote(path) if path[:3].lower() == "%2f" else path
+        path = path if path.startswith("/") else "/" + path
+    else:
+        path, early = _early(reading, _path(reading))
+    if as_letters:
+        # Xray takes it letter by letter, and encodes each that has a meaning in a URL: `%` and `?` too (its dialer sets
+        # url.URL.Path alone). Written so, sing-box sends the same.
+        path = quote(path, safe="/$&+,:;=@-_.~")
     if early or reading.number("ed"):
         reading.find("note", "`ed` ignored: sing-box waits for the server's answer before it sends data")
     reading.take("eh")
