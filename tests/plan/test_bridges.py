@@ -105,6 +105,31 @@ def test_who_is_called_first(line: str, server: Server | None) -> None:
     assert only(line).server == server
 
 
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        ("url=https://b.example/", "b.example:443/tcp"),
+        ("url=https://b.example/ front=f.example", "f.example:443/tcp b.example:443/tcp"),
+        ("url=https://b.example/ fronts=f.example,g.example,", "f.example:443/tcp g.example:443/tcp b.example:443/tcp"),
+        ("url=https://b.example/ ampcache=https://c.example/", "b.example:443/tcp c.example:443/tcp"),
+        ("sqsqueue=https://q.example/x sqscreds=AAAA", "q.example:443/tcp"),
+        (
+            "url=http://127.0.0.1:8080/ ice=stun:s.example:19302,stun:198.51.100.7,stuns:[2001:db8::7]:5349",
+            "127.0.0.1:8080/tcp s.example:19302/udp 198.51.100.7:3478/udp [2001:db8::7]:5349/udp",
+        ),
+    ],
+)
+def test_whom_snowflake_asks(arguments: str, asked: str) -> None:
+    config, _ = read(f"snowflake 192.0.2.3:80 {PRINT} {arguments}")
+    assert config.servers == ()
+    assert " ".join(map(str, config.called)) == asked
+
+
+def test_whom_a_front_stands_for_is_known_too() -> None:
+    bridge = only("meek_lite 192.0.2.18:80 url=https://meek.example/ front=cdn.example")
+    assert bridge.asked == (Server("meek.example", 443, "tcp"),)
+
+
 def test_a_line_out_of_a_web_page() -> None:
     bridge = only(f"webtunnel 192.0.2.1:1 {PRINT} url=https://web.example/x?a=1&amp;b=2")
     assert arguments(bridge)["url"] == "https://web.example/x?a=1&b=2"
@@ -128,6 +153,14 @@ def test_a_line_out_of_a_web_page() -> None:
         (f"Bridge 192.0.2.9:9001 {PRINT} key=value", "no transport"),
         (f"Bridge 192.0.2.9:9001 {PRINT[1:]}", "fingerprint"),
         (f"{OBFS4} more=a\u200bb", "key=value"),
+        (f"{OBFS4} iat-mode=0", "twice"),
+        ("meek_lite 192.0.2.18:80 url=http://127.0.0.1/ url=https://meek.example/", "twice"),
+        ("meek_lite 192.0.2.18:80 url=https://meek.example/ front=127.0.0.1:8080", "front"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ fronts=f.example,127.1", "front"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ ice=stun://127.0.0.1", "STUN"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ ice=http:127.0.0.1", "STUN"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ ice=stun:127.1:9", "neither a name nor"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ ampcache=file:///x", "web server"),
     ],
 )
 def test_broken(line: str, reason: str) -> None:

@@ -947,6 +947,24 @@ def test_only_our_errors_leave_the_reader(tmp_path_factory: pytest.TempPathFacto
     assert not any(secret in part for secret in SECRETS for part in said)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "url=http://127.0.0.1:8080/",
+        "url=https://b.example/ fronts=f.example,169.254.169.254",
+        "url=https://b.example/ ice=stun:s.example:3478,stun:[::1]:53",
+        "url=https://b.example/ ampcache=http://localhost/",
+        "sqsqueue=http://metadata.google.internal/x",
+    ],
+)
+def test_nobody_on_this_machine_is_asked_by_a_snowflake_either(tmp_path: Path, arguments: str) -> None:
+    _write(tmp_path, bridges_txt=f"Bridge snowflake 192.0.2.3:80 {'A1' * 20} {arguments}\n")
+    tunnel = _only(_read(tmp_path))
+    assert tunnel.problem is not None
+    assert tunnel.problem.mechanism == "refused"
+    assert "its server is " in tunnel.problem.reason
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "localhost", "[::ffff:127.0.0.1]"])
 def test_a_server_on_this_machine_is_refused_unless_the_plan_allows_it(tmp_path: Path, host: str) -> None:
     link = f"trojan://password@{host}:443?sni=x.example"

@@ -50,6 +50,7 @@ from vpntest.plan.model import (
     Problem,
     Server,
     Settings,
+    TorConfig,
     TunnelSpec,
 )
 from vpntest.plan.ovpn import ReadFile
@@ -587,7 +588,8 @@ def _planned(tunnel: _Tunnel, number: int, folder: Path, where: str, *, local: b
 
 def _abroad(entry: Entry, source: _Source) -> Entry:
     """The entry, refused where a server of it stands on this machine or its own wire."""
-    for server in entry.config.servers if entry.config else ():
+    config = entry.config
+    for server in (config.called if isinstance(config, TorConfig) else config.servers) if config else ():
         if reason := places.refusal(server.host):
             place = source.shown if entry.line is None else f"{source.shown}:{entry.line}"
             problem = Problem("refused", f"{place}: {reason}; `local_servers = true` under [run] of a plan allows it")
