@@ -74,8 +74,8 @@ def test_a_fault_of_ours_is_no_step(fault: type[Exception]) -> None:
     [
         lambda: int("many"),
         lambda: b"\xff".decode(),
-        lambda: [][0],
-        lambda: {}["errno"],
+        lambda: list[int]()[0],
+        lambda: dict[str, int]()["errno"],
         lambda: (_ for _ in ()).throw(asyncio.IncompleteReadError(b"password", 9)),
         lambda: (_ for _ in ()).throw(asyncio.LimitOverrunError("password", 9)),
     ],

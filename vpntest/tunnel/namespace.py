@@ -75,9 +75,9 @@ def denial(fault: OSError) -> CannotMeasure:
 
 def _owned_by(user: int) -> int | None:
     """A network namespace in a user namespace whose root and owner is `user`; None where there is none to be had."""
-    # A program must make it: no process with threads may. It is owned by whoever makes it, who has all power over it; so
-    # that is the user, and not root, whom other programs of this machine also are. To make one is a right of root's
-    # where a system gives it to nobody else.
+    # A program must make it: no process with threads may. Whoever makes it owns it, with all power over it; so that is
+    # the user, and not root, who other programs of this machine are too. Where a system lets nobody but root make one,
+    # it takes root's capability.
     tools = [shutil.which(tool, path=os.defpath) for tool in ("setpriv", "unshare")]
     if None in tools:
         return None
