@@ -39,6 +39,8 @@ _NO_SERVER = frozenset("direct dns reject reject-drop pass compatible".split())
 _WITH_TLS = frozenset({Kind.VLESS, Kind.VMESS, Kind.HTTP, Kind.SOCKS})
 """Where TLS is on only if `tls` says so; the others cannot do without, or never have it."""
 _ALWAYS_TLS = frozenset({Kind.TROJAN, Kind.HYSTERIA2, Kind.TUIC, Kind.ANYTLS})
+_UDP_IF_SAID = frozenset({Kind.SHADOWSOCKS, Kind.VLESS, Kind.VMESS, Kind.TROJAN})
+"""Where Mihomo lets UDP pass only if `udp` says so, and we can have it so too."""
 _AMNEZIA = {
     **{name: name.capitalize() for name in "jc jmin jmax s1 s2 s3 s4 h1 h2 h3 h4 i1 i2 i3 i4 i5 j1 j2 j3".split()},
     "itime": "Itime",
@@ -98,8 +100,12 @@ def _proxy(kind: Kind, keys: Keys) -> Proxy:
     words: dict[str, str] = {}
     server, port = keys.text("server"), keys.text("port")
     proxy = Proxy(kind, place(keys), server, port, parameters=words, findings=keys.findings, dialect="clash")
-    if "udp" in keys.table and not keys.flag("udp"):
-        words["udp"] = "0"
+    if kind in _UDP_IF_SAID:
+        if "udp" not in keys.table:
+            keys.note("`udp` is not said, and no UDP passes, as Mihomo has it")
+        words["udp"] = yes(keys.flag("udp")) or "0"
+    else:
+        keys.leave("udp")
     if keys.flag("tfo", "fast-open"):
         words["tfo"] = "1"
     _READERS[kind](proxy, keys)
@@ -111,6 +117,8 @@ def _proxy(kind: Kind, keys: Keys) -> Proxy:
         _transport(keys, words)
         if words["type"] in ("ws", "httpupgrade"):
             words["host"] = words.get("host") or proxy.host
+        if kind is Kind.TROJAN and words["type"] == "tcp":
+            words["alpn"] = words.get("alpn") or "h2,http/1.1"  # Mihomo's own, for no other kind
     if words.get("security", "none") != "none" and (
         kind is Kind.TROJAN or words.get("type") not in ("ws", "httpupgrade")
     ):

@@ -264,6 +264,8 @@ class _Reading:
             self.find("note", f"{len(self.words)} unknown parameter{'s' * (len(self.words) > 1)} ignored")
 
     def port(self, default: int | None = None) -> int:
+        if not self.proxy.ports and self.proxy.dialect != "link":
+            self.broken("no port of the server")  # documents have no defaults
         if not self.proxy.ports and default is not None:
             return default
         try:
@@ -536,7 +538,10 @@ def _hops(reading: _Reading) -> list[tuple[int, int]]:
     several = reading.line("mport")
     if not re.search("[-:,]", several) and reading.proxy.ports:
         several = reading.proxy.ports
-    ranges = _port_ranges(reading, several or reading.proxy.ports) or [(_HTTPS_PORT, _HTTPS_PORT)]
+    ranges = _port_ranges(reading, several or reading.proxy.ports)
+    if not ranges:
+        port = reading.port(_HTTPS_PORT)
+        ranges = [(port, port)]
     if len(ranges) > _PORT_RANGES:
         reading.unsupported(f"more than {_PORT_RANGES} ranges of ports")
     return ranges
