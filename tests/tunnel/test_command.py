@@ -175,6 +175,39 @@ def test_a_client_that_opens_a_proxy(
     asyncio.run(body())
 
 
+PROXY = """
+import socketserver, sys
+class Answer(socketserver.BaseRequestHandler):
+    def handle(self):
+        asked = self.request.recv(4096)
+        opens = sys.argv[1].encode() in asked.split(b" ")[1]
+        self.request.sendall(b"HTTP/1.1 " + (b"200 OK" if opens else sys.argv[2].encode()) + b"\\r\\n\\r\\n")
+socketserver.TCPServer(("127.0.0.1", 8080), Answer).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(
+    ("opens", "status", "failure", "says"),
+    [
+        (":443", "502 Bad Gateway", Failure.UNSUPPORTED, "no connection to port 53"),
+        ("nothing", "403 Forbidden", Failure.UNSUPPORTED, "HTTP 403 to every connection"),
+        ("nothing", "503 Unavailable", Failure.HTTP_REQUEST_FAILED, "HTTP 503 to every connection"),
+    ],
+)
+def test_a_proxy_by_http_that_turns_connections_down(
+    world: Any, opens: str, status: str, failure: Failure, says: str
+) -> None:
+    own = spec("python3", "-c", PROXY, opens, status, proxy="http://127.0.0.1:8080", ready=("true",))
+
+    async def look(tunnel: Any) -> None:
+        [*_, (rung, found, detail)] = await steps(tunnel)
+        assert (rung, found) == (Rung.HANDSHAKE, failure)
+        assert says in detail
+        assert (tunnel.problem is not None) is (failure == Failure.UNSUPPORTED)
+
+    raised(world, own, look)
+
+
 def test_a_proxy_that_takes_no_udp(world: Any, question: Any, first_byte: Any, tmp_path: Path) -> None:
     """OpenSSH's own: SOCKS, and by its protocol TCP only."""
     from vpntest.lab.ssh import new_key

@@ -245,6 +245,10 @@ async def _through_proxy(site: Site, config: CommandConfig, program: str, home: 
     while True:
         try:
             await singbox.greeted(site, process, said, destination, 443 if parts.scheme == "http" else 53)
+            if outbound["type"] == "http":
+                _, fallen = await singbox.names_pass(site, said, destination)
+                if fallen is not None:
+                    raise fallen
             break
         except Fall:
             if asyncio.get_running_loop().time() >= deadline:
