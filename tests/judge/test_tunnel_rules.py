@@ -279,6 +279,11 @@ CASES = {
     "tunnel.endpoint-dns.bogon": (fallen("endpoint-dns", "dns_bogon_error"), fallen("endpoint-dns", "refused")),
     "tunnel.unsupported": (fallen("config", "unsupported"), fallen("config", "invalid")),
     "tunnel.carrier-exited": (fallen("handshake", "carrier_exited"), fallen("handshake", TIMEOUT)),
+    "tunnel.auth.rejected.unproven": (
+        seen(until="auth", failure="auth_rejected", kind=Kind.SSH),
+        seen(until="auth", failure="auth_rejected", kind=Kind.HYSTERIA2),
+    ),
+    "tunnel.auth.turned-down": (fallen("auth", "http_request_failed"), fallen("handshake", "http_request_failed")),
     "tunnel.auth.rejected": (fallen("auth", "auth_rejected"), fallen("auth", TIMEOUT)),
     "tunnel.unmeasured.line": (
         interrupted(during=TIMEOUT, after=TIMEOUT),

@@ -43,6 +43,8 @@ SILENT_TO_STRANGERS = frozenset({Kind.WIREGUARD, Kind.AMNEZIAWG, Kind.OPENVPN})
 """Tunnels whose server says nothing to those whose keys it does not know, and whose first packets are alike for all of
 its clients. What runs in TLS or QUIC is silent to nobody, and carries a name that a censor may drop while it lets
 another one pass."""
+MAYBE_UNPROVEN = frozenset({Kind.HTTP, Kind.SOCKS, Kind.SSH})
+"""Tunnels whose server need not prove who it is before it says what it thinks of our credentials."""
 LEAST_ANSWERED = 0.5
 """Of evenly spaced questions: where fewer are answered and transfers pass, it is not the way that loses them. TCP moves
 next to nothing at such a loss (Mathis et al., 1997)."""
@@ -513,6 +515,14 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         _LADDER,
     ),
     Rule(
+        "tunnel.auth.rejected.unproven",
+        lambda e: e.fell is not None and e.fell.failure == Failure.AUTH_REJECTED and e.facts.kind in MAYBE_UNPROVEN,
+        _fall("auth.rejected"),
+        "whoever answers says that it does not know these credentials: the server, "
+        "or somebody on the way where neither TLS nor a host key proves it",
+        _LADDER,
+    ),
+    Rule(
         "tunnel.auth.rejected",
         lambda e: e.fell is not None and e.fell.failure == Failure.AUTH_REJECTED,
         _fall("auth.rejected"),
@@ -640,6 +650,13 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         _fall("auth.timeout"),
         "the handshake went through, and then the server did not say whether it takes the credentials",
         _LADDER,
+    ),
+    Rule(
+        "tunnel.auth.turned-down",
+        lambda e: e.fell_at(Rung.AUTH, Failure.HTTP_REQUEST_FAILED),
+        _fall("auth.failed"),
+        "the proxy answers, and says that it cannot open any connection",
+        "RFC 9110, 15.6: a status from 500 on is a failure of the server's own, or of what is behind it",
     ),
     Rule(
         "tunnel.auth.failed",
