@@ -136,6 +136,14 @@ def test_a_tunnel_for_a_part_of_the_internet_cannot_be_measured(allowed: str, wh
     assert fault.line == text[: text.index("AllowedIPs")].count("\n") + 1
 
 
+def test_networks_taken_from_a_peer_are_not_carried() -> None:
+    text = INTERFACE + PEER.replace("::/0", "::/0, -1.1.1.1/32")
+    fault = _refused(text)
+    assert isinstance(fault, Unsupported)
+    assert "minus" in fault.reason
+    assert fault.line == text[: text.index("AllowedIPs")].count("\n") + 1
+
+
 def test_the_peers_of_a_tunnel_may_share_the_internet_out() -> None:
     text = INTERFACE + PEER.replace("0.0.0.0/0, ::/0", "0.0.0.0/1")
     second = f"[Peer]\nPublicKey = {OTHER}\nAllowedIPs = 128.0.0.0/1\n"

@@ -373,6 +373,9 @@ def _peer(section: _Section, where: str, findings: list[Finding]) -> WireGuardPe
             said = "AdvancedSecurity is off for this peer: the carrier obfuscates for all peers or for none"
             raise Unsupported(said, where=where, line=number)
         findings.append(Finding("note", "AdvancedSecurity is left out: the carrier obfuscates for all peers", number))
+    for number, entry in _entries(section, "AllowedIPs", where):
+        if entry.startswith("-"):
+            raise Unsupported("AllowedIPs with a minus, which takes a network from a peer", where=where, line=number)
     preshared = _one(section, "PresharedKey", lambda text: None if text == NO_KEY else check_key(text), where)
     return WireGuardPeer(
         public_key=_required(section, "PublicKey", check_key, where),
