@@ -118,6 +118,7 @@ SING_BOX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "type": "hysteria2",
             "server_ports": ["2000:3000"],
             "hop_interval": "1m30s",
+            "hop_interval_max": "2m",
             "password": WORD,
             "up_mbps": 10,
             "obfs": {"type": "salamander", "password": WORD},
@@ -126,6 +127,7 @@ SING_BOX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "server_ports": ["2000:3000"],
             "hop_interval": "90s",
+            "hop_interval_max": "120s",
             "password": WORD,
             "up_mbps": 10,
             "obfs": {"type": "salamander", "password": WORD},

@@ -296,6 +296,16 @@ def test_hysteria_hops_over_the_ports_of_mport() -> None:
     assert config.server.port == 443
 
 
+def test_hops_of_no_fixed_length() -> None:
+    for said, low, high in (("10-30", "10s", "30s"), ("3 - 4s", "5s", "5s")):
+        meant = _meant(Kind.HYSTERIA2, {"mport": "5000-6000", "hop-interval": said})
+        assert (meant["hop_interval"], meant["hop_interval_max"]) == (low, high)
+    assert "hop_interval" not in _meant(Kind.HYSTERIA2, {"hop-interval": "10-30"})
+    for said in ("30-10", "-10", "10-", "a-b"):
+        with pytest.raises(ConfigError, match="hop-interval"):
+            outbound(_proxy(Kind.HYSTERIA2, {"mport": "5000-6000", "hop-interval": said}))
+
+
 def test_quic_speaks_h3_whatever_a_generator_says() -> None:
     assert _meant(Kind.HYSTERIA2, {"alpn": "h2,http/1.1"})["tls"]["alpn"] == ["h3"]
     assert _meant(Kind.TUIC, {"alpn": "h3,spdy/3.1"})["tls"]["alpn"] == ["h3", "spdy/3.1"]

@@ -208,14 +208,15 @@ def _password(proxy: Proxy, keys: Keys) -> None:
 def _hysteria2(proxy: Proxy, keys: Keys) -> None:
     _password(proxy, keys)
     ports = ",".join(ports.replace(":", "-").strip("-") for ports in keys.texts("server_ports"))
+    shortest, longest = _seconds(keys, "hop_interval"), _seconds(keys, "hop_interval_max")
     proxy.parameters |= {
         "mport": ports,
-        "hop-interval": _seconds(keys, "hop_interval"),
+        "hop-interval": f"{shortest}-{longest}" if longest else shortest,
         "up": keys.number("up_mbps"),
         "down": keys.number("down_mbps"),
     }
     keys.leave("brutal_debug")
-    keys.refuse({"hop_interval_max": "", "bbr_profile": ""})
+    keys.refuse({"bbr_profile": ""})
     if obfs := keys.inner("obfs"):
         proxy.parameters |= {"obfs": obfs.text("type"), "obfs-password": obfs.text("password")}
         obfs.done()

@@ -18,7 +18,7 @@ The words (names of `parameters`; every value is text, decoded, a yes is `1` or 
     Shadowsocks  plugin (`name;key=value;…`)  uot (1, 2)  prefix
     VLESS        flow  encryption  packetEncoding
     VMess        aid  scy  packetEncoding  global-padding  authenticated-length
-    Hysteria2    obfs  obfs-password  mport  hop-interval (seconds)  up  down (Mbit/s)  pinSHA256
+    Hysteria2    obfs  obfs-password  mport  hop-interval (seconds, or from-to)  up  down (Mbit/s)  pinSHA256
     TUIC         congestion_control  udp_relay_mode  udp-over-stream  reduce-rtt  heartbeat (seconds)  version  token
     SOCKS        version (5 4 4a)  uot
     HTTP         path  headers
@@ -526,8 +526,17 @@ def _hysteria2(reading: _Reading) -> tuple[Server, dict[str, object]]:
     fields["tls"] = _tls_of_quic(reading)
     if len(ranges) > 1 or ranges[0][0] != ranges[0][1]:
         fields["server_ports"] = [f"{low}:{high}" for low, high in ranges]
-        if interval := reading.number("hop-interval"):
-            fields["hop_interval"] = f"{max(interval, 5)}s"
+        # One length, or the shortest and the longest, as sing-box and Mihomo have it.
+        low, dash, high = reading.words.get("hop-interval", "").partition("-")
+        reading.words["hop-interval"] = low.strip()
+        if shortest := reading.number("hop-interval"):
+            fields["hop_interval"] = f"{max(shortest, 5)}s"
+        if dash:
+            reading.words["hop-interval"] = high.strip()
+            longest = reading.number("hop-interval")
+            if not 0 < shortest <= longest:
+                reading.broken("`hop-interval` ends before it begins")
+            fields["hop_interval_max"] = f"{max(longest, 5)}s"
     else:
         reading.take("hop-interval")
     return Server(host=reading.host, port=ranges[0][0], transport="udp"), fields
