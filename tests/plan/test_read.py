@@ -896,6 +896,7 @@ server = "[2001:db8::1]:443/tcp"
         ("", "either `device` or `proxy`"),
         ('device = "a"\nproxy = "http://127.0.0.1:1"\n', "either `device` or `proxy`"),
         ('device = "lo"\n', "device"),
+        ('device = "uplink"\n', "device"),
         ('device = "a/b"\n', "device"),
         ('proxy = "ftp://127.0.0.1:1"\n', "proxy"),
         ('device = "a"\nconfig = "sweden.conf"\n', "either `config` or `uri` or `command`"),

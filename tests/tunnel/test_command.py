@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from vpntest.failures import Failure
+from vpntest.plan import read
 from vpntest.plan.model import CommandConfig, Kind, Server, TunnelSpec
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import command, openvpn
@@ -120,6 +121,10 @@ def test_a_client_whose_server_turns_it_away(world: Any, pki: Any, tmp_path: Pat
             assert "not-to-be-shown" not in last.detail
 
     asyncio.run(body())
+
+
+def test_a_plan_cannot_name_the_clients_own_way_out() -> None:
+    assert command.UPLINK in read._NOT_ITS_OWN
 
 
 # ── a client that opens a proxy ──────────────────────────────────────────────────────────────────────────────────────

@@ -454,6 +454,8 @@ _OF_COMMAND = ("environment", "device", "proxy", "ready", "ready_within", "resol
 _LONGEST_READY = 600.0
 """Seconds that a client of the plan's may take; more would hold up the whole run."""
 _DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_NOT_ITS_OWN = ("lo", "uplink")
+"""Devices that a client finds where it runs: the second is its way out, which would pass for a tunnel."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -546,7 +548,7 @@ def _command(tunnel: _Tunnel, where: str) -> CommandConfig:
 
 
 def _device(text: str) -> str:
-    if not _DEVICE.fullmatch(text) or text in (".", "..", "lo"):
+    if not _DEVICE.fullmatch(text) or text in (".", "..", *_NOT_ITS_OWN):
         raise ValueError("not the name of a network device")
     return text
 
