@@ -57,6 +57,39 @@ class Dialect(Enum):
     NOTHING = auto()
 
 
+class Part(Enum):
+    """What a line is in a text that holds configs of several dialects."""
+
+    INTERFACE = auto()
+    """The first of a wg-quick config."""
+    PEER = auto()
+    """One within it."""
+    BRIDGE = auto()
+    LINK = auto()
+
+
+def part_of(line: str) -> Part | None:
+    """What a line is by itself; None for what only its neighbours tell, and for links, which tell themselves."""
+    if section := _SECTION.match(line):
+        return Part.INTERFACE if section[1].lower() == "interface" else Part.PEER
+    return Part.BRIDGE if _BRIDGE.match(line) else None
+
+
+def is_foreign(line: str) -> bool:
+    """Whether a line within a wg-quick config is none of its own, but of links or a bridge."""
+    before, found, _ = line.partition("://")
+    # Behind a `=` a link is the value of a key, such as a hook's.
+    linked = found and "=" not in before and not line.startswith(messages.COMMENTS) and messages.within(line)
+    return bool(linked) or part_of(line) is Part.BRIDGE
+
+
+def is_mixed(text: str) -> bool:
+    """Whether links or bridge lines stand in a text of wg-quick."""
+    if "://" not in text and not _BRIDGE.search(text):
+        return False
+    return any(is_foreign(line.strip(messages.BLANKS)) for line in text.split("\n"))
+
+
 def kind_of(text: str) -> Kind:
     """The kind of a config, also of a broken one; `UNKNOWN` for a text that looks like no config."""
     if scheme := links.scheme_of(text):
