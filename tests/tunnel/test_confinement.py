@@ -17,7 +17,8 @@ import pytest
 
 from vpntest.plan.model import Kind
 from vpntest.plan.secret import Secret
-from vpntest.tunnel.confinement import NEEDS, Capability, new_user
+from vpntest.tunnel import confinement
+from vpntest.tunnel.confinement import NEEDS, Capability, list_owned, new_user, owned_socket, read_owned
 from vpntest.tunnel.ladder import Climb
 from vpntest.tunnel.raising import Tunnel
 from vpntest.tunnel.site import Site
@@ -47,10 +48,45 @@ def test_the_table_is_what_is_asked_for() -> None:
         assert row[2] == "`/run`"
 
 
-def test_no_two_tunnels_have_one_user() -> None:
-    users = {new_user() for _ in range(100)}
-    assert len(users) == 100
+def test_no_two_tunnels_have_one_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As few as a container has, of which chance would take some twice.
+    monkeypatch.setattr(confinement, "_USERS", range(1 << 40, 1 << 41))
+    users = {new_user() for _ in range(1000)}
+    assert len(users) == 1000
     assert min(users) > 60000
+    assert max(users) < 1 << 16
+
+
+# ── what a carrier leaves for us to read ─────────────────────────────────────────────────────────────────────────────
+
+
+def left(folder: Path) -> None:
+    """What a carrier that was taken over could leave."""
+    (folder / "a").mkdir()
+    (folder / "a" / "file").write_bytes(b"x" * 100_000)
+    (folder / "a" / "link").symlink_to("/etc/hostname")
+    (folder / "b").symlink_to("a")
+    os.mkfifo(folder / "a" / "pipe")
+
+
+def test_a_file_of_a_carriers_is_read_as_it_is_and_not_for_ever(tmp_path: Path) -> None:
+    left(tmp_path)
+    assert read_owned(tmp_path, "a/file", os.getuid()) == b"x" * 65536
+    assert list_owned(tmp_path, "a", os.getuid()) == ["file", "link", "pipe"]
+
+
+@pytest.mark.parametrize("name", ["a", "a/link", "a/pipe", "b/file", "a/none"])
+def test_nothing_but_a_carriers_own_file_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run").mkdir()
+    left(tmp_path / "run")
+    with pytest.raises(OSError, match="Errno"):
+        read_owned(tmp_path / "run", name, os.getuid())
+    with pytest.raises(OSError, match="Errno"):
+        read_owned(tmp_path / "run", "a/file", os.getuid() + 1)
+    with pytest.raises(OSError, match="Errno"), owned_socket(tmp_path / "run", name, os.getuid()):
+        pass
+    with pytest.raises(OSError, match="Errno"):
+        list_owned(tmp_path / "run", "b", os.getuid())
 
 
 # ── the running processes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +186,8 @@ def check(name: str, seen: dict[str, str], row: tuple[str, ...], pid: int) -> No
         assert "nosuid" in options, (name, point)
         if point == "/run":
             assert {"rw", "nodev", "noexec"} <= options
-            assert re.search(r"/vpntest-\w+/vx[0-9a-f]+$", shown)
+            # A file system of its own: it fills nobody else's.
+            assert shown == "/"
             continue
         assert "ro" in options, (name, point)
         of_etc = point.startswith("/etc/") and point[5:].startswith(OF_ETC)
@@ -163,6 +200,11 @@ def check(name: str, seen: dict[str, str], row: tuple[str, ...], pid: int) -> No
     places = "/ /etc /etc/ssl /usr /usr/bin /dev /proc /var"
     assert attempt(pid, user, f"for d in {places}; do touch $d/x-vpntest && echo $d; done; true") == ""
     assert attempt(pid, user, "touch /run/x /tmp/y && echo both; rm /run/x /run/y") == "both\n"
+    free = os.statvfs("/run").f_bavail
+    fill = "head -c 300M /dev/zero > /run/x; stat -c %s /run/x"
+    assert 0 < int(attempt(pid, user, fill)) <= 64 << 20
+    assert os.statvfs("/run").f_bavail == free
+    assert attempt(pid, user, "rm /run/x; ls -A /usr/local/etc") == ""
 
 
 def stays_out(pid: int, user: str, other: int) -> None:

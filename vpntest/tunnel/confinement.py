@@ -16,13 +16,16 @@ ends; the rest of this process never changes.
 from __future__ import annotations
 
 import ctypes
+import errno
+import itertools
 import os
 import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -62,8 +65,8 @@ _SETTINGS = (
     "/etc/ssl",
 )
 """Of /etc what libraries and certificates need: no other program's settings, and no list of users."""
-_RESOLVERS = "etc/resolv.conf"
-"""Leads to the carrier's own, where it was given one: the system's is nobody's business but ours."""
+_NAMES = ("resolv.conf", "hosts", "nsswitch.conf")
+"""Of /etc what leads to the carrier's own, where it was given one: the system's is nobody's business but ours."""
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "net/tun": (10, 200)}
 """Major and minor number (Linux, admin-guide/devices.txt)."""
 
@@ -102,15 +105,91 @@ class Confinement:
     """Files and folders that it sees beside the system's, read-only and where they are."""
 
 
+_given: deque[int] = deque(maxlen=2000)
+"""Users that were given out of late: more tunnels than these never stand at once."""
+
+
 def new_user() -> int:
-    """The number of a user that nobody has. Random: two runs on one machine must not meet."""
+    """The number of a user that nobody has. Random: two runs on one machine must not meet, as far as chance goes; two
+    tunnels of one run never do."""
     users = _FEW_USERS
     with suppress(OSError):
         for line in Path("/proc/self/uid_map").read_text().splitlines():
             first, _, count = map(int, line.split())
             if first <= _USERS.start and first + count >= _USERS.stop:
                 users = _USERS
-    return secrets.choice(users)
+    while (user := secrets.choice(users)) in _given:
+        pass
+    _given.append(user)
+    return user
+
+
+# ── a carrier's folder, and what it leaves there ─────────────────────────────────────────────────────────────────────
+
+_FOLDER_SIZE = "size=64m,nr_inodes=4096"
+"""Tor's directory of the public network is the most that any carrier keeps: some 30 MB."""
+_FILE_BYTES = 64 << 10
+_FILES = 32
+
+
+def make_folder(folder: Path, user: int) -> None:
+    """Makes the folder that a carrier can write: a small file system of its own, in memory, so that it cannot fill
+    anybody else's. Raises OSError."""
+    folder.mkdir(mode=0o700)
+    _mount("none", folder, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"mode=0700,uid={user},gid={user},{_FOLDER_SIZE}")
+
+
+def drop_folder(folder: Path) -> None:
+    """Takes a carrier's folder away, with all that is in it. Safe to call again."""
+    _libc.umount2(os.fsencode(folder), _MNT_DETACH)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def read_owned(folder: Path, name: str, user: int) -> bytes:
+    """The first 64 KiB of a file that a carrier has written: `name` below its `folder`.
+
+    The carrier may be anybody's by now: no link is followed, nothing but a file of its own is read, and nothing is
+    waited for. Raises OSError.
+    """
+    with _owned(folder, name, user, os.O_RDONLY | os.O_NONBLOCK, stat.S_IFREG) as file:
+        return os.read(file, _FILE_BYTES)
+
+
+def list_owned(folder: Path, name: str, user: int) -> list[str]:
+    """Some names in a folder of a carrier's, as :func:`read_owned` finds it; in order. Raises OSError."""
+    with _owned(folder, name, user, os.O_RDONLY | os.O_DIRECTORY, stat.S_IFDIR) as held, os.scandir(held) as entries:
+        return sorted(entry.name for entry in itertools.islice(entries, _FILES))
+
+
+@contextmanager
+def owned_socket(folder: Path, name: str, user: int) -> Iterator[str]:
+    """Where to connect to for a carrier's own socket, as :func:`read_owned` finds it. Raises OSError."""
+    with _owned(folder, name, user, os.O_PATH, stat.S_IFSOCK) as held:
+        yield f"/proc/self/fd/{held}"
+
+
+@contextmanager
+def _owned(folder: Path, name: str, user: int, flags: int, kind: int) -> Iterator[int]:
+    """A descriptor of what a carrier has left there, if it is of that kind and its own."""
+    *between, last = name.split("/")
+    held = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # Each step by itself: any of them may have become a link.
+        steps = [(one, os.O_PATH | os.O_DIRECTORY) for one in between]
+        for step, how in (*steps, (last, flags)):
+            below = os.open(step, how | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=held)
+            os.close(held)
+            held = below
+        found = os.fstat(held)
+        if stat.S_IFMT(found.st_mode) != kind or found.st_uid != user:
+            raise PermissionError(errno.EPERM, "not what the carrier was to leave", name)
+        yield held
+    finally:
+        os.close(held)
+
+
+# ── where it runs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def confined(confinement: Confinement, root: Path, program: str, start: Callable[[str], T]) -> T:
@@ -169,12 +248,21 @@ def _enter_root(confinement: Confinement, root: Path, program: str) -> None:
     _mount("none", root, "tmpfs", _NOSUID, "mode=0755,size=1m")
     for name in (*_SYSTEM, *_SETTINGS):
         _show(root, name)
+    # What a person has put there is no program's and no library's.
+    if os.path.isdir(local := _below(root, "/usr/local/etc")):
+        _mount("none", local, "tmpfs", _NOSUID, "mode=0755,size=4k")
     for extra in (program, *map(os.fspath, confinement.readable)):
         if not os.path.lexists(_below(root, extra)):
             _show(root, os.path.realpath(extra))
     for folder in ("dev/net", "etc", "proc", "run", "var"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    for link, target in (("tmp", "/run"), ("var/run", "/run"), ("var/tmp", "/run"), (_RESOLVERS, "/run/resolv.conf")):
+    links = [
+        ("tmp", "/run"),
+        ("var/run", "/run"),
+        ("var/tmp", "/run"),
+        *((f"etc/{one}", f"/run/{one}") for one in _NAMES),
+    ]
+    for link, target in links:
         if not os.path.lexists(root / link):
             (root / link).symlink_to(target)
     os.umask(0)
