@@ -109,8 +109,8 @@ def test_who_is_called_first(line: str, server: Server | None) -> None:
     ("arguments", "asked"),
     [
         ("url=https://b.example/", "b.example:443/tcp"),
-        ("url=https://b.example/ front=f.example", "f.example:443/tcp b.example:443/tcp"),
-        ("url=https://b.example/ fronts=f.example,g.example,", "f.example:443/tcp g.example:443/tcp b.example:443/tcp"),
+        ("url=https://b.example/ front=f.example", "f.example:443/tcp"),
+        ("url=https://b.example/ fronts=f.example,g.example,", "f.example:443/tcp g.example:443/tcp"),
         ("url=https://b.example/ ampcache=https://c.example/", "b.example:443/tcp c.example:443/tcp"),
         ("sqsqueue=https://q.example/x sqscreds=AAAA", "q.example:443/tcp"),
         (
@@ -125,9 +125,10 @@ def test_whom_snowflake_asks(arguments: str, asked: str) -> None:
     assert " ".join(map(str, config.called)) == asked
 
 
-def test_whom_a_front_stands_for_is_known_too() -> None:
-    bridge = only("meek_lite 192.0.2.18:80 url=https://meek.example/ front=cdn.example")
-    assert bridge.asked == (Server("meek.example", 443, "tcp"),)
+def test_nobody_asks_for_the_name_behind_a_front() -> None:
+    line = "meek_lite 192.0.2.18:80 url=http://meek.example/ front=cdn.example"
+    assert read(line)[0].called == (Server("cdn.example", 80, "tcp"),)
+    assert read(line.replace("meek.example", "192.0.2.1"))[0].called[1] == Server("192.0.2.1", 80, "tcp")
 
 
 def test_a_line_out_of_a_web_page() -> None:

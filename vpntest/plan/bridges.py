@@ -260,9 +260,10 @@ def _asked(arguments: dict[str, str]) -> Iterator[Server]:
     """Whom a client calls by its arguments. Raises ValueError where one of them cannot be known."""
     webs = {key: _web(arguments[key], key) for key in ("url", "addr", "ampcache", "sqsqueue") if key in arguments}
     fronts = [one for key in ("front", "fronts") for one in arguments.get(key, "").split(",") if one]
-    # Where there are fronts, they are called in the place of the others.
-    yield from (Server(_front(one), 443, "tcp") for one in fronts)
-    yield from webs.values()
+    port = webs["url"].port if "url" in webs else 443
+    yield from (Server(_front(one), port, "tcp") for one in fronts)
+    # These are called in the place of the others, whose names nobody on the way is to hear of.
+    yield from (one for one in webs.values() if not fronts or syntax.is_address(one.host))
     for one in filter(None, arguments.get("ice", "").split(",")):
         found = re.fullmatch(r"(stuns?|turns?):(\[[^][]*\]|[^][:/?#@]*)(?::([0-9]+))?(?:\?transport=\w+)?", one)
         if found is None:
