@@ -564,19 +564,22 @@ def test_a_login_is_not_said_to_be_without_use_where_nothing_could_be_read(plan_
 
 
 def test_a_login_that_is_asked_for_and_not_said(plan_of: Callable[[str], Path], tmp_path: Path) -> None:
-    """Sound for who checks it; not to be raised."""
+    """A file is sound for who checks it; a plan that lacks it cannot be run as it stands."""
     (tmp_path / "asks.ovpn").write_text(f"{OPENVPN_BY_KEY}\nauth-user-pass\n")
+    ((_, alone),) = read.found([tmp_path / "asks.ovpn"])
+    assert alone.problem is None
+    assert [finding.level for finding in alone.findings if "user name" in finding.text] == ["warning"]
     plan = plan_of('[[tunnel]]\nname = "asks"\nconfig = "asks.ovpn"\n')
     ((_, entry),) = read.found([plan])
-    assert entry.problem is None
-    assert [finding.level for finding in entry.findings if "user name" in finding.text] == ["warning"]
+    assert entry.problem == _only(_read(plan)).problem
     tunnel = _only(_read(plan))
     assert tunnel.problem is not None
     assert tunnel.problem.mechanism == "unsupported"
     assert tunnel.problem.reason.startswith("asks.ovpn: the server asks for a user name")
     assert "[[tunnel]]" in tunnel.problem.reason
-    answered = _only(_read(plan_of(f'{plan.read_text()}username = "u"\npassword = "{WORD}"\n')))
-    assert answered.problem is None
+    answered = plan_of(f'{plan.read_text()}username = "u"\npassword = "{WORD}"\n')
+    assert _only(_read(answered)).problem is None
+    assert [entry.problem for _, entry in read.found([answered])] == [None]
 
 
 def test_a_login_without_use_is_said(plan_of: Callable[[str], Path]) -> None:

@@ -106,7 +106,7 @@ def found(paths: Sequence[Path]) -> Iterator[tuple[str, Entry]]:
         for number, tunnel in enumerate(document.tunnel, 1):
             local = document.run.local_servers is True
             for source, entries in _planned(tunnel, number, plan.parent, where, local=local):
-                yield from ((source.shown, entry) for entry in entries)
+                yield from ((source.shown, _answered(entry, source)) for entry in entries)
         return
     for source in _sources(paths):
         for entry in _entries(source, None):
@@ -276,16 +276,14 @@ def _tunnels(groups: Sequence[_Group]) -> tuple[TunnelSpec, ...]:
                 findings += (Finding("warning" if entry.kind in _OF_ONE else "note", text),)
             elif digest:
                 known[digest] = name
-            problem = entry.problem
-            if isinstance(entry.config, OpenVpnConfig) and entry.config.asks_login:
-                problem = Problem("unsupported", f"{source.shown}: {ovpn.ASKS_LOGIN}; {ovpn.LOGIN_HINT}")
+            entry = _answered(entry, source)
             tunnels.append(
                 TunnelSpec(
                     name=name,
                     kind=entry.kind,
                     source=source.shown,
-                    config=None if problem else entry.config,
-                    problem=problem,
+                    config=entry.config,
+                    problem=entry.problem,
                     findings=findings,
                     line=entry.line,
                     label=entry.label,
@@ -586,6 +584,14 @@ def _planned(tunnel: _Tunnel, number: int, folder: Path, where: str, *, local: b
     if not local:
         groups = [(source, [_abroad(entry, source) for entry in entries]) for source, entries in groups]
     yield from groups
+
+
+def _answered(entry: Entry, source: _Source) -> Entry:
+    """The entry, unsupported where it asks for a login that nobody has said: a file alone is sound all the same."""
+    if isinstance(entry.config, OpenVpnConfig) and entry.config.asks_login:
+        problem = Problem("unsupported", f"{source.shown}: {ovpn.ASKS_LOGIN}; {ovpn.LOGIN_HINT}")
+        return structs.replace(entry, config=None, problem=problem)
+    return entry
 
 
 def _abroad(entry: Entry, source: _Source) -> Entry:
