@@ -256,6 +256,19 @@ def test_the_hello_of_a_browser_has_its_own_alpn(words: dict[str, str], protocol
     )
 
 
+def test_whose_hello_takes_the_alpn_of_its_config() -> None:
+    for kind, dialect, takes in (
+        (Kind.ANYTLS, "link", True),
+        (Kind.ANYTLS, "clash", False),
+        (Kind.TROJAN, "clash", False),
+        (Kind.HTTP, "xray", False),
+    ):
+        proxy = _proxy(kind, {"security": "tls", "fp": "chrome", "alpn": "h2"})
+        config, findings = outbound(dataclasses.replace(proxy, dialect=dialect))
+        assert _bare(config.outbound)["tls"].get("alpn") == (["h2"] if takes else None)
+        assert [finding.level for finding in findings] == ([] if takes else ["note"])
+
+
 def test_what_sing_box_says_of_alpn_is_sent_as_it_stands() -> None:
     for words in ({"type": "ws"}, {"fp": "chrome"}, REALITY, {}):
         proxy = _proxy(Kind.TROJAN, {**words, "alpn": "h2,http/1.1,h3"})

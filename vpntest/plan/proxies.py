@@ -207,8 +207,8 @@ class _Reading:
         self.findings.append(Finding(level, text))
 
     @property
-    def imitates(self) -> bool:
-        """Whether its client sends a browser's ClientHello unless it is told not to."""
+    def by_xray(self) -> bool:
+        """Whether Xray is the reference: of links for what it speaks, AnyTLS' for one it does not."""
         usual = self.proxy.kind in (Kind.VLESS, Kind.VMESS, Kind.TROJAN)
         return self.proxy.dialect == "xray" or (usual and self.proxy.dialect == "link")
 
@@ -934,7 +934,7 @@ def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str
     fingerprint = reading.line("fp").lower()
     if fingerprint in ("none", "unsafe", "hellogolang"):  # Xray's words for the hello of its own library
         fingerprint = ""
-    elif not fingerprint and security == "tls" and reading.imitates:
+    elif not fingerprint and security == "tls" and reading.by_xray:
         reading.find("note", "`fp` is not said: Chrome's ClientHello is sent, as Xray does")
         fingerprint = "chrome"
     fingerprint = re.sub("^hello(.+)_auto$", r"\1", fingerprint)  # and its longer names for the same hellos
@@ -1062,12 +1062,12 @@ def _protocols(reading: _Reading, tls: dict[str, object], transport: str) -> Non
         if protocols and protocols != [fixed]:
             reading.find("note", f"`alpn` ignored: with `type` {transport} it is {fixed}")
         return
-    if "utls" in tls and protocols not in ([], ["h2", "http/1.1"]):
-        if "reality" in tls or protocols != ["http/1.1"] or reading.proxy.dialect == "clash":
+    if "utls" in tls and (reading.by_xray or reading.proxy.dialect == "clash"):
+        put_in = protocols == ["http/1.1"] and "reality" not in tls and reading.by_xray
+        if protocols not in ([], ["h2", "http/1.1"]) and not put_in:
             reading.find("note", "`alpn` ignored: the browser's ClientHello of `fp` has its own, as clients leave it")
+        if not put_in:
             return
-    elif "utls" in tls:
-        return
     if "h3" in protocols:
         reading.find("note", "h3 in `alpn` ignored: it has no meaning over TCP")
         protocols.remove("h3")
