@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from vpntest.errors import ConfigError, UsageError, VpntestError
 from vpntest.plan import read
+from vpntest.plan.archives import MAX_ARCHIVE_BYTES
 from vpntest.plan.keys import generate
 from vpntest.plan.model import (
     CommandConfig,
@@ -363,6 +364,16 @@ def test_a_bad_config_costs_its_own_tunnel_and_says_why(
     assert bad.problem.mechanism == mechanism
     assert reason in bad.problem.reason
     assert bad.problem.reason.startswith("x.conf")
+
+
+def test_a_file_that_is_too_large_is_told_where_it_begins_like_a_config(tmp_path: Path) -> None:
+    for name, begin in (("links.txt", LINK.encode() + b"\n"), ("film.txt", b"\0\1"), ("notes.txt", b"# mine\n")):
+        with open(tmp_path / name, "wb") as file:
+            file.write(begin)
+            file.truncate(MAX_ARCHIVE_BYTES + 1)
+    tunnel = _only(_read(tmp_path))
+    assert tunnel.source == "links.txt"
+    assert tunnel.problem == Problem("invalid", "links.txt: larger than 65536 KiB")
 
 
 def test_a_device_or_a_pipe_is_no_config(tmp_path: Path) -> None:

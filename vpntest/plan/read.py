@@ -69,6 +69,8 @@ _MEANT = (".conf", ".ovpn", ".json", ".yaml", ".yml", ".zip")
 _CODE = tuple(".bat .c .cpp .cs .css .go .h .java .js .kt .ps1 .py .rb .rs .sh .ts".split())
 """In a folder, files of such names are no configs, whatever stands in them: links in programs are patterns."""
 _PLAN_SUFFIX = ".toml"
+_BEGIN = 1 << 16
+"""Bytes that tell what a file is that is too large."""
 
 
 class _Source(Struct, frozen=True):
@@ -218,7 +220,7 @@ def _in_file(path: Path, shown: str, names: tuple[str, ...], *, asked: bool) -> 
     try:
         data = files.read(path, shown, archives.MAX_ARCHIVE_BYTES)
     except ConfigError as fault:
-        if meant:
+        if meant or _begins_a_config(path):
             yield _Source(shown, slugs, fault, files.inside(path.parent))
         return
     if not archives.is_archive(data):
@@ -243,6 +245,12 @@ def _in_file(path: Path, shown: str, names: tuple[str, ...], *, asked: bool) -> 
         return
     if empty and meant:
         yield _Source(shown, slugs, ConfigError("no config in this archive", where=shown), files.inside(path.parent))
+
+
+def _begins_a_config(path: Path) -> bool:
+    """Whether a file that is not read, for one that is too large, looks like a config from its first lines."""
+    data = files.begin(path, _BEGIN)
+    return sources.is_config(data.rpartition(b"\n")[0] or data)
 
 
 def _padded(names: tuple[str, ...]) -> tuple[str, ...]:
