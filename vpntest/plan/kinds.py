@@ -28,7 +28,12 @@ _BRIDGE = re.compile(
     r"|(?:[0-9.]+|\[[0-9a-f:.]+\]):[0-9]{1,5}[ \t]+[0-9a-f]{40})(?=\s|$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_YAML = re.compile(r"^(?:proxies|proxy-providers|Proxy|transport|\$type)[ \t]*:(?=\s|$)", re.MULTILINE)
+_YAML = re.compile(
+    r"^(?:(?:proxies|proxy-providers|Proxy|transport|\$type)[ \t]*:(?=\s|$)"
+    r"|error[ \t]*:[ \t]*(?:\{[ \t]*|\r?\n[ \t]+)[\"']?(?:message|details)[\"']?[ \t]*:)",
+    re.MULTILINE,
+)
+"""Keys at the top; `error` is Outline's, and one word of many notes."""
 _COMMENT = re.compile(r"(?:[ \t\r\n\ufeff\u200b]+|(?:#|//|;)[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 _JSON = re.compile(r'\{\s*(?:["}]|//|/\*|#)|\[\s*[{\["\]]')
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
