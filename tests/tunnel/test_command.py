@@ -288,6 +288,60 @@ def test_what_the_client_finds(world: Any) -> None:
     assert not [each for each in _running() if "sleep 4321" in each]
 
 
+LOOK = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def can(what):
+    try:
+        what()
+    except OSError:
+        return False
+    return True
+def write(name):
+    os.close(os.open(name, os.O_WRONLY))
+programs = {open(f"/proc/{one}/comm").read().strip() for one in os.listdir("/proc") if one.isdigit()}
+print("programs", sorted(programs))
+def join(kind):
+    held = os.open(f"/proc/1/ns/{kind}", os.O_RDONLY)
+    if libc.setns(held, 0):
+        raise OSError
+bad = {
+    "settings": lambda: write("/proc/sys/kernel/core_pattern"),
+    "keys": lambda: write("/proc/sysrq-trigger"),
+    "sys": lambda: write("/sys/kernel/uevent_helper"),
+    "run": lambda: os.listdir("/run/vpntest"),
+    "net": lambda: join("net"),
+    "mnt": lambda: join("mnt"),
+}
+print("open", [name for name, what in bad.items() if can(what)])
+print("uncovered", [name for name in (b"/proc", b"/sys", b"/run") if libc.umount2(name, 2) == 0])
+print("network", can(lambda: write("/proc/sys/net/ipv4/conf/all/src_valid_mark")))
+"""
+
+
+def test_the_client_sees_no_process_of_anybody_else(world: Any, proxy: Any) -> None:
+    """Another tunnel's config is what its program was handed: whoever sees its descriptors could read that."""
+    key = "0123456789abcdef"
+    server = {"type": "shadowsocks", "listen_port": 8392, "method": "aes-256-gcm", "password": key}
+    client = {"type": "shadowsocks", "method": "aes-256-gcm", "password": Secret(key)}
+    said: list[str] = []
+
+    async def body() -> None:
+        async with world.open(), world.sing_box(server):
+            other, own = await world.raised(
+                proxy("ss", Kind.SHADOWSOCKS, 8392, "tcp", client), spec("python3", "-c", LOOK, device="tun7")
+            )
+            assert other.vantage is not None
+            said.append(own.steps[-1].detail)
+            for tunnel in (other, own):
+                await tunnel.lower()
+
+    asyncio.run(body())
+    [detail] = said
+    assert "open [] | uncovered [] | network True" in detail, detail
+    assert "programs ['cat', 'python3']" in detail, detail
+
+
 @pytest.mark.parametrize("missing", ["argv", "ready"])
 def test_a_program_that_is_not_there(world: Any, missing: str) -> None:
     argv = {"argv": "true", "ready": "true"} | {missing: "no-such-client"}
