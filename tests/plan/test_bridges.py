@@ -172,9 +172,12 @@ def test_broken(line: str, reason: str) -> None:
     assert not isinstance(raised.value, Unsupported)
 
 
-@pytest.mark.parametrize("transport", ["conjure", "obfs2", "meek", "brandnew"])
-def test_a_transport_that_nobody_speaks(transport: str) -> None:
-    with pytest.raises(Unsupported, match=transport):
+@pytest.mark.parametrize(
+    ("transport", "said"),
+    [("conjure", "`conjure`"), ("obfs2", "`obfs2`"), ("meek", "`meek`"), ("brandnew", "its transport$")],
+)
+def test_a_transport_that_nobody_speaks(transport: str, said: str) -> None:
+    with pytest.raises(Unsupported, match=said):
         read(f"Bridge {transport} 192.0.2.3:80 {PRINT} url=https://reg.example/")
 
 
@@ -192,6 +195,12 @@ def test_one_bad_line_costs_only_itself() -> None:
     config, findings = read(OBFS4.replace(CERT, "AAAA"), f"Bridge conjure 192.0.2.3:80 {PRINT}", OBFS4)
     assert [bridge.address for bridge in config.bridges] == ["192.0.2.7:443"]
     assert [(finding.level, finding.line) for finding in findings] == [("warning", 1), ("warning", 2)]
+
+
+def test_a_piece_of_a_key_at_the_beginning_of_a_line_stays_unsaid() -> None:
+    _, findings = read(OBFS4, "PURQXOz2EE9A cert=x")
+    assert [(finding.level, finding.line) for finding in findings] == [("note", 2)]
+    assert "PURQXOz2EE9A" not in findings[0].text
 
 
 def test_the_same_bridge_twice_is_one() -> None:

@@ -137,8 +137,9 @@ class _Reader:
         elif name in _CHOICES:
             self._find("warning", f"`{written}` is left out: tor chooses the relays behind the bridge by itself", line)
         elif written[1:] != written[1:].lower() and not written.isupper():
-            # Tor's options have capitals within; words of a sentence have not.
-            self._find("note", f"`{written}` is left out", line)
+            # Tor's options have capitals within; words of a sentence have not. The word stays unsaid: who pastes half a
+            # line has a piece of a key there.
+            self._find("note", "an option that vpntest does not use is left out", line)
         else:
             self._prose = self._prose or line
 
@@ -158,6 +159,9 @@ class _Reader:
             self._bridges[bridge] = None
             if bridge.transport is None and bridge.fingerprint is None:
                 self._find("danger", "no fingerprint: whoever answers at this address passes for the bridge", number)
+
+
+_NO_CLIENT = "there is no client for its transport"
 
 
 class _NoClient(ValueError):
@@ -180,7 +184,7 @@ def _bridge(words: list[str]) -> Bridge:
     if words and _WORD.fullmatch(words[0]):
         transport, words = words[0].lower(), words[1:]
         if transport not in TRANSPORTS:
-            raise _NoClient(f"there is no client for the transport `{transport[:24]}`")
+            raise _NoClient(f"there is no client for the transport `{transport}`" if transport in _GONE else _NO_CLIENT)
     if not words:
         raise ValueError("it has no address")
     place, rest = _place(words[0]), words[1:]
