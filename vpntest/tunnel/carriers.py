@@ -113,7 +113,8 @@ class Carriers:
             lacking = [key for key, generation in wgquick.needs(spec.config.amnezia) if generation not in row.features]
             # Of a program of which nothing is known, its own word when the tunnel is raised is waited for.
             if row.usable and row.features and lacking:
-                reason = f"{row} does not know {', '.join(lacking)}; install a newer one, or a config without"
+                keys = ", ".join(f"`{key}`" for key in lacking)
+                reason = f"{row} does not know {keys}; install a newer one, or a config without"
                 return Problem("unsupported", f"{spec.source}: {reason}")
         if isinstance(spec.config, TorConfig) and self["tor"].usable:
             if not self["sing-box"].usable:
