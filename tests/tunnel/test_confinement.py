@@ -20,6 +20,7 @@ from vpntest.plan.secret import Secret
 from vpntest.tunnel import confinement
 from vpntest.tunnel.confinement import NEEDS, Capability, list_owned, new_user, owned_socket, read_owned
 from vpntest.tunnel.ladder import Climb
+from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.raising import Tunnel
 from vpntest.tunnel.site import Site
 
@@ -179,6 +180,8 @@ def check(name: str, seen: dict[str, str], row: tuple[str, ...], pid: int) -> No
     assert is_apart == ("in its tunnel" in row[1])
     limits = Path(f"/proc/{pid}/limits").read_text()
     assert re.search(r"^Max core file size +0 ", limits, re.M)
+    assert re.search(r"^Max processes +1024 +1024 ", limits, re.M)
+    assert seen["Seccomp"] == "2"
 
     found = mounts(pid)
     program = str(Path(f"/proc/{pid}/exe").readlink())
@@ -234,3 +237,55 @@ def test_a_program_that_is_not_in_the_table_has_no_powers(world: Any) -> None:
     said = asyncio.run(body())
     assert [line.split()[1] for line in said[:5]] == ["0" * 16] * 5
     assert said[5:] == ["NoNewPrivs:\t1", "/"]
+
+
+ESCAPES = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def tries(name, *arguments):
+    pid = os.fork()
+    if not pid:
+        os._exit(getattr(libc, name)(*arguments) == 0)
+    return bool(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+NEW = {"user": 1 << 28, "mnt": 1 << 17, "pid": 1 << 29, "net": 1 << 30, "ipc": 1 << 27, "uts": 1 << 26, "time": 1 << 7}
+print("made", [kind for kind, flag in NEW.items() if tries("unshare", flag)])
+CLONE, CLONE3, FSOPEN = (56 if os.uname().machine == "x86_64" else 220), 435, 430
+def cloned(number, first, second):
+    pid = libc.syscall(number, first, second, None, None, None)
+    if pid == 0:
+        os._exit(0)
+    if pid > 0:
+        os.waitpid(pid, 0)
+    return pid > 0
+del NEW["time"]
+print("cloned", [kind for kind, flag in NEW.items() if cloned(CLONE, ctypes.c_ulong(flag | 17), None)])
+arguments = (ctypes.c_uint64 * 11)(1 << 28, 0, 0, 0, 17)
+print("cloned anew", cloned(CLONE3, arguments, ctypes.c_ulong(88)))
+print("mounted", tries("mount", b"none", b"/run", b"tmpfs", 0, None), libc.syscall(FSOPEN, b"tmpfs", 0) >= 0)
+print("plain", tries("unshare", 1 << 9), cloned(CLONE, ctypes.c_ulong(17), None))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["tor", "sing-box"])
+def test_no_carrier_makes_a_namespace_to_be_powerful_in(world: Any, name: str, tmp_path: Path) -> None:
+    async def body() -> list[str]:
+        undo = contextlib.AsyncExitStack()
+        site = Site(world.cage, world.outside, world.client, Climb(time.monotonic), undo, ())
+        netns = Namespace.create(site.user)
+        undo.callback(netns.close)
+        # By its name it gets what the carrier gets.
+        program = tmp_path / name
+        program.write_text(f"#!/usr/bin/python3\n{ESCAPES}")
+        program.chmod(0o755)
+        heard: list[str] = []
+        async with undo:
+            fds = [netns.fileno()] if name == "sing-box" else []
+            process = site.spawn([str(program)], pass_fds=fds, heard=heard.append)
+            assert await process.wait() == 0, heard
+            while len(heard) < 5:
+                await asyncio.sleep(0.01)
+        return heard
+
+    said = asyncio.run(body())
+    assert said == ["made []", "cloned []", "cloned anew False", "mounted False False", "plain True True"]

@@ -28,7 +28,7 @@ import warnings
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from vpntest.tunnel.confinement import Confinement, confined, inside
+from vpntest.tunnel.confinement import Confinement, confined, inside, limited
 from vpntest.tunnel.namespace import Namespace, check, denial
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -213,16 +213,16 @@ class Cage:
             user, command, descriptors = None, list(argv), list(pass_fds)
             if confinement is not None and confinement.users is not None:
                 assert path is not None
-                command, path = inside(confinement, path, argv[1:]), None
+                command = inside(confinement, path, argv[1:])
                 descriptors.append(confinement.users)
             elif confinement is not None:
-                user = confinement.user
+                assert path is not None
+                command, user = limited([path, *argv[1:]]), confinement.user
             with netns.entered():
                 check(_libc.setns(self._inner, _CLONE_NEWPID))
                 try:
                     popen = subprocess.Popen(
                         command,
-                        executable=path,
                         stdin=stdin,
                         stdout=subprocess.PIPE,
                         stderr=subprocess.STDOUT,

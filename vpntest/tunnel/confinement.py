@@ -4,7 +4,9 @@ A carrier speaks to servers of strangers, by configs of strangers. Should one of
 
     itself alone    a user and a group of its own that nobody else has, so that no memory, file or process of another
                     tunnel is open to it; no set-uid program raises it again (no new privileges)
-    few powers      only the capabilities that it was given, and no way to others (the bounding set holds no more)
+    few powers      only the capabilities that it was given, and no way to others: the bounding set holds no more, and
+                    no namespace can be made, in which it would have them all, nor anything be mounted
+    little of all   so many processes, so much room for files
     an empty root   a file system of its own: the system's programs, libraries and certificates, read-only; a /run that
                     is its folder here; six devices; a /proc that shows its own processes. No /home, no /root, no /tmp,
                     no folder of configs
@@ -22,6 +24,7 @@ import os
 import secrets
 import shutil
 import stat
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +38,31 @@ from vpntest.tunnel.namespace import check, denial
 
 T = TypeVar("T")
 
+
+@dataclass(frozen=True)
+class _Machine:
+    """A processor's name for itself in seccomp (linux/audit.h), and its numbers of system calls (linux/unistd.h)."""
+
+    audit: int
+    unshare: int
+    clone: int
+    mounting: tuple[int, ...]
+    """mount, umount2, pivot_root."""
+
+
+_MACHINES = {
+    "x86_64": _Machine(0xC000003E, 272, 56, (165, 166, 155)),
+    "aarch64": _Machine(0xC00000B7, 97, 220, (40, 39, 41)),
+}
+_CLONE3 = 435
+_MOUNTING = (428, 429, 430, 431, 432, 433, 442, 467)
+"""open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr, open_tree_attr: alike on every processor."""
+_NEW_NAMESPACES = 0x7E020000
+"""Of clone and unshare what makes a namespace of any kind but of time; that is a bit of unshare's alone."""
+_NEW_TIME = 0x80
+_X32 = 0x40000000
+"""From here on are the numbers of a second set of x86-64's, which no carrier uses."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWIPC = 0x00020000, 0x08000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC = 1, 2, 4, 8, 32, 4096, 16384
@@ -45,6 +73,9 @@ _CAPBSET_DROP, _SECUREBITS, _NO_NEW_PRIVS, _AMBIENT, _AMBIENT_RAISE = 24, 28, 38
 _NO_ROOT, _NO_ROOT_LOCKED, _NO_FIXUP, _NO_FIXUP_LOCKED = 1, 2, 4, 8
 """linux/securebits.h: nobody has capabilities by being root, and a change of the user leaves them as they are."""
 _CAPABILITY_VERSION = 0x20080522
+_SECCOMP, _SECCOMP_FILTER = 22, 2
+_PROCESSES = 1024
+"""Processes and threads of one tunnel's user. A Go program under load has some dozens."""
 
 _USERS = range(0x70000000, 0x7FFE0000)
 """Numbers that no system gives to anybody (systemd, docs/UIDS-GIDS.md: 1879048192 to 2147352575, unused)."""
@@ -211,6 +242,7 @@ def confined(confinement: Confinement, root: Path, program: str, start: Callable
             _enter_root(confinement, root, path)
             if confinement.users is None:
                 _give_up_powers(confinement.capabilities)
+            _forbid_namespaces()
             outcome.append(start(path))
         except BaseException as exc:
             fault.append(exc)
@@ -233,7 +265,14 @@ def inside(confinement: Confinement, path: str, arguments: Sequence[str]) -> lis
     kept = ",".join(("-all", *(f"+{one.name.lower()}" for one in confinement.capabilities)))
     nsenter, setpriv = (shutil.which(tool, path=os.defpath) or tool for tool in ("nsenter", "setpriv"))
     enter = [nsenter, f"--user=/proc/self/fd/{confinement.users}", "--setuid", "0", "--setgid", "0", "--"]
-    return [*enter, setpriv, "--no-new-privs", "--bounding-set", kept, "--", path, *arguments]
+    return [*enter, setpriv, "--no-new-privs", "--bounding-set", kept, "--", *limited([path, *arguments])]
+
+
+def limited(command: Sequence[str]) -> list[str]:
+    """The command line that becomes another one, with a bounded number of processes and threads for its user."""
+    # To do so from here takes a capability over all limits, which root has not in every container.
+    tool = shutil.which("prlimit", path=os.defpath)
+    return [tool, f"--nproc={_PROCESSES}:{_PROCESSES}", "--", *command] if tool else list(command)
 
 
 def _mount(source: str, target: Path | str, kind: str, flags: int, data: str = "") -> None:
@@ -318,3 +357,56 @@ def _give_up_powers(capabilities: tuple[Capability, ...]) -> None:
     bits = _NO_ROOT | _NO_ROOT_LOCKED | _NO_FIXUP | _NO_FIXUP_LOCKED
     check(prctl(_SECUREBITS, ctypes.c_ulong(bits), zero, zero, zero))
     check(prctl(_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero))
+
+
+def _forbid_namespaces() -> None:
+    """From now on the calling thread, and all that it starts, can make no namespace and mount nothing.
+
+    Where the processor is none of :data:`_MACHINES`, or the kernel has no seccomp, nothing is forbidden.
+    """
+    machine = _MACHINES.get(os.uname().machine)
+    if machine is None or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return
+    steps = b"".join(_filter(machine))
+    text = ctypes.create_string_buffer(steps, len(steps))
+    program = _Program(len(steps) // 8, ctypes.addressof(text))
+    zero = ctypes.c_ulong(0)
+    failed = _libc.prctl(_SECCOMP, ctypes.c_ulong(_SECCOMP_FILTER), ctypes.byref(program), zero, zero)
+    if failed and ctypes.get_errno() != errno.EINVAL:
+        check(failed)
+
+
+class _Program(ctypes.Structure):
+    """`struct sock_fprog` (linux/filter.h)."""
+
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def _filter(machine: _Machine) -> Iterator[bytes]:
+    """What the kernel asks itself before each system call (linux/seccomp.h, linux/bpf_common.h)."""
+    load, equal, at_least, has, give = 0x20, 0x15, 0x35, 0x45, 0x06
+    number, architecture, first = 0, 4, 16
+    pass_it, fail = 0x7FFF0000, 0x00050000
+
+    def step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
+        return struct.pack("=HBBI", code, yes, no, value)
+
+    yield step(load, architecture)
+    yield step(equal, machine.audit, yes=1)
+    yield step(give, fail | errno.ENOSYS)
+    yield step(load, number)
+    yield step(at_least, _X32, no=1)
+    yield step(give, fail | errno.ENOSYS)
+    for call in (*machine.mounting, *_MOUNTING):
+        yield step(equal, call, no=1)
+        yield step(give, fail | errno.EPERM)
+    # Its flags stand where no filter can look. The C library takes clone where there is none.
+    yield step(equal, _CLONE3, no=1)
+    yield step(give, fail | errno.ENOSYS)
+    for call, flags in ((machine.unshare, _NEW_NAMESPACES | _NEW_TIME), (machine.clone, _NEW_NAMESPACES)):
+        yield step(equal, call, no=4)
+        yield step(load, first)
+        yield step(has, flags, no=1)
+        yield step(give, fail | errno.EPERM)
+        yield step(give, pass_it)
+    yield step(give, pass_it)
