@@ -853,3 +853,19 @@ def test_any_json_of_vmess_is_read_or_refused(keys: dict[str, object]) -> None:
     except ConfigError:
         return
     assert config.outbound["type"] == "vmess"
+
+
+@pytest.mark.parametrize(
+    ("link", "label"),
+    [
+        ("trojan://first#SECRETPART@198.51.100.1:443", ""),
+        ("trojan://first#SECRETPART@[2001:db8::1]:443/?sni=x.example", ""),
+        ("trojan://first#SECRETPART@198.51.100.1:443#Name | @channel", "Name | @channel"),
+        ("trojan://first@198.51.100.1:443#Name | @channel", "Name | @channel"),
+    ],
+)
+def test_a_piece_of_a_password_is_no_label(link: str, label: str) -> None:
+    assert proxy(link, "x").label == label
+    from vpntest.plan import sources
+
+    assert [entry.label for entry in sources.link(link, "x")] == [label]

@@ -186,7 +186,7 @@ def proxy(text: str, where: str) -> Proxy:
         found.findings.append(
             Finding("note", "`headerType` is neither none nor http, and none is taken, as clients do")
         )
-    found.label = _label(found.label or link.fragment, (found.username, found.password))
+    found.label = _label(found.label or behind_the_place(link.fragment), (found.username, found.password))
     return found
 
 
@@ -500,6 +500,12 @@ def _leading_base64(text: str) -> str:
     inner = base64.b64decode(whole + "=" * (-len(whole) % 4)).decode("utf-8", "replace")
     # A quotation mark too: a UUID may be base64 of a brace.
     return inner if re.match(r'\s*\{\s*"', inner) else ""
+
+
+def behind_the_place(fragment: str) -> str:
+    """What of a fragment can be a label: a carelessly written password may hold a `#`, and goes on to the server."""
+    place = re.match(r"(?:(?!://)[^#])*@(?:\[[0-9A-Fa-f:.]+\]|[^\s@/?#:]+):\d{1,5}(?!\d)", fragment)
+    return fragment[place.end() :].partition("#")[2] if place else fragment
 
 
 def _label(text: str, secrets: tuple[str, ...]) -> str:

@@ -610,6 +610,8 @@ def _socks(reading: _Reading) -> tuple[Server, dict[str, object]]:
         # Of SOCKS 5 the server says whither our datagrams go, be it our own loopback: none goes there.
         fields["network"] = "tcp"
         reading.udp = False
+        if version == "5":
+            reading.find("note", "UDP is not asked for: the server could send it anywhere, also to this machine")
     if reading.line("security").lower() not in ("", "none"):
         reading.unsupported("`security`: sing-box has no TLS around SOCKS")
     _in_the_clear(reading)

@@ -248,33 +248,41 @@ def _placed(lines: Sequence[int], parse: Callable[[], outcome.Meaning]) -> outco
 
 def _parts(text: str, *, message: bool) -> Iterator[tuple[Part | None, Sequence[int], list[str]]]:
     """What stands in a list or a message, and on which lines: the links of one; a wg-quick config, and the bridges,
-    which are one tunnel, each with their text; None for a line that is nothing of all that."""
+    which are one tunnel, each with their text, or as much as tells that it is too large; None for a line that is
+    nothing of all that."""
     config: list[str] = []
     bridges: dict[int, str] = {}
-    begin = 0
+    begin = size = bridged = 0
     for number, found in enumerate(_rows(text), 1):
         line = found.strip(messages.BLANKS)
-        part = kinds.part_of(line)
         comment = line.startswith(messages.COMMENTS)
+        if not config and (not line or comment):
+            continue
+        part = kinds.part_of(line)
         if config:
             # It ends where another begins, at a link, a bridge, and words after a blank line.
             goes_on = config[-1] or not line or comment or line[0] == "[" or "=" in line
             if goes_on and part is not Part.INTERFACE and not kinds.is_foreign(line):
-                config.append(line)
+                if size <= syntax.MAX_CONFIG_BYTES:
+                    config.append(line)
+                    size += len(line) + 1
                 continue
             yield Part.INTERFACE, range(begin, number), config
             config = []
-        if not line or comment:
-            continue
+            if not line or comment:
+                continue
         if part is Part.BRIDGE:
-            bridges[number] = line
+            if bridged <= syntax.MAX_CONFIG_BYTES:
+                bridges[number] = line
+                bridged += len(line) + 1
         elif part:
-            config, begin = [line], number
+            config, begin, size = [line], number, len(line)
         else:
             if "&amp;" in line:
                 line = line.replace("&amp;", "&")
-            scheme = links.scheme_of(line)
-            inside = messages.within(line) or ([] if scheme else _in_base64(line))
+            linked = "://" in line
+            scheme = links.scheme_of(line) if linked else None
+            inside = messages.within(line) if linked else _in_base64(line)
             whole = scheme and not inside and not (message and scheme in messages.IN_PROSE)
             if whole or (len(line) > MAX_LINK and len(inside) < 2):
                 inside = [line]
@@ -381,7 +389,7 @@ def _on(line: int | None, findings: Iterable[Finding]) -> Iterator[Finding]:
 
 def _label(text: str) -> str:
     """What stands behind the `#` of a link."""
-    return unquote(text.partition("#")[2][:1024], errors="replace")
+    return unquote(links.behind_the_place(text.partition("#")[2])[:1024], errors="replace")
 
 
 def asks_login(entry: Entry) -> bool:
