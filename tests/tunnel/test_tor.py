@@ -224,6 +224,28 @@ def test_a_front_is_looked_up_by_us_alone_and_called_where_we_found_it(world: An
     assert "meek.example" not in dict(world.asked)
 
 
+@pytest.mark.root
+@pytest.mark.usefixtures("hurried")
+def test_a_broker_and_its_stun_server_are_called_where_we_found_them(world: Any) -> None:
+    world.names |= {"broker.example": SERVER, "stun.example": SERVER}
+    world.asked.clear()
+    heard: list[bytes] = []
+
+    async def hears(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(100))
+        writer.close()
+
+    text = f"snowflake 192.0.2.3:80 {PRINT} url=http://broker.example:8443/ ice=stun:stun.example:8443"
+    with world.server.socket(socket.AF_INET, socket.SOCK_DGRAM) as stun:
+        stun.bind((SERVER, 8443))
+        stun.setblocking(False)
+        assert raised(world, text, hears).steps[-1].rung == Rung.HANDSHAKE
+        assert b"\x21\x12\xa4\x42" in stun.recv(512)
+    assert any(b"HTTP/1.1" in words for words in heard)
+    assert {name for name, _ in world.asked} == {"broker.example", "stun.example"}
+    assert len(world.asked) == 4
+
+
 @contextlib.asynccontextmanager
 async def own_doors(world: Any, *ports: int) -> AsyncIterator[list[int]]:
     """Services of this machine's, on all its addresses, and whoever has knocked."""
