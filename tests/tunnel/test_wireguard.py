@@ -4,8 +4,10 @@ import asyncio
 import base64
 import contextlib
 import re
+import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from vpntest.plan.keys import generate, public_of
 from vpntest.plan.model import AmneziaParameters, Server, WireGuardPeer
 from vpntest.plan.wgquick import parse
 from vpntest.tunnel import dns, netlink, wireguard
-from vpntest.tunnel.ladder import Climb, Rung
+from vpntest.tunnel.carriers import Carriers
+from vpntest.tunnel.ladder import Climb, Rung, Step
 from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.site import Site
 
@@ -495,3 +498,32 @@ def test_an_mtu_too_small_for_ipv6_is_for_ipv4_alone(world: Any, links: Any, fir
                 await tunnel.lower()
 
     asyncio.run(body())
+
+
+def test_a_carrier_that_was_taken_over_has_us_call_no_socket_but_its_own(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "wireguard-go"
+    link = f'ln -s "{tmp_path}/own" "/run/wireguard/$2.sock"'
+    program.write_text(f"#!/bin/sh\nmkdir /run/wireguard\n{link}\nwhile :; do sleep 1; done\n")
+    program.chmod(0o755)
+
+    async def scene() -> Step:
+        async with world.open(), world.wireguard("wireguard-go", 51866, 66) as server:
+            rows = (replace(row, program=str(program)) if row.name == "wireguard-go" else row for row in carriers.rows)
+            monkeypatch.setattr(world, "carriers", Carriers(tuple(rows)))
+            [tunnel] = await world.raised(server)
+            await tunnel.lower()
+            step: Step = tunnel.steps[-1]
+            return step
+
+    carriers = world.carriers
+    with socket.socket(socket.AF_UNIX) as own:
+        own.bind(str(tmp_path / "own"))
+        own.listen()
+        own.setblocking(False)
+        last = asyncio.run(scene())
+        with pytest.raises(BlockingIOError):
+            own.accept()
+    assert last.failure == Failure.CARRIER_EXITED
+    assert "none of its own" in last.detail
