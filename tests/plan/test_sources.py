@@ -338,6 +338,17 @@ def test_a_line_of_many_megabytes_costs_itself_only() -> None:
     assert "longer than" in _reason(found[1])
 
 
+def test_a_part_of_many_megabytes_costs_itself_only() -> None:
+    found = _read(f"{TROJAN}\n[Interface]\n{'MTU = 1280' * 200_000}\n{SS}\n{BRIDGES * 9_000}")
+    assert [(entry.line, entry.kind.value, entry.problem is None) for entry in found] == [
+        (1, "trojan", True),
+        (2, "wireguard", False),
+        (4, "shadowsocks", True),
+        (5, "tor", False),
+    ]
+    assert all("larger than 1024 KiB" in _reason(entry) for entry in found[1::2])
+
+
 def test_more_entries_than_anybody_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_ENTRIES", 5)
     found = _read(f"{TROJAN}\n" * 9)

@@ -75,7 +75,7 @@ class Part(Enum):
 
 def part_of(line: str) -> Part | None:
     """What a line is by itself; None for what only its neighbours tell, and for links, which tell themselves."""
-    if section := _SECTION.match(line):
+    if line[:1] == "[" and (section := _SECTION.match(line)):
         return Part.INTERFACE if section[1].lower() == "interface" else Part.PEER
     return Part.BRIDGE if _BRIDGE.match(line) else None
 
@@ -92,7 +92,7 @@ def is_mixed(text: str) -> bool:
     """Whether links or bridge lines stand in a text of wg-quick."""
     if "://" not in text and not _BRIDGE.search(text):
         return False
-    return any(is_foreign(line.strip(messages.BLANKS)) for line in text.split("\n"))
+    return any(is_foreign(line[0].strip(messages.BLANKS)) for line in re.finditer("[^\n]+", text))
 
 
 def kind_of(text: str) -> Kind:
