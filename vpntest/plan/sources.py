@@ -221,7 +221,7 @@ def _part(part: Part | None, lines: Sequence[int], found: list[str], where: str)
         yield outcome.faulty(ConfigError("no link on this line", where=f"{where}:{begin}"), line=begin)
     elif len(text) > syntax.MAX_CONFIG_BYTES:
         fault = ConfigError(f"larger than {syntax.MAX_CONFIG_BYTES >> 10} KiB", where=f"{where}:{begin}")
-        yield outcome.faulty(fault, line=begin)
+        yield outcome.faulty(fault, Kind.TOR if part is Part.BRIDGE else kinds.kind_of(text), line=begin)
     elif part is Part.BRIDGE:
         from vpntest.plan import bridges
 
