@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import ipaddress
 import os
+import signal
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,10 @@ OURS = ("amneziawg", "dnsmasq", "nginx", "openvpn", "sing-box", "vpntest", "wire
 """What a file of ours, or of a carrier, has in its name."""
 GRACE = 5.0
 """Seconds that a killed process may take to be gone; more only makes a failure slower."""
+
+BOUND, AGAIN = 1800.0, 60.0
+"""Seconds that a test, or what is set up and taken down for it, may take; and after which it is interrupted once more.
+The longest takes a few minutes: this is for what would never end, such as waiting for a carrier that is gone."""
 
 _CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS = 0x8914
@@ -80,9 +87,44 @@ def pytest_configure() -> None:
         sys.addaudithook(stay_here)
 
 
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of stays to the end: the collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Side by side without root, where most of the time is waiting. One by one with root: tunnels need the machine."""
     return 2 if config.option.markexpr == "not root" else 0
+
+
+# ── nothing lasts for ever ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class LastsForEver(BaseException):
+    """A test took longer than any may. No Exception, lest code under test take it for data."""
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    def interrupt(*_: object) -> None:
+        raise LastsForEver(f"more than {BOUND:g} s")
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, BOUND, AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    with _bounded():
+        return (yield)
+
+
+pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
 
 
 # ── nothing is left ──────────────────────────────────────────────────────────────────────────────────────────────────

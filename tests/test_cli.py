@@ -52,15 +52,10 @@ def wireguard(**change: str) -> str:
     )
 
 
-def twice_one_key() -> str:
-    text = wireguard()
-    return text + "[Peer]\n" + text.split("[Peer]\n")[1]
-
-
 BAD_CONFIGS: dict[str, Callable[[], bytes]] = {
     "empty": lambda: b"",
     "binary": lambda: secrets.token_bytes(600) + b"\0\xff",
-    "two peers with one key": lambda: twice_one_key().encode(),
+    "no key of ours": lambda: wireguard().replace("PrivateKey", "#").encode(),
     "key too short": lambda: wireguard(PublicKey=base64.b64encode(secrets.token_bytes(31)).decode()).encode(),
     "key not base64": lambda: wireguard(PublicKey="!" * 44).encode(),
     "unknown directive": lambda: wireguard(Frobnicate="7").encode(),

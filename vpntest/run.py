@@ -255,7 +255,7 @@ def _facts(spec: TunnelSpec, tunnel: Tunnel | None) -> TunnelFacts:
         source=spec.source,
         servers=tuple(map(str, spec.config.servers)) if spec.config else (),
         problem=tunnel.problem if tunnel else spec.problem,
-        warnings=spec.warnings,
+        warnings=(*spec.warnings, *(tunnel.warnings if tunnel else ())),
         tls_unverified=isinstance(spec.config, ProxyConfig) and spec.config.tls_unverified,
         carrier=tunnel.carrier if tunnel else None,
         answers_locally=answers_locally(spec.config),

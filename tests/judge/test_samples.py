@@ -65,7 +65,7 @@ def test_slow_is_not_silent() -> None:
     assert not sample(20 * KIB, 3.0).is_silent
     stopped = sample(20 * KIB, 3.0)
     details = msgspec.structs.replace(stopped.details, samples=((0.0, 1400), (0.4, 20 * KIB), (3.0, 20 * KIB)))
-    assert Sample(stopped.observation, details).is_silent
+    assert Sample(msgspec.structs.replace(stopped.observation, details=details), details).is_silent
 
 
 def test_late_rates_are_those_of_the_second_half() -> None:

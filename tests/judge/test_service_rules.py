@@ -127,6 +127,7 @@ FAILURE_CASES = {
     "failure.unanswered": (at_quic(TIMEOUT, proxy=True), at_tls("eof_error", proxy=True, neutral=True)),
     "failure.tcp.timeout": (at_tcp(TIMEOUT), at_tcp(RESET)),
     "failure.tcp.reset": (at_tcp(RESET), at_tls(RESET)),
+    "failure.tcp.refused.proxy": (at_tcp(REFUSED, proxy=True), at_tcp(REFUSED)),
     "failure.tcp.refused": (at_tcp(REFUSED), at_tcp(RESET)),
     "failure.tcp": (at_tcp("unknown_failure: odd"), at_tcp(TIMEOUT)),
     "failure.tls.reset.sni": (at_tls(RESET, neutral=True), at_tls(RESET, neutral=False)),

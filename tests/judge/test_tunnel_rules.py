@@ -12,7 +12,14 @@ from tables import check_table
 
 from vpntest.judge.reading import read
 from vpntest.judge.rule import first
-from vpntest.judge.tunnel_rules import ONE_EACH, TUNNEL, TunnelEvidence, evidence_of, judge_tunnel
+from vpntest.judge.tunnel_rules import (
+    ONE_EACH,
+    SILENT_TO_STRANGERS,
+    TUNNEL,
+    TunnelEvidence,
+    evidence_of,
+    judge_tunnel,
+)
 from vpntest.judge.verdict import TunnelVerdict
 from vpntest.plan.model import Kind, Problem
 from vpntest.probe.observation import (
@@ -272,6 +279,11 @@ CASES = {
     "tunnel.endpoint-dns.bogon": (fallen("endpoint-dns", "dns_bogon_error"), fallen("endpoint-dns", "refused")),
     "tunnel.unsupported": (fallen("config", "unsupported"), fallen("config", "invalid")),
     "tunnel.carrier-exited": (fallen("handshake", "carrier_exited"), fallen("handshake", TIMEOUT)),
+    "tunnel.auth.rejected.unproven": (
+        seen(until="auth", failure="auth_rejected", kind=Kind.SSH),
+        seen(until="auth", failure="auth_rejected", kind=Kind.HYSTERIA2),
+    ),
+    "tunnel.auth.turned-down": (fallen("auth", "http_request_failed"), fallen("handshake", "http_request_failed")),
     "tunnel.auth.rejected": (fallen("auth", "auth_rejected"), fallen("auth", TIMEOUT)),
     "tunnel.unmeasured.line": (
         interrupted(during=TIMEOUT, after=TIMEOUT),
@@ -642,7 +654,7 @@ def test_packets_are_told_where_the_device_counts_those_of_the_way() -> None:
 # ── the same server, and another tunnel ──────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kind", [Kind.WIREGUARD, Kind.OPENVPN, Kind.HYSTERIA2])
+@pytest.mark.parametrize("kind", [Kind.WIREGUARD, Kind.OPENVPN])
 def test_a_server_that_answers_another_tunnel_does_not_know_this_one(kind: Kind) -> None:
     evidence = silent_beside({"kind": kind}, kind=kind)
     row = first(TUNNEL, evidence)
@@ -662,6 +674,12 @@ def test_a_server_that_answers_another_tunnel_does_not_know_this_one(kind: Kind)
 )
 def test_otherwise_silence_tells_nothing_of_keys(other: dict[str, Any]) -> None:
     assert rule_of(silent_beside(other)) == "tunnel.handshake.timeout"
+
+
+@pytest.mark.parametrize("kind", sorted(set(Kind) - SILENT_TO_STRANGERS))
+def test_a_censor_may_drop_one_name_and_pass_another_to_the_same_server(kind: Kind) -> None:
+    """Only a server that is silent by design can have turned this one's keys down by its silence."""
+    assert rule_of(silent_beside({"kind": kind}, kind=kind)) == "tunnel.handshake.timeout"
 
 
 def test_a_server_that_answered_only_before_may_have_been_blocked_since() -> None:

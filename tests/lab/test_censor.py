@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from censor_at_work import SOON, WITNESS, Datagrams, at_work, conversation, flowing, got, hello
+from openings import CONTROL, INITIATION, OPENED, OPENING, OVPN_DATA, RESPONSE, WG_DATA, framed
 from standing_lab import CURL_RESET, CURL_TIMEOUT, StandingLab, standing
 
 from vpntest.lab import vpn
@@ -341,20 +342,6 @@ def test_no_packet_passes_to_what_is_not_routed(protocols: StandingLab) -> None:
 def flow(protocols: StandingLab) -> Iterator[Datagrams]:
     with Datagrams(protocols, 5555) as flow:
         yield flow
-
-
-INITIATION = b"\x01\0\0\0" + bytes(144)
-RESPONSE = b"\x02\0\0\0" + bytes(88)
-WG_DATA = b"\x04\0\0\0" + bytes(60)
-OPENING = b"\x38" + bytes(53)
-OPENED = b"\x40" + bytes(65)
-CONTROL = b"\x20" + bytes(200)
-OVPN_DATA = b"\x48\0\0\0" + bytes(96)
-
-
-def framed(packet: bytes) -> bytes:
-    """As OpenVPN sends it over TCP."""
-    return len(packet).to_bytes(2) + packet
 
 
 @pytest.mark.root

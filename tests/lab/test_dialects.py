@@ -33,7 +33,7 @@ EXITS = {name: dialects.ADDRESS for name in FURTHER_TUNNELS} | {
 QUICK = tuple(name for name in FURTHER_TUNNELS if name != TOR)
 """Tor's own network takes longer than all of the others; it is raised by `lab verify`, and by tests of its own."""
 WITHOUT_UDP = {
-    *("ss-obfs-http", "ss-obfs-tls", "ss-v2ray", "ss-v2ray-tls", "http-proxy", "https-proxy", "ssh", TOR),
+    *("ss-obfs-http", "ss-obfs-tls", "ss-v2ray", "ss-v2ray-tls", "socks5", "http-proxy", "https-proxy", "ssh", TOR),
 }
 NAKED = {"vless-plain", "socks5", "http-proxy"}
 """Whoever is on the way reads what passes."""

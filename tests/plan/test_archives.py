@@ -93,6 +93,12 @@ def test_what_is_encrypted_or_strangely_packed_is_not_read() -> None:
     assert [kind for _, kind, _ in _faults(_members(lzma))] == [Unsupported]
 
 
+def test_a_member_without_a_name_is_none() -> None:
+    """zipfile itself stumbles over it."""
+    data = packed(("Q", b"x"), ("a.conf", b"y")).replace(b"Q", b"\0")  # a name ends at its first NUL
+    assert [one.name for one in _members(data)] == ["a.conf"]
+
+
 def test_a_damaged_member_costs_itself_only() -> None:
     data = bytearray(packed(("a.ovpn", b"x" * 100), ("b.ovpn", b"y"), method=zipfile.ZIP_STORED))
     data[data.index(b"xxxx")] ^= 1
@@ -172,3 +178,12 @@ def test_only_our_errors_leave(edits: list[tuple[int, int]], cut: int) -> None:
     except ConfigError as fault:
         said = str(fault)
     assert said.startswith("pack.zip: ")
+
+
+def test_what_many_configs_name_is_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_SHARED_BYTES", 1000)
+    data = packed(("a.ovpn", b"x"), *((f"k{number}", bytes(600)) for number in range(4)))
+    member = next(one for one in members(data, "p.zip", 1 << 20) if one.name == "a.ovpn")
+    assert [len(member.read_file(name)) for name in ("k0", "k1", "k0")] == [600, 600, 600]
+    with pytest.raises(ValueError, match="key files are larger"):
+        member.read_file("k2")

@@ -105,6 +105,32 @@ def test_who_is_called_first(line: str, server: Server | None) -> None:
     assert only(line).server == server
 
 
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        ("url=https://b.example/", "b.example:443/tcp"),
+        ("url=https://b.example/ front=f.example", "f.example:443/tcp"),
+        ("url=https://b.example/ fronts=f.example,g.example,", "f.example:443/tcp g.example:443/tcp"),
+        ("url=https://b.example/ ampcache=https://c.example/", "b.example:443/tcp c.example:443/tcp"),
+        ("sqsqueue=https://q.example/x sqscreds=AAAA", "q.example:443/tcp"),
+        (
+            "url=http://127.0.0.1:8080/ ice=stun:s.example:19302,stun:198.51.100.7,stuns:[2001:db8::7]:5349",
+            "127.0.0.1:8080/tcp s.example:19302/udp 198.51.100.7:3478/udp [2001:db8::7]:5349/udp",
+        ),
+    ],
+)
+def test_whom_snowflake_asks(arguments: str, asked: str) -> None:
+    config, _ = read(f"snowflake 192.0.2.3:80 {PRINT} {arguments}")
+    assert config.servers == ()
+    assert " ".join(map(str, config.called)) == asked
+
+
+def test_nobody_asks_for_the_name_behind_a_front() -> None:
+    line = "meek_lite 192.0.2.18:80 url=http://meek.example/ front=cdn.example"
+    assert read(line)[0].called == (Server("cdn.example", 80, "tcp"),)
+    assert read(line.replace("meek.example", "192.0.2.1"))[0].called[1] == Server("192.0.2.1", 80, "tcp")
+
+
 def test_a_line_out_of_a_web_page() -> None:
     bridge = only(f"webtunnel 192.0.2.1:1 {PRINT} url=https://web.example/x?a=1&amp;b=2")
     assert arguments(bridge)["url"] == "https://web.example/x?a=1&b=2"
@@ -128,6 +154,14 @@ def test_a_line_out_of_a_web_page() -> None:
         (f"Bridge 192.0.2.9:9001 {PRINT} key=value", "no transport"),
         (f"Bridge 192.0.2.9:9001 {PRINT[1:]}", "fingerprint"),
         (f"{OBFS4} more=a\u200bb", "key=value"),
+        (f"{OBFS4} iat-mode=0", "twice"),
+        ("meek_lite 192.0.2.18:80 url=http://127.0.0.1/ url=https://meek.example/", "twice"),
+        ("meek_lite 192.0.2.18:80 url=https://meek.example/ front=127.0.0.1:8080", "front"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ fronts=f.example,127.1", "front"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ ice=stun://127.0.0.1", "STUN"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ ice=http:127.0.0.1", "STUN"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ ice=stun:127.1:9", "neither a name nor"),
+        ("snowflake 192.0.2.3:80 url=https://b.example/ ampcache=file:///x", "web server"),
     ],
 )
 def test_broken(line: str, reason: str) -> None:
@@ -138,9 +172,12 @@ def test_broken(line: str, reason: str) -> None:
     assert not isinstance(raised.value, Unsupported)
 
 
-@pytest.mark.parametrize("transport", ["conjure", "obfs2", "meek", "brandnew"])
-def test_a_transport_that_nobody_speaks(transport: str) -> None:
-    with pytest.raises(Unsupported, match=transport):
+@pytest.mark.parametrize(
+    ("transport", "said"),
+    [("conjure", "`conjure`"), ("obfs2", "`obfs2`"), ("meek", "`meek`"), ("brandnew", "its transport$")],
+)
+def test_a_transport_that_nobody_speaks(transport: str, said: str) -> None:
+    with pytest.raises(Unsupported, match=said):
         read(f"Bridge {transport} 192.0.2.3:80 {PRINT} url=https://reg.example/")
 
 
@@ -158,6 +195,12 @@ def test_one_bad_line_costs_only_itself() -> None:
     config, findings = read(OBFS4.replace(CERT, "AAAA"), f"Bridge conjure 192.0.2.3:80 {PRINT}", OBFS4)
     assert [bridge.address for bridge in config.bridges] == ["192.0.2.7:443"]
     assert [(finding.level, finding.line) for finding in findings] == [("warning", 1), ("warning", 2)]
+
+
+def test_a_piece_of_a_key_at_the_beginning_of_a_line_stays_unsaid() -> None:
+    _, findings = read(OBFS4, "PURQXOz2EE9A cert=x")
+    assert [(finding.level, finding.line) for finding in findings] == [("note", 2)]
+    assert "PURQXOz2EE9A" not in findings[0].text
 
 
 def test_the_same_bridge_twice_is_one() -> None:

@@ -53,6 +53,15 @@ MEANT: dict[str, tuple[str, dict[str, Any]]] = {
         f"type: ss, {AT}, cipher: aes-128-gcm, password: {WORD}, plugin: obfs, plugin-opts: {{mode: tls, host: a.b}}",
         {"plugin": "obfs-local", "plugin_opts": "obfs=tls;obfs-host=a.b"},
     ),
+    "obfs without a host": (
+        f"type: ss, {AT}, cipher: aes-128-gcm, password: {WORD}, plugin: obfs, plugin-opts: {{mode: http}}",
+        {"plugin": "obfs-local", "plugin_opts": "obfs=http;obfs-host=bing.com"},
+    ),
+    "v2ray-plugin without a host": (
+        f"type: ss, {AT}, cipher: aes-128-gcm, password: {WORD}, plugin: v2ray-plugin,"
+        " plugin-opts: {mode: websocket, tls: true}",
+        {"plugin": "v2ray-plugin", "plugin_opts": "tls=1;host=bing.com;path=/;mux=1"},
+    ),
     "UDP over TCP": (
         f"type: ss, {AT}, cipher: aes-128-gcm, password: {WORD}, udp-over-tcp: true, udp-over-tcp-version: 2",
         {"udp_over_tcp": {"enabled": True}},
@@ -138,20 +147,41 @@ def test_what_a_proxy_means(proxy: str, meant: dict[str, Any]) -> None:
 
 
 def test_what_is_unverified_is_said() -> None:
-    entry = _entry(f"type: trojan, {AT}, password: {WORD}, skip-cert-verify: true")
+    entry = _entry(f"type: trojan, {AT}, password: {WORD}, skip-cert-verify: true, udp: true")
     assert [finding.level for finding in entry.findings] == ["danger"]
     assert isinstance(entry.config, ProxyConfig)
     assert entry.config.tls_unverified
 
 
-def test_udp_that_the_config_turns_off() -> None:
-    entry = _entry(f"type: trojan, {AT}, password: {WORD}, udp: false")
+@pytest.mark.parametrize(("said", "passes"), [(", udp: true", True), (", udp: false", False), ("", False)])
+def test_udp_passes_only_where_the_config_says_so(said: str, passes: bool) -> None:
+    entry = _entry(f"type: trojan, {AT}, password: {WORD}{said}")
     assert isinstance(entry.config, ProxyConfig)
-    assert not entry.config.carries_udp
+    assert entry.config.carries_udp == passes
+    assert [finding.level for finding in entry.findings] == ([] if said else ["note"])
+    entry = _entry(f"type: tuic, {AT}, uuid: {ID}, password: {WORD}{said}")
+    assert isinstance(entry.config, ProxyConfig)
+    assert entry.config.carries_udp
+
+
+def test_alpn_of_trojan_where_nothing_is_said() -> None:
+    for network, protocols in (("tcp", ["h2", "http/1.1"]), ("ws", None)):
+        entry = _entry(f"type: trojan, {AT}, password: {WORD}, udp: true, network: {network}")
+        assert isinstance(entry.config, ProxyConfig)
+        assert bare(entry.config.outbound)["tls"].get("alpn") == protocols
+        assert entry.findings == ()
+
+
+@pytest.mark.parametrize("kind", ["trojan", "anytls", "hysteria2", "http", "socks5", "ssh"])
+def test_no_port_is_a_fault(kind: str) -> None:
+    """Links have defaults; what Clash writes has none."""
+    entry = _entry(f"type: {kind}, server: vpn.example, username: u, password: {WORD}")
+    assert entry.problem is not None
+    assert (entry.problem.mechanism, "port" in entry.problem.reason) == ("invalid", True)
 
 
 def test_what_no_client_reads_is_noted() -> None:
-    entry = _entry(f"type: trojan, {AT}, password: {WORD}, country: x, _index: 7")
+    entry = _entry(f"type: trojan, {AT}, password: {WORD}, country: x, _index: 7, udp: true")
     assert entry.config is not None
     assert [(finding.level, finding.text) for finding in entry.findings] == [
         ("note", "`_index`, `country` ignored: no client reads it")

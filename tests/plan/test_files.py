@@ -116,3 +116,11 @@ def test_a_config_that_cannot_be_read_is_one_clear_line(tmp_path: Path, path: st
 def test_a_config_of_just_the_limit_is_read(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x" * 1024)
     assert len(files.read(tmp_path / "x", "x", 1024)) == 1024
+
+
+def test_the_begin_of_a_file_is_of_regular_files_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "x").write_bytes(b"x" * 1024)
+    begins = [files.begin(tmp_path / name, 9) for name in ("x", "pipe", "missing")]
+    assert begins == [b"x" * 9, b"", b""]
+    assert files.begin(Path("/dev/zero"), 9) == b""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntest.plan.kinds import Dialect, dialect_of, from_base64, kind_of
+from vpntest.plan.kinds import Dialect, Part, dialect_of, from_base64, is_foreign, is_mixed, kind_of, part_of
 from vpntest.plan.model import Kind
 
 
@@ -85,6 +85,9 @@ def _b64(text: str) -> str:
         ("# x\nport: 1\nproxies: [x]\n", Dialect.YAML),
         ("transport:\n  $type: tcpudp\n", Dialect.YAML),
         ("$type: shadowsocks\n", Dialect.YAML),
+        ("error:\n  message: The key has ended\n", Dialect.YAML),
+        ("error: {message: The key has ended}\n", Dialect.YAML),
+        ("error: the key has ended\n", Dialect.NOTHING),
         (f"obfs4 192.0.2.1:443 {'A' * 40} cert=x\n", Dialect.BRIDGES),
         (f"Bridge [2001:db8::1]:443 {'a' * 40}\n", Dialect.BRIDGES),
         (f"192.0.2.1:443 {'A' * 40}\n", Dialect.BRIDGES),
@@ -98,6 +101,25 @@ def _b64(text: str) -> str:
 )
 def test_dialects(text: str, dialect: Dialect) -> None:
     assert dialect_of(text) is dialect
+
+
+@pytest.mark.parametrize(
+    ("line", "part", "foreign"),
+    [
+        ("[interface]", Part.INTERFACE, False),
+        ("[Peer] # x", Part.PEER, False),
+        (f"obfs4 192.0.2.1:443 {'A' * 40} cert=x", Part.BRIDGE, True),
+        ("vless://x", None, True),
+        ("2. vless://x", None, True),
+        ("PostUp = curl vless://x", None, False),
+        ("# vless://x", None, False),
+        ("https://a.example", None, False),
+        ("Endpoint = a.example:1", None, False),
+    ],
+)
+def test_a_line_among_those_of_another_dialect(line: str, part: Part | None, foreign: bool) -> None:
+    assert (part_of(line), is_foreign(line)) == (part, foreign)
+    assert is_mixed(f"[Interface]\n {line}\n") is foreign
 
 
 @given(text=st.text(alphabet="[]{}#/;:*<> \n\tabvless0=") | st.text())

@@ -74,9 +74,12 @@ def _read(link: str) -> ProxyConfig:
 
 
 def _findings(link: str) -> tuple[Finding, ...]:
-    return parse(link, "x")[1]
+    """Without the one that most links have."""
+    return tuple(finding for finding in parse(link, "x")[1] if not finding.text.startswith("`fp` is not said"))
 
 
+CHROME = {"enabled": True, "fingerprint": "chrome"}
+"""What Xray shows where a link says nothing."""
 GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
     "ss: 2022, plain": (
         f"ss://2022-blake3-aes-128-gcm:{_percent(KEY16)}@198.18.0.1:8388#a%20name",
@@ -142,12 +145,16 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
     "vless: TLS": (
         f"vless://{ID}@[fd00::1]:8443?security=tls&sni=A.Example&alpn=h2%2Chttp%2F1.1&packetEncoding=xudp",
         Server("fd00::1", 8443, "tcp"),
-        {"type": "vless", "uuid": ID, "tls": {"enabled": True, "server_name": "a.example", "alpn": ["h2", "http/1.1"]}},
+        {"type": "vless", "uuid": ID, "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME}},
     ),
     "trojan: password with everything in it": (
         f"trojan://{_percent(WORD + '@:/?#&=%')}@vpn.example?peer=b.example",
         Server("vpn.example", 443, "tcp"),
-        {"type": "trojan", "password": WORD + "@:/?#&=%", "tls": {"enabled": True, "server_name": "b.example"}},
+        {
+            "type": "trojan",
+            "password": WORD + "@:/?#&=%",
+            "tls": {"enabled": True, "server_name": "b.example", "utls": CHROME},
+        },
     ),
     "trojan: on an address": (
         f"trojan://{WORD}@198.18.0.1:8443?fp=firefox",
@@ -234,7 +241,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
         {
             "type": "vless",
             "uuid": ID,
-            "tls": {"enabled": True, "server_name": "a.example"},
+            "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME},
             "transport": {
                 "type": "ws",
                 "path": "/a",
@@ -250,7 +257,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
         {
             "type": "vless",
             "uuid": ID,
-            "tls": {"enabled": True, "server_name": "vpn.example"},
+            "tls": {"enabled": True, "server_name": "vpn.example", "utls": CHROME},
             "transport": {"type": "grpc", "service_name": "a"},
         },
     ),
@@ -260,7 +267,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
         {
             "type": "vless",
             "uuid": ID,
-            "tls": {"enabled": True, "server_name": "c.example"},
+            "tls": {"enabled": True, "server_name": "c.example", "utls": CHROME},
             "transport": {"type": "ws", "path": "/a", "headers": {"Host": "b.example"}},
         },
     ),
@@ -271,7 +278,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
             "type": "vmess",
             "uuid": ID,
             "security": "auto",
-            "tls": {"enabled": True, "server_name": "a.example"},
+            "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME},
             "transport": {"type": "ws", "path": "/a", "headers": {"Host": "a.example"}},
         },
     ),
@@ -282,7 +289,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
             "type": "vmess",
             "uuid": ID,
             "security": "auto",
-            "tls": {"enabled": True, "server_name": "a.example"},
+            "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME},
             "transport": {"type": "grpc", "service_name": "a"},
         },
     ),
@@ -303,18 +310,22 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
             "type": "vmess",
             "uuid": ID,
             "security": "aes-128-gcm",
-            "tls": {"enabled": True, "server_name": "vpn.example"},
+            "tls": {"enabled": True, "server_name": "vpn.example", "utls": CHROME},
         },
     ),
     "trojan: password with everything in it, unencoded": (
         f"trojan://{WORD}?a=b#c@d/e%zz@vpn.example:443?sni=a.example#@channel:80",
         Server("vpn.example", 443, "tcp"),
-        {"type": "trojan", "password": f"{WORD}?a=b#c@d/e%zz", "tls": {"enabled": True, "server_name": "a.example"}},
+        {
+            "type": "trojan",
+            "password": f"{WORD}?a=b#c@d/e%zz",
+            "tls": {"enabled": True, "server_name": "a.example", "utls": CHROME},
+        },
     ),
     "trojan: h3 and junk": (
         f"trojan://{WORD}@vpn.example:443/ws?alpn=h3,h2&unknown=1&flow=&allowInsecure=0&insecure=0",
         Server("vpn.example", 443, "tcp"),
-        {"type": "trojan", "password": WORD, "tls": {"enabled": True, "server_name": "vpn.example", "alpn": ["h2"]}},
+        {"type": "trojan", "password": WORD, "tls": {"enabled": True, "server_name": "vpn.example", "utls": CHROME}},
     ),
     "tuic": (
         f"tuic://{ID}%3A{WORD}%3A1@vpn.example:443?congestion_control=bbr&udp_relay_mode=quic&alpn=h3&disable_sni=1",
@@ -340,17 +351,17 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
     "socks: base64": (
         f"socks://{_b64(f'name:{WORD}:')}@[fd00::1]:1080#a",
         Server("fd00::1", 1080, "tcp"),
-        {"type": "socks", "version": "5", "username": "name", "password": f"{WORD}:"},
+        {"type": "socks", "version": "5", "network": "tcp", "username": "name", "password": f"{WORD}:"},
     ),
     "socks: all in base64": (
         f"socks://{_b64(f'name:{WORD}@vpn.example:1080')}#a",
         Server("vpn.example", 1080, "tcp"),
-        {"type": "socks", "version": "5", "username": "name", "password": WORD},
+        {"type": "socks", "version": "5", "network": "tcp", "username": "name", "password": WORD},
     ),
     "socks5": (
         f"socks5://na%40me:{_percent(WORD)}@vpn.example:1080",
         Server("vpn.example", 1080, "tcp"),
-        {"type": "socks", "version": "5", "username": "na@me", "password": WORD},
+        {"type": "socks", "version": "5", "network": "tcp", "username": "na@me", "password": WORD},
     ),
     "socks4": (
         "socks4://198.18.0.1:1080#@a.example:80",
@@ -405,7 +416,9 @@ def test_sing_box_takes_them() -> None:
     ("link", "needs"),
     [
         (GOOD["ss: 2022, plain"][0], ()),
-        (GOOD["vless: TLS"][0], ()),
+        (GOOD["vless: TLS"][0], ("utls",)),
+        (TROJAN + "?fp=unsafe", ()),
+        (_vmess(net="tcp"), ()),
         (REALITY, ("utls",)),
         (GOOD["trojan: on an address"][0], ("utls",)),
         (HYSTERIA2, ("quic",)),
@@ -427,7 +440,8 @@ def test_what_a_link_needs_of_sing_box(link: str, needs: tuple[str, ...]) -> Non
     ],
 )
 def test_an_unchecked_certificate_is_honoured_and_said(link: str) -> None:
-    config, (finding,) = parse(link, "x")
+    config = _read(link)
+    (finding,) = _findings(link)
     assert config.tls_unverified
     assert _bare(config.outbound)["tls"]["insecure"] is True
     assert (finding.level, "certificate" in finding.text) == ("danger", True)
@@ -468,6 +482,11 @@ UNSUPPORTED = {
     "hysteria2: pinned": (HYSTERIA2 + "?pinSHA256=ab:cd", "pinSHA256"),
     "hysteria2: another obfuscation": (HYSTERIA2 + "?obfs=other&obfs-password=x", "obfs"),
     "tuic: version 4": (f"tuic://{ID}@a.example:443?token={WORD}", "token"),
+    "trojan: cut into pieces": (TROJAN + "?fragment=1,40-60,30-50,tlshello", "`fragment`"),
+    "trojan: records cut into pieces": (TROJAN + "?tls_fragment=1", "`fragment`"),
+    "vless: noise": (REALITY + "&noises=rand:10-20", "`noise`"),
+    "vmess: cut into pieces": (_vmess(fragment="1,40-60,30-50"), "`fragment`"),
+    "vmess: cut as Xray says it": (_vmess(fragment={"packets": "tlshello"}), "`fragment`"),
     "a page": ("https://a.example/", "fetch"),
     "a subscription": (f"https://a.example:8443/sub/{WORD}", "fetch"),
     "a subscription with a query": (f"http://a.example:8080?token={WORD}", "fetch"),
@@ -595,6 +614,28 @@ def test_what_stands_behind_base64_is_passed_over() -> None:
         assert _read(link.rstrip("=") + more) == _read(link)
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        TROJAN + "?ws=1&wspath=%2Fa%2Fb&sni=a.example",
+        TROJAN + "?network=ws&path=/a/b&sni=a.example",
+        TROJAN + "?ws=1&wspath=%2Fa%2Fb&type=ws&path=/a/b&sni=a.example",
+    ],
+)
+def test_older_words_for_websocket(link: str) -> None:
+    assert _bare(_read(link).outbound)["transport"] == {"type": "ws", "path": "/a/b", "headers": {"Host": "a.example"}}
+
+
+def test_no_websocket_where_the_older_word_says_no() -> None:
+    assert "transport" not in _read(TROJAN + "?ws=0&wspath=/a").outbound
+    assert "transport" not in _read(TROJAN + "?ws=1&type=tcp").outbound
+
+
+def test_keys_of_vmess_that_nobody_reads_are_counted() -> None:
+    link = _vmess(net="tcp", verify_cert=True, group="a", empty="", fragment="", noises=[])
+    assert [finding.text for finding in _findings(link)] == ["2 unknown parameters ignored"]
+
+
 def test_a_password_that_holds_a_hash_as_it_is() -> None:
     assert proxy("trojan://a.b#c@vpn.example:443?type=tcp#n", "x").password == "a.b#c"
 
@@ -633,6 +674,8 @@ def _streams(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, Any]]:
         words |= {"pbk": bare, "sid": short, "fp": "ios"}
         tls |= {"reality": {"enabled": True, "public_key": bare, "short_id": short}}
         tls |= {"utls": {"enabled": True, "fingerprint": "ios"}}
+    else:
+        tls |= {"utls": CHROME}
     words["type"] = draw(st.sampled_from(["tcp", "ws", "grpc", "http", "httpupgrade"]))
     transport: dict[str, Any] = {"type": words["type"]}
     match words["type"]:
@@ -810,3 +853,19 @@ def test_any_json_of_vmess_is_read_or_refused(keys: dict[str, object]) -> None:
     except ConfigError:
         return
     assert config.outbound["type"] == "vmess"
+
+
+@pytest.mark.parametrize(
+    ("link", "label"),
+    [
+        ("trojan://first#SECRETPART@198.51.100.1:443", ""),
+        ("trojan://first#SECRETPART@[2001:db8::1]:443/?sni=x.example", ""),
+        ("trojan://first#SECRETPART@198.51.100.1:443#Name | @channel", "Name | @channel"),
+        ("trojan://first@198.51.100.1:443#Name | @channel", "Name | @channel"),
+    ],
+)
+def test_a_piece_of_a_password_is_no_label(link: str, label: str) -> None:
+    assert proxy(link, "x").label == label
+    from vpntest.plan import sources
+
+    assert [entry.label for entry in sources.link(link, "x")] == [label]

@@ -118,6 +118,7 @@ SING_BOX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "type": "hysteria2",
             "server_ports": ["2000:3000"],
             "hop_interval": "1m30s",
+            "hop_interval_max": "2m",
             "password": WORD,
             "up_mbps": 10,
             "obfs": {"type": "salamander", "password": WORD},
@@ -126,6 +127,7 @@ SING_BOX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "server_ports": ["2000:3000"],
             "hop_interval": "90s",
+            "hop_interval_max": "120s",
             "password": WORD,
             "up_mbps": 10,
             "obfs": {"type": "salamander", "password": WORD},
@@ -165,13 +167,21 @@ def test_sing_box(given_: dict[str, Any], meant: dict[str, Any]) -> None:
 
 def test_a_name_that_is_not_said_is_the_servers() -> None:
     """Not the one that another key names, as it is in links."""
-    for kind in ("ws", "httpupgrade"):
-        (entry,) = _sing_box(
-            {"type": "vless", "tag": "a", **SERVER, "uuid": ID, "tls": TLS, "transport": {"type": kind}},
-        )
-        assert isinstance(entry.config, ProxyConfig)
-        transport = bare(entry.config.outbound["transport"])
-        assert transport.get("host", transport.get("headers", {}).get("Host")) == "vpn.example"
+    for kind, tls, name in (
+        ("ws", TLS, "vpn.example:443"),
+        ("ws", {}, "vpn.example:443"),
+        ("httpupgrade", TLS, "www.example"),
+        ("httpupgrade", {"enabled": True}, "vpn.example"),
+        ("httpupgrade", {}, "vpn.example:443"),
+        ("http", TLS, "www.example.com"),
+        ("http", {}, "vpn.example"),
+    ):
+        (entry,) = _sing_box({"type": "vless", **SERVER, "uuid": ID, "tls": tls, "transport": {"type": kind}})
+        transport = _outbound(entry)["transport"]
+        said = transport.get("host", transport.get("headers", {}).get("Host"))
+        assert said == ([name] if kind == "http" else name)
+    six = {"type": "vless", "server": "2001:db8::1", "server_port": 8443, "uuid": ID, "transport": {"type": "ws"}}
+    assert _outbound(_sing_box(six)[0])["transport"]["headers"] == {"Host": "[2001:db8::1]:8443"}
     named = {"type": "ws", "headers": {"Host": "b.example"}}
     (entry,) = _sing_box(
         {"type": "vless", "tag": "a", **SERVER, "uuid": ID, "tls": {"enabled": True}, "transport": named}
@@ -322,7 +332,23 @@ def test_a_request_before_the_stream() -> None:
 def test_early_data_behind_the_path_stays_there() -> None:
     transport = {"type": "ws", "path": "/a", "max_early_data": 2048}
     (entry,) = _sing_box({"type": "vless", **SERVER, "uuid": ID, "tls": TLS, "transport": transport})
-    assert _outbound(entry)["transport"] == {**transport, "headers": {"Host": "vpn.example"}}
+    assert _outbound(entry)["transport"] == {**transport, "headers": {"Host": "vpn.example:443"}}
+
+
+@pytest.mark.parametrize("path", ["/a?ed=2048", "/a?x=1", "%2Fa", "a", "/a%20b"])
+def test_a_path_goes_out_as_sing_box_writes_it(path: str) -> None:
+    for kind in ("ws", "httpupgrade", "http"):
+        transport = {"type": kind, "path": path}
+        (entry,) = _sing_box({"type": "vless", **SERVER, "uuid": ID, "tls": TLS, "transport": transport})
+        written = _outbound(entry)["transport"]
+        assert written["path"] == (path if path.startswith("/") else "/" + path)
+        assert "max_early_data" not in written
+
+
+def test_packets_of_vless_are_off_only_where_it_says_so() -> None:
+    for said, meant in (({}, None), ({"packet_encoding": ""}, ""), ({"packet_encoding": "packetaddr"}, "packetaddr")):
+        (entry,) = _sing_box({"type": "vless", **SERVER, "uuid": ID, "tls": TLS, **said})
+        assert _outbound(entry).get("packet_encoding") == meant
 
 
 def test_xray_others() -> None:

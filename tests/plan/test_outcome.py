@@ -7,7 +7,7 @@ import pytest
 from vpntest.errors import ConfigError
 from vpntest.plan import outcome
 from vpntest.plan.keys import generate
-from vpntest.plan.model import Finding, Kind, ProxyConfig, Server
+from vpntest.plan.model import Finding, Kind, Problem, ProxyConfig, Server
 from vpntest.plan.proxies import Proxy
 from vpntest.plan.secret import Secret
 from vpntest.plan.syntax import Refused, Unsupported
@@ -68,6 +68,13 @@ def test_a_proxy_brings_its_own_label() -> None:
     assert outcome.proxied(lambda: proxy, Kind.TROJAN, line=2, label="Other").label == "Own"
     proxy.label = "hush-hush"
     assert outcome.proxied(lambda: proxy, Kind.TROJAN).label == ""
+
+
+def test_a_fault_of_a_whole_source_has_its_line_in_the_reason_only() -> None:
+    fault = ConfigError("why", where="x", line=3)
+    assert outcome.faulty(fault).line is None
+    assert outcome.faulty(fault).problem == Problem("invalid", "x:3: why")
+    assert outcome.faulty(fault, line=7).line == 7
 
 
 def test_wireguard_is_read_as_a_file_that_says_the_same() -> None:

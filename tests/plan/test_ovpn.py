@@ -528,7 +528,6 @@ def test_what_is_left_out_is_told_with_its_line_and_its_weight(line: str, level:
 
 
 WEAK = {
-    "cipher none": "encrypted",
     "cipher BF-CBC": "old",
     "cipher des-cbc": "old",
     "no-replay": "replayed",
@@ -541,6 +540,34 @@ def test_what_is_weak_is_handed_on_and_told(line: str, said: str) -> None:
     assert config.directives[-1] == tuple(line.split())
     assert (finding.level, finding.line) == ("warning", NEXT)
     assert said in finding.text
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ("cipher none", "cipher"),
+        ("data-ciphers AES-256-GCM:none", "data-ciphers"),
+        ("data-ciphers AES-256-GCM:?NONE", "data-ciphers"),
+        ("ncp-ciphers none", "ncp-ciphers"),
+        ("data-ciphers-fallback none", "data-ciphers-fallback"),
+        ("cipher AES-256-CBC\nauth none", "auth"),
+        ("data-ciphers AES-256-GCM:AES-256-CBC\nauth NONE", "auth"),
+        ("compat-mode 2.4.0\nauth none", "auth"),
+    ],
+)
+def test_a_tunnel_that_may_not_be_encrypted_is_a_danger(lines: str, named: str) -> None:
+    config, findings = _read(BASE + lines + "\n")
+    assert config.directives[-1] == tuple(lines.rpartition("\n")[2].split())
+    (danger,) = [finding for finding in findings if finding.level == "danger"]
+    assert danger.text.startswith(f"`{named}` ")
+    assert danger.line == NEXT + lines.count("\n")
+
+
+@pytest.mark.parametrize(
+    "lines", ["auth none", "cipher AES-128-GCM\nauth none", "data-ciphers CHACHA20-POLY1305\nauth none"]
+)
+def test_a_cipher_that_protects_by_itself_needs_no_digest(lines: str) -> None:
+    assert _read(BASE + lines + "\n")[1] == ()
 
 
 @pytest.mark.parametrize("line", ["remote-cert-tls server", "verify-x509-name x name", "ns-cert-type server"])
@@ -842,3 +869,19 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_what_is_made_to_hang_the_reader_does_not(text: str) -> None:
     _refused(BASE + text + "\n")
+
+
+def test_the_number_of_connections_and_of_files_that_are_read_is_bounded() -> None:
+    block = "<connection>\nremote a.example\n</connection>\n"
+    assert len(_read(BASE + block)[0].servers) == 1
+    with pytest.raises(ConfigError, match="more than 64 <connection> blocks"):
+        _read(BASE + block * 65)
+    opened: list[str] = []
+
+    def read_file(name: str) -> bytes:
+        opened.append(name)
+        return CA.encode()
+
+    with pytest.raises(ConfigError, match="more than 64 directives that name a file"):
+        parse(BASE + "ca k\n" * 500, "x.ovpn", read_file)
+    assert len(opened) <= ovpn.MAX_MATERIALS

@@ -123,3 +123,22 @@ def test_no_embedding_hides_loopback(address: object) -> None:
 )
 def test_private_networks(network: str, private: bool) -> None:
     assert is_private(network) is private
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "64:ff9b:1::7f00:1",  # RFC 8215
+        "2001:0:7f00:1::1",  # Teredo: its server
+        "2001:0:c000:201::80ff:fffe",  # Teredo: its client, every bit turned
+        "fd12:3456::5efe:7f00:1",  # ISATAP
+        "2001:db8::200:5efe:127.0.0.1",
+    ],
+)
+def test_an_address_that_holds_one_of_this_machine_is_no_way_around(host: str) -> None:
+    assert refusal(host)
+
+
+def test_an_address_that_holds_a_strangers_may_be_called() -> None:
+    for host in ("64:ff9b:1::c000:201", "2001:0:c000:201::3fff:fdfe", "2001:db8::5efe:c000:201"):
+        assert refusal(host) is None

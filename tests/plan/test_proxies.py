@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import random
 import subprocess
@@ -29,6 +30,7 @@ PBK = base64.urlsafe_b64encode(_DICE.randbytes(32)).decode().rstrip("=")
 SECRETS = (ID, WORD, KEY16, KEY32)
 PIN = base64.b64encode(_DICE.randbytes(32)).decode()
 REALITY = {"security": "reality", "pbk": PBK, "sid": "0a1b", "sni": "www.example"}
+CHROME = Finding("note", "`fp` is not said: Chrome's ClientHello is sent, as Xray does")
 WHO = {
     Kind.SHADOWSOCKS: ("aes-256-gcm", WORD),
     Kind.VLESS: (ID, ""),
@@ -69,7 +71,13 @@ def _meant(kind: Kind, words: dict[str, str] | None = None, **fields: str) -> di
 
 
 def _found(kind: Kind, words: dict[str, str] | None = None, **fields: str) -> tuple[Finding, ...]:
-    return outbound(_proxy(kind, words, **fields))[1]
+    return _read(_proxy(kind, words, **fields))[1]
+
+
+def _read(proxy: Proxy) -> tuple[ProxyConfig, tuple[Finding, ...]]:
+    """Without what is said of most links."""
+    config, findings = outbound(proxy)
+    return config, tuple(finding for finding in findings if finding != CHROME)
 
 
 def _document(configs: list[ProxyConfig]) -> str:
@@ -219,9 +227,77 @@ def test_without_tls_the_server_is_the_name() -> None:
     assert "tls" not in meant
 
 
+@pytest.mark.parametrize("kind", [Kind.VLESS, Kind.VMESS, Kind.TROJAN])
+def test_links_and_xray_show_a_browsers_client_hello_where_others_show_gos(kind: Kind) -> None:
+    proxy = _proxy(kind, {"security": "tls"})
+    chrome = {"enabled": True, "fingerprint": "chrome"}
+    for dialect, utls in (("link", chrome), ("xray", chrome), ("sing-box", None), ("clash", None)):
+        config, findings = outbound(dataclasses.replace(proxy, dialect=dialect))
+        assert _bare(config.outbound)["tls"].get("utls") == utls
+        assert (CHROME in findings) == ("utls" in config.needs) == (utls is not None)
+
+
+@pytest.mark.parametrize(
+    ("words", "protocols"),
+    [
+        ({}, None),
+        ({"alpn": "h2,http/1.1"}, None),
+        ({"alpn": "h2"}, None),
+        ({"alpn": "http/1.1"}, ["http/1.1"]),
+        ({"alpn": "http/1.1", "type": "ws"}, None),
+        ({"alpn": "h2", "fp": "unsafe"}, ["h2"]),
+        ({"alpn": "http/1.1", **REALITY}, None),
+    ],
+)
+def test_the_hello_of_a_browser_has_its_own_alpn(words: dict[str, str], protocols: list[str] | None) -> None:
+    assert _meant(Kind.TROJAN, words)["tls"].get("alpn") == protocols
+    assert ("note" in [finding.level for finding in _found(Kind.TROJAN, words)]) == (
+        "alpn" in words and protocols is None and words != {"alpn": "h2,http/1.1"} and "type" not in words
+    )
+
+
+def test_whose_hello_takes_the_alpn_of_its_config() -> None:
+    for kind, dialect, takes in (
+        (Kind.ANYTLS, "link", True),
+        (Kind.ANYTLS, "clash", False),
+        (Kind.TROJAN, "clash", False),
+        (Kind.HTTP, "xray", False),
+    ):
+        proxy = _proxy(kind, {"security": "tls", "fp": "chrome", "alpn": "h2"})
+        config, findings = outbound(dataclasses.replace(proxy, dialect=dialect))
+        assert _bare(config.outbound)["tls"].get("alpn") == (["h2"] if takes else None)
+        assert [finding.level for finding in findings] == ([] if takes else ["note"])
+
+
+def test_what_sing_box_says_of_alpn_is_sent_as_it_stands() -> None:
+    for words in ({"type": "ws"}, {"fp": "chrome"}, REALITY, {}):
+        proxy = _proxy(Kind.TROJAN, {**words, "alpn": "h2,http/1.1,h3"})
+        config, findings = outbound(dataclasses.replace(proxy, dialect="sing-box"))
+        assert _bare(config.outbound)["tls"]["alpn"] == ["h2", "http/1.1", "h3"]
+        assert findings == ()
+
+
 def test_a_path_that_was_encoded_twice_and_one_without_slash() -> None:
     assert _meant(Kind.TROJAN, {"type": "ws", "path": "%2Fa"})["transport"]["path"] == "/a"
     assert _meant(Kind.TROJAN, {"type": "ws", "path": "a"})["transport"]["path"] == "/a"
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("/a?x=1&y=/b", "/a%3Fx=1&y=/b"),
+        ("/a%20b", "/a%2520b"),
+        ("/100%", "/100%25"),
+        ("/a?ed=2048", "/a"),
+        ("a!ü", "/a%21%C3%BC"),
+        ("%2Fa", "/a"),
+        ("", "/"),
+    ],
+)
+def test_a_path_of_httpupgrade_is_written_as_xray_writes_it(path: str, written: str) -> None:
+    for dialect in ("link", "xray"):
+        proxy = dataclasses.replace(_proxy(Kind.TROJAN, {"type": "httpupgrade", "path": path}), dialect=dialect)
+        assert _bare(outbound(proxy)[0].outbound)["transport"]["path"] == written
 
 
 def test_hysteria_hops_over_the_ports_of_mport() -> None:
@@ -233,16 +309,57 @@ def test_hysteria_hops_over_the_ports_of_mport() -> None:
     assert config.server.port == 443
 
 
+def test_hops_of_no_fixed_length() -> None:
+    for said, low, high in (("10-30", "10s", "30s"), ("3 - 4s", "5s", "5s")):
+        meant = _meant(Kind.HYSTERIA2, {"mport": "5000-6000", "hop-interval": said})
+        assert (meant["hop_interval"], meant["hop_interval_max"]) == (low, high)
+    assert "hop_interval" not in _meant(Kind.HYSTERIA2, {"hop-interval": "10-30"})
+    for said in ("30-10", "-10", "10-", "a-b"):
+        with pytest.raises(ConfigError, match="hop-interval"):
+            outbound(_proxy(Kind.HYSTERIA2, {"mport": "5000-6000", "hop-interval": said}))
+
+
 def test_quic_speaks_h3_whatever_a_generator_says() -> None:
     assert _meant(Kind.HYSTERIA2, {"alpn": "h2,http/1.1"})["tls"]["alpn"] == ["h3"]
     assert _meant(Kind.TUIC, {"alpn": "h3,spdy/3.1"})["tls"]["alpn"] == ["h3", "spdy/3.1"]
+    (finding,) = _found(Kind.HYSTERIA2, {"alpn": "h2,http/1.1"})
+    assert (finding.level, "`alpn`" in finding.text) == ("warning", True)
+
+
+@pytest.mark.parametrize("kind", [Kind.HYSTERIA2, Kind.TUIC])
+def test_in_sing_boxs_own_words_quic_speaks_what_is_written(kind: Kind) -> None:
+    for said, meant in (("h2", ["h2"]), ("", ["h3"])):
+        config, findings = outbound(dataclasses.replace(_proxy(kind, {"alpn": said}), dialect="sing-box"))
+        assert _bare(config.outbound)["tls"]["alpn"] == meant
+        assert findings == ()
 
 
 def test_plugin_options_are_written_anew() -> None:
     meant = _meant(Kind.SHADOWSOCKS, {"plugin": r"v2ray-plugin;path=/a\;b\=c\\;tls;mode=websocket;loglevel=none"})
     assert meant["plugin_opts"] == r"tls=1;host=cloudfront.com;path=/a\;b\=c\\;mux=1"
     meant = _meant(Kind.SHADOWSOCKS, {"plugin": "obfs-local;obfs=http"})
-    assert (meant["plugin"], meant["plugin_opts"]) == ("obfs-local", "obfs=http;obfs-host=cloudfront.com")
+    assert (meant["plugin"], meant["plugin_opts"]) == ("obfs-local", "obfs=http;obfs-host=cloudfront.net")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "options"),
+    [
+        ("obfs-local;obfs=tls", "obfs=tls"),
+        ("v2ray-plugin", "path=/;mux=1"),
+        ("v2ray-plugin;host=a.example", "host=a.example;path=/;mux=1"),
+    ],
+)
+def test_sing_box_has_no_hosts_of_plugins_but_its_own(plugin: str, options: str) -> None:
+    proxy = _proxy(Kind.SHADOWSOCKS, {"plugin": plugin})
+    assert _bare(outbound(dataclasses.replace(proxy, dialect="sing-box"))[0].outbound)["plugin_opts"] == options
+
+
+def test_sing_box_has_two_names_for_v2ray_plugin_with_tls_unless_one_is_said() -> None:
+    proxy = dataclasses.replace(_proxy(Kind.SHADOWSOCKS, {"plugin": "v2ray-plugin;tls"}), dialect="sing-box")
+    with pytest.raises(Unsupported, match="`host`"):
+        outbound(proxy)
+    config, _ = outbound(dataclasses.replace(proxy, host="192.0.2.1"))
+    assert _bare(config.outbound)["plugin_opts"] == "tls=1;path=/;mux=1"
 
 
 # ── what passes at all ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,7 +378,7 @@ def test_plugin_options_are_written_anew() -> None:
         (Kind.HYSTERIA2, {}, True),
         (Kind.TUIC, {}, True),
         (Kind.ANYTLS, {}, True),
-        (Kind.SOCKS, {}, True),
+        (Kind.SOCKS, {}, False),
         (Kind.HTTP, {}, False),
         (Kind.SSH, {}, False),
     ],
@@ -283,7 +400,9 @@ def test_socks_4_has_neither_udp_nor_passwords() -> None:
     ("kind", "words", "needs"),
     [
         (Kind.SHADOWSOCKS, {}, ()),
-        (Kind.TROJAN, {}, ()),
+        (Kind.TROJAN, {}, ("utls",)),
+        (Kind.TROJAN, {"security": "none"}, ()),
+        (Kind.ANYTLS, {}, ()),
         (Kind.TROJAN, {"fp": "safari"}, ("utls",)),
         (Kind.TROJAN, {"fp": "unsafe"}, ()),
         (Kind.VLESS, REALITY, ("utls",)),
@@ -310,7 +429,7 @@ def test_what_it_needs_of_sing_box(kind: Kind, words: dict[str, str], needs: tup
     ],
 )
 def test_what_others_can_read_is_a_danger(kind: Kind, words: dict[str, str], fields: dict[str, str]) -> None:
-    (finding,) = _found(kind, words, **fields)
+    (finding,) = [one for one in _found(kind, words, **fields) if one.level != "note"]
     assert finding.level == "danger"
     assert "read" in finding.text
 
@@ -325,7 +444,7 @@ def test_what_is_sound_needs_no_words(kind: Kind, words: dict[str, str]) -> None
 
 @pytest.mark.parametrize("kind", [Kind.TROJAN, Kind.HYSTERIA2, Kind.TUIC, Kind.ANYTLS])
 def test_an_unchecked_certificate_is_honoured_and_a_danger(kind: Kind) -> None:
-    config, (finding,) = outbound(_proxy(kind, {"insecure": "true"}))
+    config, (finding,) = _read(_proxy(kind, {"insecure": "true"}))
     assert config.tls_unverified
     assert _bare(config.outbound)["tls"]["insecure"] is True
     assert (finding.level, "certificate" in finding.text) == ("danger", True)
@@ -339,7 +458,7 @@ def test_reality_has_no_certificate_to_leave_unchecked() -> None:
 
 
 def test_an_unclear_yes_is_a_no_and_said() -> None:
-    config, (finding,) = outbound(_proxy(Kind.TROJAN, {"insecure": "maybe"}))
+    config, (finding,) = _read(_proxy(Kind.TROJAN, {"insecure": "maybe"}))
     assert not config.tls_unverified
     assert finding.level == "warning"
 
@@ -349,7 +468,9 @@ def test_an_unclear_yes_is_a_no_and_said() -> None:
     [
         (Kind.VLESS, {**REALITY, "spx": "/a"}, "note", "`spx`"),
         (Kind.HYSTERIA2, {"fp": "chrome"}, "note", "`fp`"),
-        (Kind.TROJAN, {"alpn": "h3,h2"}, "note", "h3"),
+        (Kind.TROJAN, {"alpn": "h3,h2", "fp": "unsafe"}, "note", "h3"),
+        (Kind.TROJAN, {"alpn": "h2"}, "note", "`alpn`"),
+        (Kind.VLESS, {**REALITY, "alpn": "http/1.1"}, "note", "`alpn`"),
         (Kind.HYSTERIA2, {"obfs": "salamander"}, "warning", "`obfs`"),
         (Kind.VLESS, {"security": "tls", "type": "grpc", "mode": "gun-channel"}, "note", "`mode`"),
         (Kind.TROJAN, {"tfo": "1"}, "note", "`tfo`"),
@@ -374,7 +495,7 @@ def test_what_is_left_out_is_said(kind: Kind, words: dict[str, str], level: str,
 
 
 def test_a_host_that_is_not_ascii_is_read_in_its_xn_form() -> None:
-    config, (finding,) = outbound(_proxy(Kind.TROJAN, host="аррӏе.example"))  # Cyrillic
+    config, (finding,) = _read(_proxy(Kind.TROJAN, host="аррӏе.example"))  # Cyrillic
     assert config.server.host == "xn--80ak6aa92e.example"
     assert (finding.level, "xn--" in finding.text) == ("note", True)
     with pytest.raises(ValueError, match="neither"):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from vpntest.errors import ConfigError, UsageError, VpntestError
 from vpntest.plan import read
+from vpntest.plan.archives import MAX_ARCHIVE_BYTES
 from vpntest.plan.keys import generate
 from vpntest.plan.model import (
     CommandConfig,
@@ -27,6 +28,7 @@ from vpntest.plan.model import (
     Kind,
     OpenVpnConfig,
     Plan,
+    Problem,
     ProxyConfig,
     Server,
     Settings,
@@ -102,7 +104,7 @@ def test_a_folder_is_a_plan(tmp_path: Path) -> None:
     assert [(tunnel.name, tunnel.kind, tunnel.source) for tunnel in plan.tunnels] == [
         ("norway", Kind.AMNEZIAWG, "Norway.conf"),
         ("iceland", Kind.OPENVPN, "iceland.ovpn"),
-        ("link", Kind.TROJAN, "link.txt"),
+        ("link-x", Kind.TROJAN, "link.txt"),
         ("sweden", Kind.WIREGUARD, "sweden.conf"),
     ]
     assert plan.platforms == built_in()
@@ -138,7 +140,7 @@ def test_names_are_slugs_that_stay_and_differ(tmp_path: Path) -> None:
     assert first["sweden.ovpn"] == "sweden.ovpn"
     assert first["Norway 1!.conf"] == "norway-1"
     assert first["Zürich.conf"] == "zurich"
-    assert first["x" * 90 + ".conf"] == "x" * 63
+    assert first["x" * 90 + ".conf"].startswith("x" * 50)
     assert first["outside.conf"] != "outside"
     assert len(set(first.values())) == len(names)
     os.unlink(tmp_path / "Norway 1!.conf")
@@ -174,6 +176,84 @@ def test_any_names_become_different_slugs(sources: list[tuple[str, list[tuple[En
     assert all(read.platforms.is_slug(name) and name != "outside" for name in names)
     assert len(set(names)) == len(names)
     assert read._tunnels(groups) == tunnels
+
+
+STEMS = ["links", "links-de", "a" * 40 + "-east", "a" * 40 + "-west", "de"]
+LABELS = ["", "", "DE", "de", "SE", "de-2", "SE" * 20 + "1", "SE" * 20 + "2"]
+_BEHIND_ONE_CDN = [
+    Entry(
+        Kind.VLESS, ProxyConfig(Server("a.example", 443, "tcp"), {"type": "vless", "host": host, "uuid": Secret(uuid)})
+    )
+    for host in ("x.example", "y.example")
+    for uuid in ("1", "2", "3")
+]
+_BROKEN = Entry(Kind.UNKNOWN, None, Problem("invalid", "x"))
+_Lists = dict[tuple[str, str, str], list[tuple[str, Entry]]]
+
+
+def _of_lists(lists: _Lists) -> dict[str, bytes | None]:
+    """The config of each name."""
+    groups = []
+    for (folder, stem, what), rows in lists.items():
+        whole = what == "a config"
+        names = (stem, f"{stem}.txt", f"{folder}-{stem}.txt")
+        ways = tuple(map(read._slug, names[: 1 if what == "of the plan" else 3]))
+        found = [
+            msgspec.structs.replace(entry, label="" if whole else label, line=None if whole else line)
+            for line, (label, entry) in enumerate(rows[: 1 if whole else None], 1)
+        ]
+        groups.append((read._Source("x", ways, b"", lambda name: b""), found))
+    tunnels = read._tunnels(groups)
+    assert all(read.platforms.is_slug(tunnel.name) for tunnel in tunnels)
+    assert len({tunnel.name for tunnel in tunnels}) == len(tunnels)
+    return {tunnel.name: read._digest(tunnel.config) if tunnel.config else None for tunnel in tunnels}
+
+
+@given(
+    lists=st.dictionaries(
+        st.tuples(
+            st.sampled_from(["in", "out"]),
+            st.sampled_from(STEMS),
+            st.sampled_from(["a config", "a list", "of the plan"]),
+        ),
+        st.lists(
+            st.tuples(st.sampled_from(LABELS), st.sampled_from([*_BEHIND_ONE_CDN, *ENTRIES, _BROKEN])),
+            min_size=1,
+            max_size=5,
+        ),
+        max_size=4,
+    ),
+    data=st.data(),
+)
+def test_a_name_passes_to_no_other_config(lists: _Lists, data: st.DataObject) -> None:
+    """Whatever comes or goes, files or lines, and in whatever order: seen from the one night as from the other."""
+    fewer: _Lists = {}
+    for key in data.draw(st.permutations(list(lists))):
+        whole = key[2] == "a config"
+        rows = lists[key] if whole else data.draw(st.permutations(lists[key]))
+        gone = data.draw(st.integers(0, len(rows)))
+        if gone == 0 or (gone < len(rows) and not whole):
+            fewer[key] = rows[gone:]
+    before, after = _of_lists(lists), _of_lists(fewer)
+    both = {name for name in before.keys() & after.keys() if before[name] and after[name]}
+    assert {name: after[name] for name in both} == {name: before[name] for name in both}
+
+
+def test_a_lone_label_gives_its_name_and_a_digest_stays(tmp_path: Path) -> None:
+    """What the names above must also be: the same for what is left."""
+    one, two = (
+        f"vless://{'0' * 8}-0000-4000-8000-00000000000{digit}@192.0.2.1:443?type=ws&host=h{digit}.example"
+        for digit in "12"
+    )
+    path = tmp_path / "s.txt"
+    path.write_text(f"{one}\n{two}\n")
+    first, second = _names(_read(path))
+    path.write_text(f"{two}\n")
+    assert _names(_read(path)) == [second]
+    path.write_text(f"{two}#a\n{two}#b\n{one}\n")
+    assert _names(_read(path)) == ["s-a", first]
+    path.write_text(f"{two}#b\n{one}\n{two}#a\n")
+    assert _names(_read(path)) == ["s-a", first]
 
 
 def test_configs_one_by_one_and_folders_together(tmp_path: Path) -> None:
@@ -279,11 +359,21 @@ def test_a_bad_config_costs_its_own_tunnel_and_says_why(
     _write(tmp_path, y_conf=WIREGUARD)
     bad, good = _read(tmp_path).tunnels
     assert good.config is not None
-    assert (bad.name, bad.kind) == ("x", kind)
+    assert (bad.name, bad.kind) == ("x" if b"://" not in content else "x-line-1", kind)
     assert bad.problem is not None
     assert bad.problem.mechanism == mechanism
     assert reason in bad.problem.reason
     assert bad.problem.reason.startswith("x.conf")
+
+
+def test_a_file_that_is_too_large_is_told_where_it_begins_like_a_config(tmp_path: Path) -> None:
+    for name, begin in (("links.txt", LINK.encode() + b"\n"), ("film.txt", b"\0\1"), ("notes.txt", b"# mine\n")):
+        with open(tmp_path / name, "wb") as file:
+            file.write(begin)
+            file.truncate(MAX_ARCHIVE_BYTES + 1)
+    tunnel = _only(_read(tmp_path))
+    assert tunnel.source == "links.txt"
+    assert tunnel.problem == Problem("invalid", "links.txt: larger than 65536 KiB")
 
 
 def test_a_device_or_a_pipe_is_no_config(tmp_path: Path) -> None:
@@ -485,19 +575,22 @@ def test_a_login_is_not_said_to_be_without_use_where_nothing_could_be_read(plan_
 
 
 def test_a_login_that_is_asked_for_and_not_said(plan_of: Callable[[str], Path], tmp_path: Path) -> None:
-    """Sound for who checks it; not to be raised."""
+    """A file is sound for who checks it; a plan that lacks it cannot be run as it stands."""
     (tmp_path / "asks.ovpn").write_text(f"{OPENVPN_BY_KEY}\nauth-user-pass\n")
+    ((_, alone),) = read.found([tmp_path / "asks.ovpn"])
+    assert alone.problem is None
+    assert [finding.level for finding in alone.findings if "user name" in finding.text] == ["warning"]
     plan = plan_of('[[tunnel]]\nname = "asks"\nconfig = "asks.ovpn"\n')
     ((_, entry),) = read.found([plan])
-    assert entry.problem is None
-    assert [finding.level for finding in entry.findings if "user name" in finding.text] == ["warning"]
+    assert entry.problem == _only(_read(plan)).problem
     tunnel = _only(_read(plan))
     assert tunnel.problem is not None
     assert tunnel.problem.mechanism == "unsupported"
     assert tunnel.problem.reason.startswith("asks.ovpn: the server asks for a user name")
     assert "[[tunnel]]" in tunnel.problem.reason
-    answered = _only(_read(plan_of(f'{plan.read_text()}username = "u"\npassword = "{WORD}"\n')))
-    assert answered.problem is None
+    answered = plan_of(f'{plan.read_text()}username = "u"\npassword = "{WORD}"\n')
+    assert _only(_read(answered)).problem is None
+    assert [entry.problem for _, entry in read.found([answered])] == [None]
 
 
 def test_a_login_without_use_is_said(plan_of: Callable[[str], Path]) -> None:
@@ -580,7 +673,7 @@ def _names(plan: Plan) -> list[str]:
 
 
 def _link(host: str, label: str = "") -> str:
-    return f"trojan://{WORD}@{host}.example:443#{label}\n"
+    return f"trojan://{WORD}@{host}.example:443?fp=chrome#{label}\n"
 
 
 def test_names_of_a_list_hang_on_labels_and_servers_and_never_on_places(tmp_path: Path) -> None:
@@ -623,7 +716,7 @@ def test_the_same_config_twice_in_a_list_is_measured_once(tmp_path: Path) -> Non
     path.write_text(_link("a", "x") + _link("b", "y") + _link("a", "other") + _link("a", "x"))
     first, _ = _read(path).tunnels
     note = Finding("note", "the same config stands 2 times more in this source (line 3, 4): measured once", 1)
-    assert first.findings == (note,)
+    assert first.findings[-1] == note
     assert len(list(read.found([path]))) == 4
 
 
@@ -634,10 +727,21 @@ def test_the_same_config_in_two_files_is_kept_with_a_warning(tmp_path: Path) -> 
     assert b.warnings == ("b.conf: the same config as a: the server may mix them up",)
 
 
-def test_a_file_with_one_config_is_called_as_before(tmp_path: Path) -> None:
+def test_a_file_that_is_one_config_has_its_name(tmp_path: Path) -> None:
+    _write(tmp_path, mine_conf=WIREGUARD)
+    assert _names(_read(tmp_path / "mine.conf")) == ["mine"]
+
+
+def test_an_entry_of_a_list_is_called_the_same_when_it_is_alone(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
-    path.write_text(f"# x\n{_link('a', 'Label')}")
-    assert _names(_read(path)) == ["mine"]
+    for lines in (_link("a", "Label"), _link("a", "Label") + _link("b", "Other"), "# x\n" + _link("a", "Label")):
+        path.write_text(lines)
+        assert _names(_read(path))[0] == "mine-label"
+
+
+def test_a_tunnel_of_the_plan_has_the_name_that_the_plan_gives(plan_of: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text(_link("a", "Label"))
+    assert _names(_read(plan_of('[[tunnel]]\nname = "mine"\nconfig = "one.txt"\n'))) == ["mine"]
 
 
 def test_folders_within_folders(tmp_path: Path) -> None:
@@ -806,6 +910,7 @@ server = "[2001:db8::1]:443/tcp"
         ("", "either `device` or `proxy`"),
         ('device = "a"\nproxy = "http://127.0.0.1:1"\n', "either `device` or `proxy`"),
         ('device = "lo"\n', "device"),
+        ('device = "uplink"\n', "device"),
         ('device = "a/b"\n', "device"),
         ('proxy = "ftp://127.0.0.1:1"\n', "proxy"),
         ('device = "a"\nconfig = "sweden.conf"\n', "either `config` or `uri` or `command`"),
@@ -855,6 +960,24 @@ def test_only_our_errors_leave_the_reader(tmp_path_factory: pytest.TempPathFacto
     except (UsageError, ConfigError) as fault:
         said = [str(fault)]
     assert not any(secret in part for secret in SECRETS for part in said)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "url=http://127.0.0.1:8080/",
+        "url=https://b.example/ fronts=f.example,169.254.169.254",
+        "url=https://b.example/ ice=stun:s.example:3478,stun:[::1]:53",
+        "url=https://b.example/ ampcache=http://localhost/",
+        "sqsqueue=http://metadata.google.internal/x",
+    ],
+)
+def test_nobody_on_this_machine_is_asked_by_a_snowflake_either(tmp_path: Path, arguments: str) -> None:
+    _write(tmp_path, bridges_txt=f"Bridge snowflake 192.0.2.3:80 {'A1' * 20} {arguments}\n")
+    tunnel = _only(_read(tmp_path))
+    assert tunnel.problem is not None
+    assert tunnel.problem.mechanism == "refused"
+    assert "its server is " in tunnel.problem.reason
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "localhost", "[::ffff:127.0.0.1]"])

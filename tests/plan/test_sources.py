@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vpntest.plan import sources
 from vpntest.plan.keys import generate
-from vpntest.plan.model import AmneziaParameters, Entry, Kind, OpenVpnConfig, ProxyConfig, WireGuardConfig
+from vpntest.plan.model import AmneziaParameters, Entry, Finding, Kind, OpenVpnConfig, ProxyConfig, WireGuardConfig
 from vpntest.plan.secret import Secret
 
 PRIVATE, PUBLIC = generate()
@@ -224,6 +224,48 @@ def test_a_list_of_which_a_line_is_a_list() -> None:
     ]
 
 
+HOOKED = WIREGUARD.replace("[Peer]", "\n# its server\nPostUp = curl https://a.example\n[Peer]")
+SPOILT = WIREGUARD.replace("Endpoint", "Endpiont")
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (f"{HOOKED}\n{TROJAN}\n", [(1, "wireguard", True), (12, "trojan", True)]),
+        (f"{TROJAN}\n{HOOKED}", [(1, "trojan", True), (2, "wireguard", True)]),
+        (f"1. {TROJAN}\nThe other:\n{WIREGUARD}\nHave fun.\n", [(1, "trojan", True), (3, "wireguard", True)]),
+        (f"{WIREGUARD}{SS}\n{WIREGUARD}", [(1, "wireguard", True), (8, "shadowsocks", True), (9, "wireguard", True)]),
+        (f"{TROJAN}\n{WIREGUARD}\n{WIREGUARD}", [(1, "trojan", True), (2, "wireguard", True), (10, "wireguard", True)]),
+        (f"{BRIDGES}{TROJAN}\n", [(2, "trojan", True), (1, "tor", True)]),
+        (f"{TROJAN}\n{SS}\n\n{BRIDGES}", [(1, "trojan", True), (2, "shadowsocks", True), (4, "tor", True)]),
+        (f"{WIREGUARD}{BRIDGES}", [(1, "wireguard", True), (8, "tor", True)]),
+        (f"{TROJAN}\n{SPOILT}", [(1, "trojan", True), (2, "wireguard", False)]),
+    ],
+)
+def test_configs_of_several_dialects_in_one_text(text: str, seen: list[tuple[int, str, bool]]) -> None:
+    assert _seen(_read(text)) == seen
+
+
+def test_a_part_of_a_text_is_what_it_is_alone_and_has_its_own_lines() -> None:
+    alone, bridge = _one(HOOKED), _one(BRIDGES)
+    second = BRIDGES.replace("192.0.2.1", "192.0.2.2").replace("cert=", "cert=x")
+    _, config, bridges = _read(f"{TROJAN}\n\n{HOOKED}{BRIDGES}# x\n{second}")
+    assert (config.config, bridges.config) == (alone.config, bridge.config)
+    assert [(found.text, found.line) for found in config.findings] == [
+        (found.text, found.line and found.line + 2) for found in alone.findings
+    ]
+    assert [found.line for found in bridges.findings] == [15]
+    assert _reason(_read(f"{TROJAN}\n{SPOILT}")[1]).startswith("links.txt:7: unknown key in [Peer]")
+
+
+def test_what_a_message_holds_beside_its_links_is_counted() -> None:
+    text = f"Hello,\n\n# x\nuse these:\n{TROJAN}\nhttps://t.example/x\n{SS}\n"
+    first, second = _read(text)
+    notes = [finding for finding in first.findings if "no config" in finding.text]
+    assert notes == [Finding("note", "left out are the lines that hold no config: 3, from here on", 1)]
+    assert not any("no config" in finding.text for finding in second.findings)
+
+
 def test_what_a_config_calls_itself() -> None:
     assert _one(f"# OVPN_ACCESS_SERVER_FRIENDLY_NAME=Home\n{OPENVPN}").label == "Home"
 
@@ -294,6 +336,17 @@ def test_a_line_of_many_megabytes_costs_itself_only() -> None:
     found = _read(f"{TROJAN}\ntrojan://{'x' * (30 << 20)}@a.example:1\n{SS}\n")
     assert [(entry.line, entry.problem is None) for entry in found] == [(1, True), (2, False), (3, True)]
     assert "longer than" in _reason(found[1])
+
+
+def test_a_part_of_many_megabytes_costs_itself_only() -> None:
+    found = _read(f"{TROJAN}\n[Interface]\n{'MTU = 1280' * 200_000}\n{SS}\n{BRIDGES * 9_000}")
+    assert [(entry.line, entry.kind.value, entry.problem is None) for entry in found] == [
+        (1, "trojan", True),
+        (2, "wireguard", False),
+        (4, "shadowsocks", True),
+        (5, "tor", False),
+    ]
+    assert all("larger than 1024 KiB" in _reason(entry) for entry in found[1::2])
 
 
 def test_more_entries_than_anybody_has(monkeypatch: pytest.MonkeyPatch) -> None:

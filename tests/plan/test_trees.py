@@ -172,3 +172,11 @@ def test_what_is_left_is_named_but_never_quoted() -> None:
     assert inner is not None
     with pytest.raises(Unsupported, match=r"`tls\.bar`"):
         inner.done()
+
+
+def test_the_number_of_tables_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "MAX_TABLES", 20)
+    assert len(from_json('{"x": [' + "{}," * 17 + "{}]}", "x")["x"]) == 18
+    for text in ('{"x": [' + "{}," * 18 + "{}]}", '{"x": [' + "{}," * 40 + "]} // so it is not"):
+        with pytest.raises(ConfigError, match="more than 20 objects and lists"):
+            from_json(text, "x")

@@ -125,10 +125,30 @@ def test_a_problem_does_not_hide_what_was_found_before_it() -> None:
         ("", False),
     ],
 )
-def test_a_tunnel_for_a_part_of_the_internet_is_said_to_be_one(allowed: str, whole: bool) -> None:
-    _, findings = parse(INTERFACE + PEER.replace("0.0.0.0/0, ::/0", allowed), "x.conf")
-    assert bool(findings) is not whole
-    assert all(finding.level == "warning" and "AllowedIPs" in finding.text for finding in findings)
+def test_a_tunnel_for_a_part_of_the_internet_cannot_be_measured(allowed: str, whole: bool) -> None:
+    text = INTERFACE + PEER.replace("0.0.0.0/0, ::/0", allowed)
+    if whole:
+        assert parse(text, "x.conf")[1] == ()
+        return
+    fault = _refused(text)
+    assert isinstance(fault, Unsupported)
+    assert "AllowedIPs" in fault.reason
+    assert fault.line == text[: text.index("AllowedIPs")].count("\n") + 1
+
+
+def test_networks_taken_from_a_peer_are_not_carried() -> None:
+    text = INTERFACE + PEER.replace("::/0", "::/0, -1.1.1.1/32")
+    fault = _refused(text)
+    assert isinstance(fault, Unsupported)
+    assert "minus" in fault.reason
+    assert fault.line == text[: text.index("AllowedIPs")].count("\n") + 1
+
+
+def test_the_peers_of_a_tunnel_may_share_the_internet_out() -> None:
+    text = INTERFACE + PEER.replace("0.0.0.0/0, ::/0", "0.0.0.0/1")
+    second = f"[Peer]\nPublicKey = {OTHER}\nAllowedIPs = 128.0.0.0/1\n"
+    assert parse(text + second, "x.conf")[1] == ()
+    assert isinstance(_refused(text), Unsupported)
 
 
 BROKEN = {
@@ -338,7 +358,10 @@ def test_more_entries_than_any_real_config_has_are_not_looked_at(line: str) -> N
 def test_a_config_cannot_have_us_call_the_whole_internet() -> None:
     def peers(count: int) -> str:
         keys = (base64.b64encode(number.to_bytes(32)).decode() for number in range(1, count + 1))
-        return "".join(f"[Peer]\nPublicKey = {key}\nEndpoint = {n}.example:1\n" for n, key in enumerate(keys))
+        return "".join(
+            f"[Peer]\nPublicKey = {key}\nEndpoint = {n}.example:1\nAllowedIPs = 0.0.0.0/0\n"
+            for n, key in enumerate(keys)
+        )
 
     assert len(parse(INTERFACE + peers(100), "x.conf")[0].peers) == 100
     assert isinstance(_refused(INTERFACE + peers(101)), Unsupported)

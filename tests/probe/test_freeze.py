@@ -16,7 +16,7 @@ from far_side import (
     stays_silent,
     stranger,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -36,6 +36,7 @@ def sooner(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"vpntest.probe.freeze.{name}", value)
 
 
+@settings(max_examples=30)
 @given(st.from_regex(r"[a-z0-9-]{1,60}(\.[a-z]{2,20}){1,2}", fullmatch=True))
 def test_request_is_short_and_whole(name: str) -> None:
     request = request_to(name)

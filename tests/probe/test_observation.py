@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 
 from vpntest.failures import Failure
-from vpntest.probe.observation import Address, DnsAnswer, Observation, TcpConnect, TcpInfo
+from vpntest.probe.observation import Address, DnsAnswer, Observation, TcpConnect, TcpInfo, Transfer, silence_of
 
 
 def observation(**fields: object) -> Observation:
@@ -57,3 +59,22 @@ def test_unknown_is_null() -> None:
     assert written["failure"] is None
     assert written["tcp"] is None
     assert written["platform"] is None
+
+
+@pytest.mark.parametrize(
+    ("samples", "since", "silence"),
+    [
+        (((0.0, 10), (0.4, 30), (2.5, 30)), None, 2.1),
+        (((0.0, 10), (0.4, 30), (2.5, 30)), 2200, 2.1),
+        # Half a TLS record came meanwhile.
+        (((0.0, 10), (0.4, 30), (2.5, 30)), 300, 0.3),
+        (((0.0, 10), (2.5, 30)), None, 0.0),
+        ((), None, math.inf),
+        ((), 2500, 2.5),
+    ],
+)
+def test_silence_at_the_end(samples: tuple[tuple[float, int], ...], since: int | None, silence: float) -> None:
+    details = Transfer(url="u", server_name="n", direction="down", bytes=30, expected=90, samples=samples)
+    kernel = TcpInfo(bytes_received=40, bytes_acked=2, retransmits=0, unacked=0, rtt_ms=1.0, since_last_data_ms=since)
+    made = observation(details=msgspec.to_builtins(details), tcp=msgspec.to_builtins(kernel))
+    assert silence_of(made) == pytest.approx(silence)

@@ -46,6 +46,7 @@ def test_cancelling_is_no_timeout() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.root
 def test_what_arrived_while_the_loop_stood_still_is_read() -> None:
     """Two flights, so that it takes more than one turn to see them."""
 

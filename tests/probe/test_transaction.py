@@ -64,6 +64,7 @@ def test_labels_numbers_and_times() -> None:
     run(scenario)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(("locally", "engine"), [(True, "tcp"), (False, "udp")], ids=["proxy", "line"])
 def test_names_through_a_proxy_without_udp(locally: bool, engine: str) -> None:
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,6 +99,7 @@ def test_no_route_is_a_fact() -> None:
     run(scenario)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(("flowed", "failure"), [(False, Failure.TIMEOUT), (True, Failure.STALLED)])
 def test_silence_after_data_is_a_stall(flowed: bool, failure: str) -> None:
     async def scenario(far: FarSide) -> None:
@@ -184,6 +186,7 @@ async def _race(far: FarSide) -> _Racing:
     return await far.datagrams(RESOLVER, 53, _Racing("198.18.6.6", ADDRESS))
 
 
+@pytest.mark.root
 def test_a_late_answer_does_not_delay_the_chain() -> None:
     async def scenario(far: FarSide) -> None:
         racing = await _race(far)
@@ -277,6 +280,7 @@ def test_without_a_socket_there_is_no_fact() -> None:
     run(scenario)
 
 
+@pytest.mark.root
 def test_a_question_to_nobody() -> None:
     async def scenario(far: FarSide) -> None:
         forger = await far.resolver("198.18.4.4", {NAME: [Reply((ADDRESS,))]})

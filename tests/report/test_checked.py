@@ -11,6 +11,7 @@ import pytest
 
 from vpntest.plan.keys import generate
 from vpntest.plan.model import (
+    Bridge,
     Config,
     Entry,
     Finding,
@@ -18,6 +19,7 @@ from vpntest.plan.model import (
     Problem,
     ProxyConfig,
     Server,
+    TorConfig,
     WireGuardConfig,
     WireGuardPeer,
 )
@@ -64,6 +66,15 @@ def test_what_may_matter_makes_a_warning(level: str, status: str) -> None:
     result = one(sound(wireguard(), finding))
     assert result.status == status
     assert result.findings == (checked.Told(level, "PostUp is ignored", 3),)  # type: ignore[arg-type]
+
+
+def test_bridges_that_nobody_here_speaks_for_make_a_warning() -> None:
+    two = TorConfig(tuple(Bridge(name, "192.0.2.1:1", None, (), None) for name in ("obfs4", "webtunnel")))
+    having = carriers()
+    rows = tuple(row if row.name != "tor" else Carrier("tor", None, None, ("obfs4",)) for row in having.rows)
+    result = one(sound(two, kind=Kind.TOR), having=Carriers(rows))
+    assert result.status == "warning"
+    assert "1 of 2 bridges not tried" in result.findings[0].text
 
 
 @pytest.mark.parametrize("mechanism", ["invalid", "unsupported", "refused"])

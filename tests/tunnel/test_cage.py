@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from vpntest.tunnel.cage import MAX_LINE, lines_of
-from vpntest.tunnel.namespace import Namespace
+from vpntest.tunnel import cage as module
+from vpntest.tunnel.cage import MAX_LINE, Cage, lines_of
+from vpntest.tunnel.namespace import Namespace, check
 
 pytestmark = pytest.mark.root
 
@@ -104,6 +107,40 @@ def test_no_piece_of_a_line_that_is_left_out_passes_for_a_line(ending: bytes) ->
 
 async def _all(lines: AsyncIterator[str]) -> list[str]:
     return [line async for line in lines]
+
+
+def test_closing_waits_for_nobody_for_ever(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as one of its namespace is not reaped, the init of a cage does not end."""
+    monkeypatch.setattr(module, "DEATH", 0.3)
+    cage = Cage.open()
+    process = cage.spawn(["sleep", "600"], world.client)
+    [unreaped], init = cage._spawned, cage._init
+    cage._spawned.clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="1 of our processes"):
+            cage.close()
+        assert not cage.directory.exists()
+        cage.close()
+    finally:
+        assert unreaped.wait(10) == -signal.SIGKILL
+        assert init.wait(10) == -signal.SIGKILL
+        assert not process.running()
+        assert unreaped.stdout is not None
+        unreaped.stdout.close()
+
+
+def test_what_was_started_before_something_failed_is_reaped(world: Any) -> None:
+    cage = Cage.open()
+    real = cage._outer
+    with open("/dev/null") as no_namespace:
+        cage._outer = no_namespace.fileno()
+        try:
+            with pytest.raises(OSError, match="Invalid argument"):
+                cage.spawn(["sleep", "600"], world.client)
+        finally:
+            cage._outer = real
+            check(ctypes.CDLL(None).setns(real, 0x20000000))  # CLONE_NEWPID
+    cage.close()  # without a warning, which would be an error
 
 
 NO_CAGE = {

@@ -82,6 +82,17 @@ def test_one_bridge_whose_transport_is_here_is_enough() -> None:
     assert "webtunnel or snowflake" in found.reason
 
 
+def test_bridges_that_nobody_here_speaks_for_are_said() -> None:
+    box = _box("tor", "sing-box", features=("obfs4",))
+    (found,) = box.left_out(_bridges("webtunnel", "obfs4", "webtunnel", "snowflake", None).config)
+    assert found.level == "warning"
+    assert found.text.startswith("3 of 5 bridges not tried: no program here speaks webtunnel or snowflake;")
+    assert box.left_out(_bridges("obfs4", None).config) == ()
+    assert box.left_out(PROXY) == ()
+    # Where tor itself is missing, that is all there is to say.
+    assert _box("sing-box").left_out(_bridges("webtunnel").config) == ()
+
+
 def test_tor_needs_sing_box_before_it() -> None:
     assert _box("tor").choose(_bridges(None)) == Problem("unsupported", "x.conf: sing-box is missing")
     assert _box("sing-box").choose(_bridges(None)) == Problem("unsupported", "x.conf: tor is missing")

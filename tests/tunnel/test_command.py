@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from vpntest.failures import Failure
+from vpntest.plan import read
 from vpntest.plan.model import CommandConfig, Kind, Server, TunnelSpec
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import command, openvpn
@@ -122,6 +123,10 @@ def test_a_client_whose_server_turns_it_away(world: Any, pki: Any, tmp_path: Pat
     asyncio.run(body())
 
 
+def test_a_plan_cannot_name_the_clients_own_way_out() -> None:
+    assert command.UPLINK in read._NOT_ITS_OWN
+
+
 # ── a client that opens a proxy ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -173,6 +178,39 @@ def test_a_client_that_opens_a_proxy(
                 await tunnel.lower()
 
     asyncio.run(body())
+
+
+PROXY = """
+import socketserver, sys
+class Answer(socketserver.BaseRequestHandler):
+    def handle(self):
+        asked = self.request.recv(4096)
+        opens = sys.argv[1].encode() in asked.split(b" ")[1]
+        self.request.sendall(b"HTTP/1.1 " + (b"200 OK" if opens else sys.argv[2].encode()) + b"\\r\\n\\r\\n")
+socketserver.TCPServer(("127.0.0.1", 8080), Answer).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(
+    ("opens", "status", "failure", "says"),
+    [
+        (":443", "502 Bad Gateway", Failure.UNSUPPORTED, "no connection to port 53"),
+        ("nothing", "403 Forbidden", Failure.UNSUPPORTED, "HTTP 403 to every connection"),
+        ("nothing", "503 Unavailable", Failure.HTTP_REQUEST_FAILED, "HTTP 503 to every connection"),
+    ],
+)
+def test_a_proxy_by_http_that_turns_connections_down(
+    world: Any, opens: str, status: str, failure: Failure, says: str
+) -> None:
+    own = spec("python3", "-c", PROXY, opens, status, proxy="http://127.0.0.1:8080", ready=("true",))
+
+    async def look(tunnel: Any) -> None:
+        [*_, (rung, found, detail)] = await steps(tunnel)
+        assert (rung, found) == (Rung.HANDSHAKE, failure)
+        assert says in detail
+        assert (tunnel.problem is not None) is (failure == Failure.UNSUPPORTED)
+
+    raised(world, own, look)
 
 
 def test_a_proxy_that_takes_no_udp(world: Any, question: Any, first_byte: Any, tmp_path: Path) -> None:
@@ -248,6 +286,60 @@ def test_what_the_client_finds(world: Any) -> None:
     [powers] = [int(part, 16) for part in detail.split("powers ['")[1].split("']")[:1]]
     assert powers == sum(1 << number for number in command._POWERS)
     assert not [each for each in _running() if "sleep 4321" in each]
+
+
+LOOK = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def can(what):
+    try:
+        what()
+    except OSError:
+        return False
+    return True
+def write(name):
+    os.close(os.open(name, os.O_WRONLY))
+programs = {open(f"/proc/{one}/comm").read().strip() for one in os.listdir("/proc") if one.isdigit()}
+print("programs", sorted(programs))
+def join(kind):
+    held = os.open(f"/proc/1/ns/{kind}", os.O_RDONLY)
+    if libc.setns(held, 0):
+        raise OSError
+bad = {
+    "settings": lambda: write("/proc/sys/kernel/core_pattern"),
+    "keys": lambda: write("/proc/sysrq-trigger"),
+    "sys": lambda: write("/sys/kernel/uevent_helper"),
+    "run": lambda: os.listdir("/run/vpntest"),
+    "net": lambda: join("net"),
+    "mnt": lambda: join("mnt"),
+}
+print("open", [name for name, what in bad.items() if can(what)])
+print("uncovered", [name for name in (b"/proc", b"/sys", b"/run") if libc.umount2(name, 2) == 0])
+print("network", can(lambda: write("/proc/sys/net/ipv4/conf/all/src_valid_mark")))
+"""
+
+
+def test_the_client_sees_no_process_of_anybody_else(world: Any, proxy: Any) -> None:
+    """Another tunnel's config is what its program was handed: whoever sees its descriptors could read that."""
+    key = "0123456789abcdef"
+    server = {"type": "shadowsocks", "listen_port": 8392, "method": "aes-256-gcm", "password": key}
+    client = {"type": "shadowsocks", "method": "aes-256-gcm", "password": Secret(key)}
+    said: list[str] = []
+
+    async def body() -> None:
+        async with world.open(), world.sing_box(server):
+            other, own = await world.raised(
+                proxy("ss", Kind.SHADOWSOCKS, 8392, "tcp", client), spec("python3", "-c", LOOK, device="tun7")
+            )
+            assert other.vantage is not None
+            said.append(own.steps[-1].detail)
+            for tunnel in (other, own):
+                await tunnel.lower()
+
+    asyncio.run(body())
+    [detail] = said
+    assert "open [] | uncovered [] | network True" in detail, detail
+    assert "programs ['cat', 'python3']" in detail, detail
 
 
 @pytest.mark.parametrize("missing", ["argv", "ready"])

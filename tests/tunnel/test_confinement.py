@@ -17,8 +17,10 @@ import pytest
 
 from vpntest.plan.model import Kind
 from vpntest.plan.secret import Secret
-from vpntest.tunnel.confinement import NEEDS, Capability, new_user
+from vpntest.tunnel import confinement
+from vpntest.tunnel.confinement import NEEDS, Capability, list_owned, new_user, owned_socket, read_owned
 from vpntest.tunnel.ladder import Climb
+from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.raising import Tunnel
 from vpntest.tunnel.site import Site
 
@@ -47,10 +49,45 @@ def test_the_table_is_what_is_asked_for() -> None:
         assert row[2] == "`/run`"
 
 
-def test_no_two_tunnels_have_one_user() -> None:
-    users = {new_user() for _ in range(100)}
-    assert len(users) == 100
+def test_no_two_tunnels_have_one_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As few as a container has, of which chance would take some twice.
+    monkeypatch.setattr(confinement, "_USERS", range(1 << 40, 1 << 41))
+    users = {new_user() for _ in range(1000)}
+    assert len(users) == 1000
     assert min(users) > 60000
+    assert max(users) < 1 << 16
+
+
+# ── what a carrier leaves for us to read ─────────────────────────────────────────────────────────────────────────────
+
+
+def left(folder: Path) -> None:
+    """What a carrier that was taken over could leave."""
+    (folder / "a").mkdir()
+    (folder / "a" / "file").write_bytes(b"x" * 100_000)
+    (folder / "a" / "link").symlink_to("/etc/hostname")
+    (folder / "b").symlink_to("a")
+    os.mkfifo(folder / "a" / "pipe")
+
+
+def test_a_file_of_a_carriers_is_read_as_it_is_and_not_for_ever(tmp_path: Path) -> None:
+    left(tmp_path)
+    assert read_owned(tmp_path, "a/file", os.getuid()) == b"x" * 65536
+    assert list_owned(tmp_path, "a", os.getuid()) == ["file", "link", "pipe"]
+
+
+@pytest.mark.parametrize("name", ["a", "a/link", "a/pipe", "b/file", "a/none"])
+def test_nothing_but_a_carriers_own_file_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run").mkdir()
+    left(tmp_path / "run")
+    with pytest.raises(OSError, match="Errno"):
+        read_owned(tmp_path / "run", name, os.getuid())
+    with pytest.raises(OSError, match="Errno"):
+        read_owned(tmp_path / "run", "a/file", os.getuid() + 1)
+    with pytest.raises(OSError, match="Errno"), owned_socket(tmp_path / "run", name, os.getuid()):
+        pass
+    with pytest.raises(OSError, match="Errno"):
+        list_owned(tmp_path / "run", "b", os.getuid())
 
 
 # ── the running processes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,6 +180,8 @@ def check(name: str, seen: dict[str, str], row: tuple[str, ...], pid: int) -> No
     assert is_apart == ("in its tunnel" in row[1])
     limits = Path(f"/proc/{pid}/limits").read_text()
     assert re.search(r"^Max core file size +0 ", limits, re.M)
+    assert re.search(r"^Max processes +1024 +1024 ", limits, re.M)
+    assert seen["Seccomp"] == "2"
 
     found = mounts(pid)
     program = str(Path(f"/proc/{pid}/exe").readlink())
@@ -150,7 +189,8 @@ def check(name: str, seen: dict[str, str], row: tuple[str, ...], pid: int) -> No
         assert "nosuid" in options, (name, point)
         if point == "/run":
             assert {"rw", "nodev", "noexec"} <= options
-            assert re.search(r"/vpntest-\w+/vx[0-9a-f]+$", shown)
+            # A file system of its own: it fills nobody else's.
+            assert shown == "/"
             continue
         assert "ro" in options, (name, point)
         of_etc = point.startswith("/etc/") and point[5:].startswith(OF_ETC)
@@ -163,6 +203,11 @@ def check(name: str, seen: dict[str, str], row: tuple[str, ...], pid: int) -> No
     places = "/ /etc /etc/ssl /usr /usr/bin /dev /proc /var"
     assert attempt(pid, user, f"for d in {places}; do touch $d/x-vpntest && echo $d; done; true") == ""
     assert attempt(pid, user, "touch /run/x /tmp/y && echo both; rm /run/x /run/y") == "both\n"
+    free = os.statvfs("/run").f_bavail
+    fill = "head -c 300M /dev/zero > /run/x; stat -c %s /run/x"
+    assert 0 < int(attempt(pid, user, fill)) <= 64 << 20
+    assert os.statvfs("/run").f_bavail == free
+    assert attempt(pid, user, "rm /run/x; ls -A /usr/local/etc") == ""
 
 
 def stays_out(pid: int, user: str, other: int) -> None:
@@ -192,3 +237,55 @@ def test_a_program_that_is_not_in_the_table_has_no_powers(world: Any) -> None:
     said = asyncio.run(body())
     assert [line.split()[1] for line in said[:5]] == ["0" * 16] * 5
     assert said[5:] == ["NoNewPrivs:\t1", "/"]
+
+
+ESCAPES = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def tries(name, *arguments):
+    pid = os.fork()
+    if not pid:
+        os._exit(getattr(libc, name)(*arguments) == 0)
+    return bool(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+NEW = {"user": 1 << 28, "mnt": 1 << 17, "pid": 1 << 29, "net": 1 << 30, "ipc": 1 << 27, "uts": 1 << 26, "time": 1 << 7}
+print("made", [kind for kind, flag in NEW.items() if tries("unshare", flag)])
+CLONE, CLONE3, FSOPEN = (56 if os.uname().machine == "x86_64" else 220), 435, 430
+def cloned(number, first, second):
+    pid = libc.syscall(number, first, second, None, None, None)
+    if pid == 0:
+        os._exit(0)
+    if pid > 0:
+        os.waitpid(pid, 0)
+    return pid > 0
+del NEW["time"]
+print("cloned", [kind for kind, flag in NEW.items() if cloned(CLONE, ctypes.c_ulong(flag | 17), None)])
+arguments = (ctypes.c_uint64 * 11)(1 << 28, 0, 0, 0, 17)
+print("cloned anew", cloned(CLONE3, arguments, ctypes.c_ulong(88)))
+print("mounted", tries("mount", b"none", b"/run", b"tmpfs", 0, None), libc.syscall(FSOPEN, b"tmpfs", 0) >= 0)
+print("plain", tries("unshare", 1 << 9), cloned(CLONE, ctypes.c_ulong(17), None))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["tor", "sing-box"])
+def test_no_carrier_makes_a_namespace_to_be_powerful_in(world: Any, name: str, tmp_path: Path) -> None:
+    async def body() -> list[str]:
+        undo = contextlib.AsyncExitStack()
+        site = Site(world.cage, world.outside, world.client, Climb(time.monotonic), undo, ())
+        netns = Namespace.create(site.user)
+        undo.callback(netns.close)
+        # By its name it gets what the carrier gets.
+        program = tmp_path / name
+        program.write_text(f"#!/usr/bin/python3\n{ESCAPES}")
+        program.chmod(0o755)
+        heard: list[str] = []
+        async with undo:
+            fds = [netns.fileno()] if name == "sing-box" else []
+            process = site.spawn([str(program)], pass_fds=fds, heard=heard.append)
+            assert await process.wait() == 0, heard
+            while len(heard) < 5:
+                await asyncio.sleep(0.01)
+        return heard
+
+    said = asyncio.run(body())
+    assert said == ["made []", "cloned []", "cloned anew False", "mounted False False", "plain True True"]

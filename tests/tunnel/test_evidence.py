@@ -28,6 +28,8 @@ from vpntest.errors import UsageError
 from vpntest.plan.keys import generate
 from vpntest.plan.model import (
     OUTSIDE,
+    Bridge,
+    CommandConfig,
     Endpoint,
     Kind,
     OpenVpnConfig,
@@ -36,6 +38,7 @@ from vpntest.plan.model import (
     ProxyConfig,
     Server,
     Service,
+    TorConfig,
     TunnelSpec,
     WireGuardConfig,
 )
@@ -184,6 +187,19 @@ def openvpn(*blocks: str) -> TunnelSpec:
     return TunnelSpec("o", Kind.OPENVPN, "o.ovpn", OpenVpnConfig((Server(SERVER, 1194, "udp"),), (), inline))
 
 
+def plugged(name: str, options: str) -> TunnelSpec:
+    outbound = {"type": "shadowsocks", "method": "aes-256-gcm", "password": Secret("x"), "plugin": name}
+    return proxied("s", outbound | {"plugin_opts": Secret(options)})
+
+
+def bridge(transport: str | None, **arguments: Secret | str) -> Bridge:
+    return Bridge(transport, f"{SERVER}:443", "A" * 40, tuple(arguments.items()), Server(SERVER, 443, "tcp"))
+
+
+def tor(*bridges: Bridge) -> TunnelSpec:
+    return TunnelSpec("b", Kind.TOR, "bridges.txt", TorConfig(bridges))
+
+
 @pytest.mark.parametrize(
     ("spec", "whole"),
     [
@@ -201,6 +217,23 @@ def openvpn(*blocks: str) -> TunnelSpec:
         (proxied("v", {"type": "vless"}), False),
         (proxied("x", {"type": "http", "password": Secret("x")}), False),
         (proxied("x", {"type": "socks"}), False),
+        (proxied("s", {"type": "shadowsocks", "method": "none"}), False),
+        (plugged("v2ray-plugin", "tls=1;host=a.test;path=/kingfisher"), True),
+        (plugged("v2ray-plugin", "host=a.test;path=/\\;tls=1"), False),
+        (plugged("obfs-local", "obfs=http;obfs-host=a.test"), False),
+        (plugged("obfs-local", "obfs=tls;obfs-host=a.test"), False),
+        (proxied("q", {"type": "tuic", "tls": TLS}), True),
+        (proxied("a", {"type": "anytls", "tls": TLS}), True),
+        (proxied("v", {"type": "vmess", "security": "auto", "tls": TLS}), True),
+        (proxied("v", {"type": "vmess", "security": "auto"}), False),
+        (proxied("x", {"type": "http", "password": Secret("x"), "tls": TLS}), True),
+        (proxied("x", {"type": "ssh", "password": Secret("x")}), True),
+        (tor(bridge(None), bridge("obfs4", cert=Secret("c"))), True),
+        (tor(bridge("webtunnel", url=Secret("https://a.test/kingfisher"))), True),
+        (tor(bridge("webtunnel", url=Secret("HTTP://a.test/kingfisher"))), False),
+        (tor(bridge("obfs4"), bridge("meek_lite", url="http://a.test/")), False),
+        (tor(bridge("obfs4"), bridge("unheard-of", password=Secret("x"))), False),
+        (TunnelSpec("c", Kind.COMMAND, "plan.toml", CommandConfig(("client",))), False),
         (TunnelSpec("u", Kind.UNKNOWN, "u", None), False),
     ],
 )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -60,14 +61,44 @@ def test_a_deadline_over_the_whole_climb_ends_it_where_it_was() -> None:
     assert [(step.rung, step.failure) for step in climb.steps] == [(Rung.HANDSHAKE, Failure.TIMEOUT)]
 
 
-def test_a_fault_of_ours_is_no_step() -> None:
+@pytest.mark.parametrize("fault", [ZeroDivisionError, AssertionError, TypeError, AttributeError])
+def test_a_fault_of_ours_is_no_step(fault: type[Exception]) -> None:
     climb = _climb()
-    with pytest.raises(ZeroDivisionError), climb.rung(Rung.CONFIG):
-        raise ZeroDivisionError
+    with pytest.raises(fault), climb.rung(Rung.CONFIG):
+        raise fault
     assert climb.steps == []
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: int("many"),
+        lambda: b"\xff".decode(),
+        lambda: list[int]()[0],
+        lambda: dict[str, int]()["errno"],
+        lambda: (_ for _ in ()).throw(asyncio.IncompleteReadError(b"password", 9)),
+        lambda: (_ for _ in ()).throw(asyncio.LimitOverrunError("password", 9)),
+    ],
+)
+def test_an_answer_that_cannot_be_read_ends_the_climb_and_not_the_run(answer: Callable[[], object]) -> None:
+    climb = _climb()
+    with pytest.raises(Fall), climb.rung(Rung.HANDSHAKE):
+        answer()
+    [step] = climb.steps
+    assert step.failure is not None
+    assert step.failure.startswith("unknown_failure: ")
+    assert step.failure.endswith("Error")
+    assert "many" not in step.detail + step.failure
+    assert "password" not in step.detail + step.failure
+
+
+SHORTAGES = (
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN),
+    *(errno.ENOSPC, errno.EDQUOT),
+)
+
+
+@pytest.mark.parametrize("number", SHORTAGES)
 def test_what_this_box_runs_short_of_is_no_step(number: int) -> None:
     climb = _climb()
     with pytest.raises(CannotMeasure, match="this box is out of") as caught, climb.rung(Rung.ENDPOINT):

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket
 import subprocess
+import sys
 import threading
 
 import pytest
 
-from vpntest.tunnel.namespace import Namespace
+from vpntest.tunnel.namespace import Namespace, denial
 
 pytestmark = pytest.mark.root
+
+_NS_GET_OWNER_UID = 0xB704
+"""linux/nsfs.h."""
 
 
 def _here() -> int:
@@ -107,6 +113,10 @@ def test_one_that_belongs_to_a_user_gives_power_over_itself_alone() -> None:
         assert plain.users() is None
         users = owned.users()
         assert users is not None
+        # Whoever owns it has all power over it: that must not be everybody who is root.
+        owner = bytearray(4)
+        fcntl.ioctl(users, _NS_GET_OWNER_UID, owner)
+        assert int.from_bytes(owner, sys.byteorder) == user
         enter = [
             "nsenter",
             f"--user=/proc/self/fd/{users}",
@@ -142,3 +152,7 @@ def test_where_there_are_no_user_namespaces_it_belongs_to_nobody(monkeypatch: py
     made = Namespace.create(0x70000001)
     assert made.users() is None
     made.close()
+
+
+def test_too_many_namespaces_are_not_a_full_disk() -> None:
+    assert "max_net_namespaces" in str(denial(OSError(errno.ENOSPC, "x")))

@@ -22,7 +22,7 @@ from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import MAX_LINE
 from vpntest.tunnel.carriers import Carrier
 from vpntest.tunnel.ladder import Fall, Rung
-from vpntest.tunnel.openvpn import _OURS, _Session, written
+from vpntest.tunnel.openvpn import _OURS, MOST_REMOTES, _Session, _warn, chosen, written
 
 CLIMBED = [Rung.CONFIG, Rung.ENDPOINT_DNS, Rung.ENDPOINT, Rung.HANDSHAKE, Rung.AUTH]
 
@@ -111,6 +111,52 @@ def test_the_next_remote_is_tried(world: Any, pki: Any) -> None:
                 await tunnel.lower()
 
     asyncio.run(body())
+
+
+@pytest.mark.root
+def test_the_last_remote_is_tried_after_such_as_have_no_address_and_such_as_refuse(world: Any, pki: Any) -> None:
+    async def body() -> None:
+        world.names |= {"none.test": (), "bogon.test": "127.0.0.1"}
+        async with world.open(), world.openvpn(1210, 29, "tcp", pki) as spec:
+            dead = [Server(name, 1194, "udp") for name in ("none.test", "bogon.test")]
+            closed = [Server("198.18.0.1", port, "tcp") for port in range(1291, 1295)]
+            [tunnel] = await world.raised(_changed(spec, servers=(*dead, *closed, *spec.config.servers)))
+            try:
+                assert tunnel.vantage is not None, tunnel.steps
+                assert len(tunnel.warnings) == 1
+                assert "2 of 7 remotes not tried (without an address that can be called)" in tunnel.warnings[0]
+            finally:
+                await tunnel.lower()
+            [tunnel] = await world.raised(_changed(spec, servers=tuple(dead)))
+            assert (tunnel.steps[-1].rung, tunnel.steps[-1].failure) == (Rung.ENDPOINT_DNS, Failure.DNS_NO_ANSWER)
+            [tunnel] = await world.raised(_changed(spec, servers=tuple(reversed(dead))))
+            assert (tunnel.steps[-1].rung, tunnel.steps[-1].failure) == (Rung.ENDPOINT_DNS, Failure.DNS_BOGON)
+
+    asyncio.run(body())
+
+
+def test_one_address_of_each_remote_is_tried_before_a_second_of_any() -> None:
+    udp, tcp = Server("a.test", 1194, "udp"), Server("b.test", 443, "tcp")
+    found = [(udp, ["198.18.0.1", "198.18.0.2", "198.18.0.3"]), (tcp, ["198.18.0.4", "198.18.0.5"])]
+    assert [address[-1] for address, _ in chosen(found)] == ["1", "4", "2", "5", "3"]
+    # Two names of one server are one.
+    assert chosen([(udp, ["198.18.0.1"]), (udp, ["198.18.0.1"])]) == [("198.18.0.1", udp)]
+
+
+def test_of_too_many_remotes_those_stay_that_differ() -> None:
+    many = [(Server(f"n{number}.test", 1194, "udp"), [f"198.18.1.{number}"]) for number in range(40)]
+    last = Server("last.test", 443, "tcp")
+    order = chosen([*many, (last, ["198.18.0.9"])])
+    assert len(order) == MOST_REMOTES
+    assert order[-1] == ("198.18.0.9", last)
+    assert [address for address, _ in order[:-1]] == [f"198.18.1.{number}" for number in range(MOST_REMOTES - 1)]
+    site: Any = SimpleNamespace(warnings=[])
+    config = msgspec.structs.replace(_config(("client",)), servers=(*(server for server, _ in many), last))
+    _warn(site, config, order, [*many, (last, ["198.18.0.9"])])
+    assert site.warnings == [
+        "29 of 41 remotes not tried (no more than 12 addresses are): "
+        "n11.test:1194/udp, n12.test:1194/udp, n13.test:1194/udp and others"
+    ]
 
 
 @pytest.mark.root
@@ -447,3 +493,65 @@ def test_silence_after_an_answer_is_told_from_silence(tmp_path: Path, state: str
             return fall.value
 
     assert asyncio.run(body()).failure == failure
+
+
+async def _reason_of(*lines: str) -> str:
+    """Why it falls where OpenVPN has said these lines, those that begin with `>` by its management socket."""
+    site: Any = SimpleNamespace(redact=str)
+    process: Any = Running()
+    session = _Session(site, ())
+    session._process = process
+    for line in (">STATE:1,AUTH,,,", *lines):
+        if line.startswith(">"):
+            session._take(line)
+        else:
+            session._hear(line)
+    with pytest.raises(Fall) as fall:
+        await session.reaches("CONNECTED", 0.01)
+    return fall.value.failure
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["AUTH_FAILED", "auth-failure", "Options error", "AUTH: Received control message: AUTH_FAILED"],
+)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "VERIFY OK: depth=0, CN={}",
+        "VERIFY KU OK {}",
+        "[{}] Peer Connection Initiated with [AF_INET]198.18.0.1:1194",
+        "WARNING: 'cipher' is used inconsistently, local='x', remote='{}'",
+        "AUTH: Received control message: x {}",
+        ">STATE:1,EXITING,x {},,",
+        ">FATAL:x {}",
+        ">PASSWORD:Verification Failed: 'Private Key' {}",
+    ],
+)
+def test_a_strangers_names_are_no_word_of_the_servers(line: str, words: str) -> None:
+    assert asyncio.run(_reason_of(line.format(words))) == Failure.STALLED
+
+
+@pytest.mark.parametrize(
+    ("line", "failure"),
+    [
+        ("AUTH: Received control message: AUTH_FAILED,locked out", Failure.AUTH_REJECTED),
+        (">PASSWORD:Verification Failed: 'Auth'", Failure.AUTH_REJECTED),
+        (">STATE:1,EXITING,auth-failure,,", Failure.AUTH_REJECTED),
+        (">STATE:1,RECONNECTING,connection-reset,,", Failure.CONNECTION_RESET),
+        ("VERIFY ERROR: depth=0, error=self-signed certificate: CN=AUTH_FAILED", Failure.SSL_UNKNOWN_AUTHORITY),
+        ("VERIFY ERROR: depth=0, error=certificate has expired: CN=issuer", Failure.SSL_INVALID_CERTIFICATE),
+        ("VERIFY KU ERROR", Failure.SSL_INVALID_CERTIFICATE),
+        ("VERIFY X509NAME ERROR: CN=AUTH_FAILED, must be x", Failure.SSL_INVALID_HOSTNAME),
+        ("OpenSSL: error:0A000086:SSL routines::certificate verify failed:", Failure.SSL_INVALID_CERTIFICATE),
+        ("OpenSSL: error:0A000102:SSL routines::unsupported protocol:", Failure.SSL_FAILED_HANDSHAKE),
+        ("Connection reset, restarting [0]", Failure.CONNECTION_RESET),
+        ("TCP: connect to [AF_INET]198.18.0.1:1298 failed: Connection refused", Failure.CONNECTION_REFUSED),
+        ("read UDPv4 [ECONNREFUSED]: Connection refused (fd=3,code=111)", Failure.CONNECTION_REFUSED),
+        ("write UDPv4: Network is unreachable (fd=3,code=101)", Failure.NETWORK_UNREACHABLE),
+        ("read UDPv4 [EHOSTUNREACH]: No route to host (fd=3,code=113)", Failure.HOST_UNREACHABLE),
+        ("Options error: Unrecognized option", Failure.INVALID),
+    ],
+)
+def test_what_openvpn_says(line: str, failure: Failure) -> None:
+    assert asyncio.run(_reason_of(line)) == failure

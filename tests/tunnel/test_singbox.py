@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -508,28 +508,42 @@ def test_socks4_carries_tcp_only(world: Any, question: Any, first_byte: Any, pro
 
 
 @pytest.mark.parametrize(("says", "rung", "failure"), [
-    (b"HTTP/1.1 403 Forbidden\r\n\r\n", Rung.HANDSHAKE, None),
+    (b"HTTP/1.1 403 Forbidden\r\n\r\n", Rung.AUTH, Failure.UNSUPPORTED),
+    (b"HTTP/1.1 405 Method Not Allowed\r\n\r\n", Rung.AUTH, Failure.UNSUPPORTED),
+    (b"HTTP/1.1 502 authentication required\r\n\r\n", Rung.AUTH, Failure.HTTP_REQUEST_FAILED),
+    (b"HTTP/1.1 407 Who are you\r\n\r\n", Rung.AUTH, Failure.AUTH_REJECTED),
     (b"HTTP/1.1 200 OK\r\n\r\n", Rung.AUTH, None),
     (b"SSH-2.0-none\r\n", Rung.HANDSHAKE, Failure.HTTP_REQUEST_FAILED),
 ])  # fmt: skip
 def test_what_a_proxy_by_http_says(world: Any, proxy: Any, says: bytes, rung: Rung, failure: str | None) -> None:
-    """One that does not open what was asked for has answered all the same; many let some ports pass only."""
+    """One that opens nothing by an address cannot be measured, and is no tunnel through which nothing comes back."""
     step = asyncio.run(_at_server(world, proxy("http", Kind.HTTP, 8464, "tcp", {"type": "http"}), 8464, says))
     assert (step.rung, step.failure) == (rung, failure), step
 
 
-def test_a_proxy_by_http_that_serves_the_web_only(world: Any, proxy: Any) -> None:
+@contextlib.asynccontextmanager
+async def _http_proxy(world: Any, answers: Any) -> AsyncIterator[None]:
+    """A proxy on port 8471 that says this to what is asked for."""
+
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await reader.read(4096)
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if b":443 " in asked else b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        writer.write(answers(await reader.read(4096)))
         writer.close()
 
+    sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("198.18.0.1", 8471))
+    sock.setblocking(False)
+    async with await asyncio.start_server(handler, sock=sock):
+        yield
+
+
+@pytest.mark.parametrize("status", [b"403 Forbidden", b"503 Unavailable"])
+def test_a_proxy_by_http_that_serves_the_web_only(world: Any, proxy: Any, status: bytes) -> None:
+    def answers(asked: bytes) -> bytes:
+        return b"HTTP/1.1 " + (b"200 OK" if b":443 " in asked else status) + b"\r\n\r\n"
+
     async def body() -> None:
-        sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("198.18.0.1", 8471))
-        sock.setblocking(False)
-        async with await asyncio.start_server(handler, sock=sock):
+        async with _http_proxy(world, answers):
             [tunnel] = await world.raised(proxy("http", Kind.HTTP, 8471, "tcp", {"type": "http"}, carries_udp=False))
             await tunnel.lower()
         assert (tunnel.steps[-1].rung, tunnel.steps[-1].failure) == (Rung.AUTH, Failure.UNSUPPORTED)
@@ -537,6 +551,48 @@ def test_a_proxy_by_http_that_serves_the_web_only(world: Any, proxy: Any) -> Non
         assert "port 53" in tunnel.problem.reason
 
     asyncio.run(body())
+
+
+def test_a_proxy_by_http_that_opens_no_connection_to_an_address(world: Any, proxy: Any) -> None:
+    async def body() -> None:
+        async with _http_proxy(world, lambda _: b"HTTP/1.1 403 not-to-be-shown\r\n\r\n"):
+            [tunnel] = await world.raised(proxy("http", Kind.HTTP, 8471, "tcp", {"type": "http"}, carries_udp=False))
+            await tunnel.lower()
+        assert tunnel.vantage is None
+        assert tunnel.problem.mechanism == "unsupported"
+        assert tunnel.problem.reason.startswith("the proxy answers HTTP 403 to every connection")
+        assert "not-to-be-shown" not in tunnel.problem.reason
+
+    asyncio.run(body())
+
+
+_LINE = "ERROR[0003] [1 0ms] connection: open connection to 198.18.9.9:53 using outbound/x[proxy]: "
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "authentication failed, status code: 404",
+        "reality verification failed",
+        "socks5: incorrect user name or password",
+        "socks4: request rejected, code= 93",
+        "authentication required",
+        "connect to ssh server: ssh: handshake failed: ssh: unable to authenticate, attempted methods [none], no",
+    ],
+)
+def test_only_its_own_words_are_a_rejection(words: str) -> None:
+    assert singbox._failure(singbox._reason([f"{_LINE}{words}"])) == Failure.AUTH_REJECTED
+    for strange, failure in {
+        f"unexpected status: 403 {words}": Failure.HTTP_REQUEST_FAILED,
+        f"unexpected status: 403 using outbound/x[proxy]: {words}": Failure.HTTP_REQUEST_FAILED,
+        f'malformed HTTP response "{words}"': Failure.HTTP_REQUEST_FAILED,
+        f"tls: failed to verify certificate: x509: certificate is valid for {words}, not y": (
+            Failure.SSL_INVALID_HOSTNAME
+        ),
+        f'connect to ssh server: ssh: handshake failed: ssh: disconnect, reason 2: "{words}"': Failure.EOF,
+        f"ssh: rejected: administratively prohibited ({words})": None,
+    }.items():
+        assert singbox._failure(singbox._reason([f"{_LINE}{strange}"])) == failure, strange
 
 
 # ── SSH ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

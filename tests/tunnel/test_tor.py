@@ -11,6 +11,8 @@ import socket
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from vpntest.plan import bridges
 from vpntest.plan.model import Bridge, Kind, Server, TorConfig, TunnelSpec
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import tor
+from vpntest.tunnel.carriers import Carriers
 from vpntest.tunnel.ladder import Fall, Rung
 from vpntest.tunnel.raising import Tunnel
 
@@ -63,7 +66,7 @@ def test_quoting_survives_tor_itself(value: str) -> None:
     text = tor.written((bridge,), {"obfs4": "/bin/true"})
     command = ["tor", "-f", "-", "--defaults-torrc", "/nonexistent", "--verify-config", "--hush"]
     path = f"{os.environ['PATH']}:/usr/sbin"
-    text = text.replace("/run/tor", "/nonexistent").replace("CookieAuthentication 1\n", "")
+    text = text.replace("/run/tor", "/nonexistent")
     done = subprocess.run(
         [*command, "--dump-config", "short"], input=text, capture_output=True, text=True, env={"PATH": path}
     )
@@ -186,6 +189,21 @@ def test_no_bridge_takes_a_connection(world: Any) -> None:
 
 
 @pytest.mark.root
+def test_a_bridge_that_nobody_here_speaks_for_is_said(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    obfs4_only = [one for one in world.carriers["tor"].helpers if one[0] == "obfs4"]
+    rows = (
+        replace(row, features=("obfs4",), helpers=tuple(obfs4_only)) if row.name == "tor" else row
+        for row in world.carriers.rows
+    )
+    monkeypatch.setattr(world, "carriers", Carriers(tuple(rows)))
+    webtunnel = f"Bridge webtunnel 192.0.2.3:1 {PRINT} url=https://wt.example/x"
+    tunnel = raised(world, f"{obfs4(8)}\n{webtunnel}")
+    assert (tunnel.steps[-1].rung, tunnel.steps[-1].failure) == (Rung.ENDPOINT, Failure.CONNECTION_REFUSED)
+    (said,) = tunnel.warnings
+    assert said.startswith("1 of 2 bridges not tried: no program here speaks webtunnel")
+
+
+@pytest.mark.root
 @pytest.mark.usefixtures("hurried")
 def test_one_bridge_that_takes_a_connection_is_enough_to_go_on(world: Any) -> None:
     last = raised(world, obfs4(8, 8443), resets).steps[-1]
@@ -194,14 +212,174 @@ def test_one_bridge_that_takes_a_connection_is_enough_to_go_on(world: Any) -> No
 
 @pytest.mark.root
 @pytest.mark.usefixtures("hurried")
-def test_a_front_is_looked_up_by_us_and_by_its_transport_at_our_resolver(world: Any) -> None:
+def test_a_front_is_looked_up_by_us_alone_and_called_where_we_found_it(world: Any) -> None:
     world.names["front.example"] = SERVER
     world.asked.clear()
     text = f"meek_lite 192.0.2.18:80 {PRINT} url=http://meek.example:8443/ front=front.example"
     last = raised(world, text, closes).steps[-1]
-    assert last.rung == Rung.HANDSHAKE
-    # A and AAAA by us; then by the transport's own program.
-    assert [name for name, _ in world.asked].count("front.example") > 2
+    assert (last.rung, last.failure) == (Rung.HANDSHAKE, Failure.EOF), last
+    # A and AAAA by us; the transport's own program finds it in its hosts file.
+    assert [name for name, _ in world.asked].count("front.example") == 2
+    # Nobody on the way hears of what the front stands for.
+    assert "meek.example" not in dict(world.asked)
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("hurried")
+def test_a_broker_and_its_stun_server_are_called_where_we_found_them(world: Any) -> None:
+    world.names |= {"broker.example": SERVER, "stun.example": SERVER}
+    world.asked.clear()
+    heard: list[bytes] = []
+
+    async def hears(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(100))
+        writer.close()
+
+    text = f"snowflake 192.0.2.3:80 {PRINT} url=http://broker.example:8443/ ice=stun:stun.example:8443"
+    with world.server.socket(socket.AF_INET, socket.SOCK_DGRAM) as stun:
+        stun.bind((SERVER, 8443))
+        stun.setblocking(False)
+        assert raised(world, text, hears).steps[-1].rung == Rung.HANDSHAKE
+        assert b"\x21\x12\xa4\x42" in stun.recv(512)
+    assert any(b"HTTP/1.1" in words for words in heard)
+    assert {name for name, _ in world.asked} == {"broker.example", "stun.example"}
+    assert len(world.asked) == 4
+
+
+@contextlib.asynccontextmanager
+async def own_doors(world: Any, *ports: int) -> AsyncIterator[list[int]]:
+    """Services of this machine's, on all its addresses, and whoever has knocked."""
+    knocked: list[int] = []
+    servers = []
+    for port in ports:
+        sock = world.client.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("0.0.0.0", port))
+        sock.listen()
+
+        def seen(_: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = port) -> None:
+            knocked.append(port)
+            writer.close()
+
+        servers.append(await asyncio.start_server(seen, sock=sock))
+    # A name that leads to this machine may have been asked for at its own resolver.
+    resolver = world.client.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    resolver.setblocking(False)
+    resolver.bind(("127.0.0.1", 53))
+    try:
+        yield knocked
+        await asyncio.sleep(0)
+        with contextlib.suppress(BlockingIOError):
+            resolver.recv(512)
+            knocked.append(53)
+    finally:
+        resolver.close()
+        for server in servers:
+            server.close()
+
+
+OWN = "198.18.0.2"
+"""The client's own address in the tests' world."""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Bridge {OWN}:8080 {PRINT}",
+        f"meek_lite 192.0.2.18:80 {PRINT} url=http://evil.example:8080/",
+        f"meek_lite 192.0.2.18:80 {PRINT} url=http://a.example:8080/ front=evil.example",
+        f"snowflake 192.0.2.3:80 {PRINT} url=http://{OWN}:8080/",
+        f"snowflake 192.0.2.3:80 {PRINT} url=http://evil.example:8080/",
+        f"snowflake 192.0.2.3:80 {PRINT} url=http://front.example/ ice=stun:{OWN}:8080",
+    ],
+)
+def test_no_bridge_leads_to_this_machine(world: Any, text: str) -> None:
+    world.names |= {"evil.example": "127.0.0.1", "front.example": SERVER}
+
+    async def scene() -> tuple[Tunnel, list[int]]:
+        async with world.open(), own_doors(world, 8080) as knocked:
+            (tunnel,) = await world.raised(spec(text))
+            await tunnel.lower()
+        return tunnel, knocked
+
+    tunnel, knocked = asyncio.run(scene())
+    last = tunnel.steps[-1]
+    assert (last.rung, last.failure in (Failure.REFUSED, Failure.DNS_BOGON)) == (Rung.ENDPOINT_DNS, True), last
+    assert not knocked
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            "\n".join([f"Bridge {SERVER}:{8000 + n} {PRINT}" for n in range(9)] + [f"Bridge {OWN}:8080 {PRINT}"]),
+            "1 of 10",
+        ),
+        (f"Bridge {SERVER}:8443 {PRINT}\nmeek_lite 192.0.2.18:80 {PRINT} url=http://evil.example:8080/", "1 of 2"),
+        # It has others to ask; to this one it finds no way.
+        (f"snowflake 192.0.2.3:80 {PRINT} url=http://x.example/ fronts=evil.example,evil2.example,front.example", ""),
+    ],
+)
+def test_of_many_bridges_those_that_lead_to_this_machine_are_left_out(
+    world: Any, text: str, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tor, "HANDSHAKE_PATIENCE", 4.0)
+    world.names |= {"evil.example": "127.0.0.1", "evil2.example": "127.0.0.1", "front.example": SERVER}
+
+    async def scene() -> tuple[Tunnel, list[int]]:
+        bridges = served(world, closes, 8443), served(world, closes, 8000)
+        async with world.open(), own_doors(world, 8080, 443) as knocked, bridges[0], bridges[1]:
+            (tunnel,) = await world.raised(spec(text))
+            await tunnel.lower()
+        return tunnel, knocked
+
+    tunnel, knocked = asyncio.run(scene())
+    assert tunnel.steps[-1].rung == Rung.HANDSHAKE, tunnel.steps[-1]
+    assert not knocked
+    assert [line.split(" bridges")[0] for line in tunnel.warnings if "not tried" in line] == ([left] if left else [])
+
+
+TAKEN_OVER = """#!/bin/sh
+PATH=/usr/bin:/bin
+mkdir -p /run/tor
+{left}
+echo 'here it is'
+while :; do sleep 1; done
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "left",
+    [
+        "ln -s {secret} /run/tor/control; ln -s {secret} /run/tor/control_auth_cookie",
+        "mkfifo /run/tor/control /run/tor/control_auth_cookie",
+        "mv /run/tor /run/old; ln -s {folder} /run/tor",
+        "echo words > /run/tor/control",
+    ],
+)
+def test_a_tor_that_was_taken_over_has_us_open_nothing(
+    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left: str
+) -> None:
+    folder = tmp_path / "root's"
+    folder.mkdir(mode=0o700)
+    program = tmp_path / "tor"
+    with socket.socket(socket.AF_UNIX) as own:
+        own.bind(str(folder / "control"))
+        own.listen()
+        own.setblocking(False)
+        program.write_text(TAKEN_OVER.format(left=left.format(secret=f'"{folder}/control"', folder=f'"{folder}"')))
+        program.chmod(0o755)
+        rows = (replace(row, program=str(program)) if row.name == "tor" else row for row in world.carriers.rows)
+        monkeypatch.setattr(world, "carriers", Carriers(tuple(rows)))
+        last = raised(world, f"Bridge {SERVER}:8443 {PRINT}").steps[-1]
+        assert (last.rung, last.failure) == (Rung.HANDSHAKE, Failure.CARRIER_EXITED)
+        assert "none of its own" in last.detail
+        with pytest.raises(BlockingIOError):
+            own.accept()
 
 
 @pytest.mark.root

@@ -4,8 +4,10 @@ import asyncio
 import base64
 import contextlib
 import re
+import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from vpntest.plan.keys import generate, public_of
 from vpntest.plan.model import AmneziaParameters, Server, WireGuardPeer
 from vpntest.plan.wgquick import parse
 from vpntest.tunnel import dns, netlink, wireguard
-from vpntest.tunnel.ladder import Climb, Rung
+from vpntest.tunnel.carriers import Carriers
+from vpntest.tunnel.ladder import Climb, Rung, Step
 from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.site import Site
 
@@ -354,13 +357,13 @@ ECHOED = {
                 "AllowedIPs=2001:db8::1/32,\n"
                 f"PersistentKeepalive = 25\nPersistent Keepalive = 17\nPresharedKey = {PSK}\n",
             ),
-            (B, "AllowedIPs = 198.51.100.0/24\nPersistentKeepalive = off\n"),
+            (B, "AllowedIPs = 198.51.100.0/24, 0.0.0.0/0\nPersistentKeepalive = off\n"),
             (C, f"Endpoint = 198.18.0.98:1\nAllowedIPs =\nPresharedKey = {'A' * 43}=\nPersistentKeepalive = 65535\n"),
         ],
         [],
         [
             (A, "[fd00::99]:443", "17", PSK, ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]),
-            (B, None, "0", None, ["198.51.100.0/24"]),
+            (B, None, "0", None, ["198.51.100.0/24", "0.0.0.0/0"]),
             (C, "198.18.0.98:1", "65535", None, []),
         ],
     ),
@@ -378,12 +381,18 @@ ECHOED = {
         "amneziawg-go",
         "S3 = 20\nS4 = 11\nH1 = 100-200\nH2 = 300 - 400\nH4 = 9-9\nJ1 =\nItime = 0\nRandomTrailers = off\n"
         "I1 = <b 0xc0ffee><r 16> <rd 3><rc 4><t>\nI5 = <r 1472>\nI3 =\n",
-        [(A, f"PresharedKey = {PSK}\nEndpoint = 198.18.0.99:51820\nAllowedIPs = ::/0\nAdvancedSecurity = on\n")],
+        [
+            (
+                A,
+                f"PresharedKey = {PSK}\nEndpoint = 198.18.0.99:51820\nAllowedIPs = ::/0, 0.0.0.0/0\n"
+                "AdvancedSecurity = on\n",
+            )
+        ],
         [
             *(("s3", "20"), ("s4", "11"), ("h1", "100-200"), ("h2", "300-400"), ("h3", "3"), ("h4", "9")),
             *(("i1", "<b 0xc0ffee><r 16> <rd 3><rc 4><t>"), ("i5", "<r 1472>")),
         ],
-        [(A, "198.18.0.99:51820", "0", PSK, ["::/0"])],
+        [(A, "198.18.0.99:51820", "0", PSK, ["::/0", "0.0.0.0/0"])],
     ),
     "all that is off": (
         "amneziawg-go",
@@ -489,3 +498,32 @@ def test_an_mtu_too_small_for_ipv6_is_for_ipv4_alone(world: Any, links: Any, fir
                 await tunnel.lower()
 
     asyncio.run(body())
+
+
+def test_a_carrier_that_was_taken_over_has_us_call_no_socket_but_its_own(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "wireguard-go"
+    link = f'ln -s "{tmp_path}/own" "/run/wireguard/$2.sock"'
+    program.write_text(f"#!/bin/sh\nmkdir /run/wireguard\n{link}\nwhile :; do sleep 1; done\n")
+    program.chmod(0o755)
+
+    async def scene() -> Step:
+        async with world.open(), world.wireguard("wireguard-go", 51866, 66) as server:
+            rows = (replace(row, program=str(program)) if row.name == "wireguard-go" else row for row in carriers.rows)
+            monkeypatch.setattr(world, "carriers", Carriers(tuple(rows)))
+            [tunnel] = await world.raised(server)
+            await tunnel.lower()
+            step: Step = tunnel.steps[-1]
+            return step
+
+    carriers = world.carriers
+    with socket.socket(socket.AF_UNIX) as own:
+        own.bind(str(tmp_path / "own"))
+        own.listen()
+        own.setblocking(False)
+        last = asyncio.run(scene())
+        with pytest.raises(BlockingIOError):
+            own.accept()
+    assert last.failure == Failure.CARRIER_EXITED
+    assert "none of its own" in last.detail

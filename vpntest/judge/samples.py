@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vpntest.failures import Failure
 from vpntest.judge.freezing import Silence, segments_of
 from vpntest.judge.kinds import OURS, TIMEOUT
-from vpntest.probe.observation import Observation, Transfer
+from vpntest.probe.observation import Observation, Transfer, silence_of
 
 PORTION = 64 * 1024
 """Bytes that a goodput probe takes at most: several times what a freeze lets pass (14 to 34 KB; net4people/bbs#490)."""
@@ -85,11 +85,7 @@ class Sample:
         """Whether it stopped for good: it ended incomplete, after more silence than a policer's drops bring about."""
         if self.is_complete or not (self.observation.failure is None or self.observation.failure in TIMEOUT):
             return False
-        since = self.observation.tcp.since_last_data_ms if self.observation.tcp else None
-        if since is not None and since < SILENCE * 1000:
-            return False
-        samples = self.details.samples
-        return not samples or samples[-1][0] - min(t for t, n in samples if n == samples[-1][1]) >= SILENCE
+        return silence_of(self.observation) >= SILENCE
 
     @property
     def has_died(self) -> bool:

@@ -204,6 +204,13 @@ FAILURES: tuple[Rule[Failing, str], ...] = (
         _OD,
     ),
     Rule(
+        "failure.tcp.refused.proxy",
+        lambda f: f.attempt.answers_locally and f.at(Layer.TCP) and f.by(Failure.CONNECTION_REFUSED),
+        "tcp.refused",
+        "the tunnel's far end opened no connection to the address: it is refused there, or the proxy does not allow it",
+        "a proxy's TUN refuses whatever the carrier could not open (sing-box, gvisor stack)",
+    ),
+    Rule(
         "failure.tcp.refused",
         lambda f: f.at(Layer.TCP) and f.by(Failure.CONNECTION_REFUSED),
         "tcp.refused",

@@ -39,6 +39,12 @@ LEAST_LEFT_OUT = 2
 """Fresh connections at the end of a crowd that must stay without an answer: one alone may have been lost by chance."""
 ONE_EACH = frozenset({Kind.SHADOWSOCKS, Kind.VLESS, Kind.VMESS, Kind.TROJAN, Kind.SOCKS, Kind.HTTP})
 """Tunnels that open a connection to their server for each connection inside: only these can be counted by a censor."""
+SILENT_TO_STRANGERS = frozenset({Kind.WIREGUARD, Kind.AMNEZIAWG, Kind.OPENVPN})
+"""Tunnels whose server says nothing to those whose keys it does not know, and whose first packets are alike for all of
+its clients. What runs in TLS or QUIC is silent to nobody, and carries a name that a censor may drop while it lets
+another one pass."""
+MAYBE_UNPROVEN = frozenset({Kind.HTTP, Kind.SOCKS, Kind.SSH})
+"""Tunnels whose server need not prove who it is before it says what it thinks of our credentials."""
 LEAST_ANSWERED = 0.5
 """Of evenly spaced questions: where fewer are answered and transfers pass, it is not the way that loses them. TCP moves
 next to nothing at such a loss (Mathis et al., 1997)."""
@@ -455,7 +461,7 @@ def _leak(mechanism: str) -> Callable[[TunnelEvidence], bool]:
 _LADDER = "the ladder of rungs; a carrier's own word, read from its device or its management socket"
 _GFW = "Wu et al., USENIX Security 2023: a hit by chance (26.3 %), then 180 s for client, server and port"
 _LINE = "Censored Planet, Hyperquack: a failing control voids what it surrounds"
-_SILENT = "WireGuard paper, 5.3: a responder is silent to all it cannot authenticate; so are tls-crypt and Salamander"
+_SILENT = "WireGuard paper, 5.3: a responder is silent to all it cannot authenticate; so is OpenVPN's tls-crypt"
 _VPN23 = "net4people/bbs#274: OpenVPN cut after 15 data packets, WireGuard after 2, the handshakes of both succeed"
 
 _OWN = "OWASP, server-side request forgery; RFC 6890 for the networks; DNS rebinding for names"
@@ -506,6 +512,14 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         lambda e: e.fell is not None and e.fell.failure == Failure.CARRIER_EXITED,
         _fall("carrier.exited"),
         "the program that should carry it ended by itself",
+        _LADDER,
+    ),
+    Rule(
+        "tunnel.auth.rejected.unproven",
+        lambda e: e.fell is not None and e.fell.failure == Failure.AUTH_REJECTED and e.facts.kind in MAYBE_UNPROVEN,
+        _fall("auth.rejected"),
+        "whoever answers says that it does not know these credentials: the server, "
+        "or somebody on the way where neither TLS nor a host key proves it",
         _LADDER,
     ),
     Rule(
@@ -636,6 +650,13 @@ TUNNEL: tuple[Rule[TunnelEvidence, TunnelFinding], ...] = (
         _fall("auth.timeout"),
         "the handshake went through, and then the server did not say whether it takes the credentials",
         _LADDER,
+    ),
+    Rule(
+        "tunnel.auth.turned-down",
+        lambda e: e.fell_at(Rung.AUTH, Failure.HTTP_REQUEST_FAILED),
+        _fall("auth.failed"),
+        "the proxy answers, and says that it cannot open any connection",
+        "RFC 9110, 15.6: a status from 500 on is a failure of the server's own, or of what is behind it",
     ),
     Rule(
         "tunnel.auth.failed",
@@ -930,10 +951,13 @@ def _leaks(reading: Reading, tunnel: str) -> tuple[tuple[str, tuple[str, ...]], 
 def _siblings(reading: Reading, facts: TunnelFacts) -> tuple[Observation, ...]:
     """Of tunnels of the same kind at the same servers: what shows them answered while this one was not.
 
-    Only of the same kind, for another one's handshake may pass where a censor drops this one's.
+    Only of kinds that are silent by design; and only of the same kind, for another one's handshake may pass where a
+    censor drops this one's.
     """
     fell = next((step for step in _seen(reading, facts).rungs if step.failure is not None), None)
     found: list[Observation] = []
+    if facts.kind not in SILENT_TO_STRANGERS:
+        return ()
     for other in reading.record.tunnels:
         same = other.kind == facts.kind and set(other.servers) == set(facts.servers) and bool(facts.servers)
         if fell is None or other.name == facts.name or not same:

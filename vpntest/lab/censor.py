@@ -49,6 +49,7 @@ from vpntest.lab.rules import (
     Unroute,
     Whitelist,
 )
+from vpntest.plan.syntax import is_address
 
 FIRST_PACKETS = 6
 """Packets of a connection, in the client's direction, in which a TLS name is looked for; the censor inspects 3 to 15
@@ -267,7 +268,7 @@ class _Draft:
         return Program(self._iptables(), self._nftables(), tuple(self._lies), inspector, interceptor)
 
     def _of(self, host: str) -> Sequence[str]:
-        return (host,) if _is_address(host) else self._addresses[host]
+        return (host,) if is_address(host) else self._addresses[host]
 
     def _all(self, hosts: Iterable[str]) -> tuple[str, ...]:
         return tuple(address for host in hosts for address in self._addresses[host])
@@ -402,10 +403,6 @@ def _budget(packets: int) -> str:
 def _any(values: Iterable[str]) -> str:
     """One of these, each told once: nft refuses some that are told twice."""
     return f"{{ {', '.join(dict.fromkeys(values))} }}"
-
-
-def _is_address(host: str) -> bool:
-    return host.replace(".", "").isdigit()
 
 
 def _patterns(names: Sequence[str], substrings: Sequence[str]) -> Iterable[str]:

@@ -19,6 +19,7 @@ import msgspec
 
 from vpntest.lab.http3 import Answer, Server, Settings
 from vpntest.plan.model import Endpoint, Platform
+from vpntest.plan.syntax import is_address
 
 if TYPE_CHECKING:
     import trustme
@@ -79,7 +80,7 @@ def lay_out(platforms: Iterable[Platform], names: str, literals: str) -> Web:
         for endpoint in _all_endpoints(platform):
             parts = urlsplit(endpoint.url)
             host, port = parts.hostname or "", parts.port or _DEFAULT_PORT.get(parts.scheme, 0)
-            known = web.literals if _is_address(host) else web.names
+            known = web.literals if is_address(host) else web.names
             if host not in known:
                 if known is web.literals:
                     known[host] = str(next(for_literals))
@@ -104,14 +105,6 @@ def lay_out(platforms: Iterable[Platform], names: str, literals: str) -> Web:
 def _all_endpoints(platform: Platform) -> list[Endpoint]:
     found = [endpoint for service in platform.service for endpoint in service.endpoint]
     return found + ([Endpoint(url=platform.speed)] if platform.speed else [])
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 # ── certificates ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import posixpath
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ MAX_MEMBERS = 20_000
 """Files and folders in one archive."""
 MAX_TOTAL_BYTES = 256 << 20
 """Bytes that all members together may unfold into."""
+MAX_SHARED_BYTES = 16 << 20
+"""Bytes of the key files and certificates that its configs name, together. Packs share a handful."""
 MAX_RATIO = 200
 """How much larger than in the archive a member may be, from `RATIO_FROM` on. Text of many equal lines reaches 50."""
 RATIO_FROM = 1 << 20
@@ -65,7 +68,7 @@ def members(data: bytes, where: str, limit: int) -> Iterator[Member]:
         raise ConfigError(f"an archive of more than {MAX_MEMBERS} files", where=where)
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, UnicodeError):
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, LookupError, struct.error):
         raise ConfigError("not a zip archive that can be read", where=where) from None
     total = 0
     shared: dict[str, bytes] = {}
@@ -79,10 +82,12 @@ def members(data: bytes, where: str, limit: int) -> Iterator[Member]:
     def companion(info: zipfile.ZipInfo) -> bytes:
         """What many configs name, such as their one authority, is unfolded once."""
         if info.filename not in shared:
+            if sum(map(len, shared.values())) >= MAX_SHARED_BYTES:
+                raise ValueError(f"the archive's key files are larger than {MAX_SHARED_BYTES >> 20} MiB together")
             shared[info.filename] = content(info, files.MAX_KEY_BYTES)
         return shared[info.filename]
 
-    by_name = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+    by_name = {info.filename: info for info in archive.infolist() if info.filename and not info.is_dir()}
     for name in sorted(by_name):
         parts = name.replace("\\", "/").split("/")
         if any(part.startswith(".") and part not in (".", "..") for part in parts) or parts[0] == "__MACOSX":
@@ -118,7 +123,16 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> byt
     try:
         with archive.open(info) as stream:
             data = stream.read(limit + 1)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error):
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        LookupError,
+        EOFError,
+        OSError,
+        struct.error,
+        zlib.error,
+    ):
         raise ValueError("it is damaged") from None
     if len(data) > limit:
         raise ValueError(f"larger than {limit >> 10} KiB")

@@ -13,6 +13,7 @@ import base64
 import binascii
 import ipaddress
 import re
+from collections.abc import Iterator
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -31,6 +32,8 @@ _MAX_ARGUMENTS = 510
 """Bytes of a transport's arguments as tor hands them over (MAX_SOCKS5_AUTH_SIZE_TOTAL)."""
 _DEFAULT_PORT = 443
 """Tor's own, where a line has none."""
+_STUN_PORT = 3478
+"""Where a STUN server's address has none (RFC 7064)."""
 _CERTIFICATE_BYTES = 52
 """Of obfs4: a node's id and its public key (transports/obfs4/statefile.go)."""
 
@@ -134,8 +137,9 @@ class _Reader:
         elif name in _CHOICES:
             self._find("warning", f"`{written}` is left out: tor chooses the relays behind the bridge by itself", line)
         elif written[1:] != written[1:].lower() and not written.isupper():
-            # Tor's options have capitals within; words of a sentence have not.
-            self._find("note", f"`{written}` is left out", line)
+            # Tor's options have capitals within; words of a sentence have not. The word stays unsaid: who pastes half a
+            # line has a piece of a key there.
+            self._find("note", "an option that vpntest does not use is left out", line)
         else:
             self._prose = self._prose or line
 
@@ -155,6 +159,9 @@ class _Reader:
             self._bridges[bridge] = None
             if bridge.transport is None and bridge.fingerprint is None:
                 self._find("danger", "no fingerprint: whoever answers at this address passes for the bridge", number)
+
+
+_NO_CLIENT = "there is no client for its transport"
 
 
 class _NoClient(ValueError):
@@ -177,7 +184,7 @@ def _bridge(words: list[str]) -> Bridge:
     if words and _WORD.fullmatch(words[0]):
         transport, words = words[0].lower(), words[1:]
         if transport not in TRANSPORTS:
-            raise _NoClient(f"there is no client for the transport `{transport[:24]}`")
+            raise _NoClient(f"there is no client for the transport `{transport}`" if transport in _GONE else _NO_CLIENT)
     if not words:
         raise ValueError("it has no address")
     place, rest = _place(words[0]), words[1:]
@@ -193,10 +200,14 @@ def _bridge(words: list[str]) -> Bridge:
         raise ValueError("it has arguments, and no transport that takes them")
     arguments = tuple(_argument(word) for word in rest)
     values = {key: value.reveal() if isinstance(value, Secret) else value for key, value in arguments}
+    if len(values) < len(arguments):
+        # Clients take the first one; who reads the line sees the last.
+        raise ValueError("an argument stands in it twice")
     if sum(len(key) + len(value.encode()) + 2 for key, value in values.items()) > _MAX_ARGUMENTS:
         raise ValueError(f"it has more arguments than tor hands to a transport ({_MAX_ARGUMENTS} bytes)")
     server = _reached(transport, place, values)
-    return Bridge(transport, str(place).removesuffix("/tcp"), fingerprint, arguments, server)
+    asked = tuple(dict.fromkeys(one for one in _asked(values) if one != server)) if transport in _WAYS else ()
+    return Bridge(transport, str(place).removesuffix("/tcp"), fingerprint, arguments, server, asked)
 
 
 def _place(text: str) -> Server:
@@ -235,7 +246,7 @@ def _reached(transport: str | None, place: Server, arguments: dict[str, str]) ->
             return _web(arguments.get("addr") or arguments.get("url"), transport)
         case "meek_lite":
             server = _web(arguments.get("url"), transport)
-            return Server(syntax.host(arguments["front"]), server.port, "tcp") if "front" in arguments else server
+            return Server(_front(arguments["front"]), server.port, "tcp") if "front" in arguments else server
         case "snowflake":
             # It asks a broker for a volunteer: by a front, a cache or a queue, as it can. Lines of old had all that in
             # the client's own options.
@@ -243,6 +254,34 @@ def _reached(transport: str | None, place: Server, arguments: dict[str, str]) ->
                 raise ValueError("snowflake needs `url`, its broker's")
             return None
     return place
+
+
+_WAYS = frozenset(("webtunnel", "meek_lite", "snowflake"))
+"""Transports whose arguments name whom to call."""
+
+
+def _asked(arguments: dict[str, str]) -> Iterator[Server]:
+    """Whom a client calls by its arguments. Raises ValueError where one of them cannot be known."""
+    webs = {key: _web(arguments[key], key) for key in ("url", "addr", "ampcache", "sqsqueue") if key in arguments}
+    fronts = [one for key in ("front", "fronts") for one in arguments.get(key, "").split(",") if one]
+    port = webs["url"].port if "url" in webs else 443
+    yield from (Server(_front(one), port, "tcp") for one in fronts)
+    # These are called in the place of the others, whose names nobody on the way is to hear of.
+    yield from (one for one in webs.values() if not fronts or syntax.is_address(one.host))
+    for one in filter(None, arguments.get("ice", "").split(",")):
+        found = re.fullmatch(r"(stuns?|turns?):(\[[^][]*\]|[^][:/?#@]*)(?::([0-9]+))?(?:\?transport=\w+)?", one)
+        if found is None:
+            raise ValueError("its `ice` names no STUN servers, as stun:host:port")
+        host = syntax.host(found[2].strip("[]"))
+        yield Server(host, syntax.port(found[3]) if found[3] else _STUN_PORT, "udp")
+
+
+def _front(text: str) -> str:
+    """The name of a front. Raises ValueError."""
+    try:
+        return syntax.host(text)
+    except ValueError:
+        raise ValueError("a front is none of a host") from None
 
 
 def _check_certificate(text: str) -> None:

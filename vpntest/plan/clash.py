@@ -39,6 +39,8 @@ _NO_SERVER = frozenset("direct dns reject reject-drop pass compatible".split())
 _WITH_TLS = frozenset({Kind.VLESS, Kind.VMESS, Kind.HTTP, Kind.SOCKS})
 """Where TLS is on only if `tls` says so; the others cannot do without, or never have it."""
 _ALWAYS_TLS = frozenset({Kind.TROJAN, Kind.HYSTERIA2, Kind.TUIC, Kind.ANYTLS})
+_UDP_IF_SAID = frozenset({Kind.SHADOWSOCKS, Kind.VLESS, Kind.VMESS, Kind.TROJAN})
+"""Where Mihomo lets UDP pass only if `udp` says so, and we can have it so too."""
 _AMNEZIA = {
     **{name: name.capitalize() for name in "jc jmin jmax s1 s2 s3 s4 h1 h2 h3 h4 i1 i2 i3 i4 i5 j1 j2 j3".split()},
     "itime": "Itime",
@@ -96,9 +98,14 @@ def _entry(table: Table, where: str) -> Entry:
 
 def _proxy(kind: Kind, keys: Keys) -> Proxy:
     words: dict[str, str] = {}
-    proxy = Proxy(kind, place(keys), keys.text("server"), keys.text("port"), parameters=words, findings=keys.findings)
-    if "udp" in keys.table and not keys.flag("udp"):
-        words["udp"] = "0"
+    server, port = keys.text("server"), keys.text("port")
+    proxy = Proxy(kind, place(keys), server, port, parameters=words, findings=keys.findings, dialect="clash")
+    if kind in _UDP_IF_SAID:
+        if "udp" not in keys.table:
+            keys.note("`udp` is not said, and no UDP passes, as Mihomo has it")
+        words["udp"] = yes(keys.flag("udp")) or "0"
+    else:
+        keys.leave("udp")
     if keys.flag("tfo", "fast-open"):
         words["tfo"] = "1"
     _READERS[kind](proxy, keys)
@@ -110,6 +117,8 @@ def _proxy(kind: Kind, keys: Keys) -> Proxy:
         _transport(keys, words)
         if words["type"] in ("ws", "httpupgrade"):
             words["host"] = words.get("host") or proxy.host
+        if kind is Kind.TROJAN and words["type"] == "tcp":
+            words["alpn"] = words.get("alpn") or "h2,http/1.1"  # Mihomo's own, for no other kind
     if words.get("security", "none") != "none" and (
         kind is Kind.TROJAN or words.get("type") not in ("ws", "httpupgrade")
     ):
@@ -134,27 +143,26 @@ def _shadowsocks(proxy: Proxy, keys: Keys) -> None:
             # Its options say nothing that could be honoured.
             known = ("shadow-tls", "restls", "gost-plugin", "kcptun")
             keys.unsupported(f"the plugin `{plugin}` is not carried" if plugin in known else "an unknown plugin")
-        proxy.parameters["plugin"] = ";".join(_plugin(plugin, options)) if options else plugin
+        options = options or Keys(Table(), keys.where)
+        proxy.parameters["plugin"] = ";".join(_plugin(plugin, options))
 
 
 def _plugin(plugin: str, options: Keys) -> Iterator[str]:
     def escaped(text: str) -> str:
         return re.sub(r"([;=\\])", r"\\\1", text)
 
-    mode, host = options.text("mode"), options.text("host")
+    mode, host = options.text("mode"), options.text("host") or "bing.com"  # Mihomo's own
     if plugin == "obfs":
         yield "obfs-local"
         yield f"obfs={escaped(mode)}"
-        if host:
-            yield f"obfs-host={escaped(host)}"
+        yield f"obfs-host={escaped(host)}"
     else:
         yield "v2ray-plugin"
         if mode:
             yield f"mode={escaped(mode)}"
         if options.flag("tls"):
             yield "tls"
-        if host:
-            yield f"host={escaped(host)}"
+        yield f"host={escaped(host)}"
         if path := options.text("path"):
             yield f"path={escaped(path)}"
         # On where Mihomo's document does not say.

@@ -28,6 +28,15 @@ def read(path: Path, where: str, limit: int) -> bytes:
         raise ConfigError(str(fault), where=where) from None
 
 
+def begin(path: Path, length: int) -> bytes:
+    """As much of a regular file from its begin on; nothing of what cannot be read."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            return stream.read(length) if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) else b""
+    except OSError:
+        return b""
+
+
 def inside(folder: Path) -> Callable[[str], bytes]:
     """A reader of files that lie inside `folder`, for the names that a config from a stranger holds.
 

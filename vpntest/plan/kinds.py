@@ -28,7 +28,12 @@ _BRIDGE = re.compile(
     r"|(?:[0-9.]+|\[[0-9a-f:.]+\]):[0-9]{1,5}[ \t]+[0-9a-f]{40})(?=\s|$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_YAML = re.compile(r"^(?:proxies|proxy-providers|Proxy|transport|\$type)[ \t]*:(?=\s|$)", re.MULTILINE)
+_YAML = re.compile(
+    r"^(?:(?:proxies|proxy-providers|Proxy|transport|\$type)[ \t]*:(?=\s|$)"
+    r"|error[ \t]*:[ \t]*(?:\{[ \t]*|\r?\n[ \t]+)[\"']?(?:message|details)[\"']?[ \t]*:)",
+    re.MULTILINE,
+)
+"""Keys at the top; `error` is Outline's, and one word of many notes."""
 _COMMENT = re.compile(r"(?:[ \t\r\n\ufeff\u200b]+|(?:#|//|;)[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 _JSON = re.compile(r'\{\s*(?:["}]|//|/\*|#)|\[\s*[{\["\]]')
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
@@ -55,6 +60,39 @@ class Dialect(Enum):
     PAGE = auto()
     """A web page: what is saved where a subscription is blocked or gone."""
     NOTHING = auto()
+
+
+class Part(Enum):
+    """What a line is in a text that holds configs of several dialects."""
+
+    INTERFACE = auto()
+    """The first of a wg-quick config."""
+    PEER = auto()
+    """One within it."""
+    BRIDGE = auto()
+    LINK = auto()
+
+
+def part_of(line: str) -> Part | None:
+    """What a line is by itself; None for what only its neighbours tell, and for links, which tell themselves."""
+    if line[:1] == "[" and (section := _SECTION.match(line)):
+        return Part.INTERFACE if section[1].lower() == "interface" else Part.PEER
+    return Part.BRIDGE if _BRIDGE.match(line) else None
+
+
+def is_foreign(line: str) -> bool:
+    """Whether a line within a wg-quick config is none of its own, but of links or a bridge."""
+    before, found, _ = line.partition("://")
+    # Behind a `=` a link is the value of a key, such as a hook's.
+    linked = found and "=" not in before and not line.startswith(messages.COMMENTS) and messages.within(line)
+    return bool(linked) or part_of(line) is Part.BRIDGE
+
+
+def is_mixed(text: str) -> bool:
+    """Whether links or bridge lines stand in a text of wg-quick."""
+    if "://" not in text and not _BRIDGE.search(text):
+        return False
+    return any(is_foreign(line[0].strip(messages.BLANKS)) for line in re.finditer("[^\n]+", text))
 
 
 def kind_of(text: str) -> Kind:

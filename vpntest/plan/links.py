@@ -111,6 +111,13 @@ _ALIASES = {
     "private_key": "private-key",
     "hostkey": "host-key",
     "host_key": "host-key",
+    "network": "type",
+    "ws": "type",
+    "wspath": "path",
+    "noises": "noise",
+    "tls_fragment": "fragment",
+    "tls-fragment": "fragment",
+    "record_fragment": "fragment",
 }
 """Other spellings that generators have, in lower case, and the word of :mod:`vpntest.plan.proxies`."""
 _VMESS_WORDS = (
@@ -132,6 +139,10 @@ _VMESS_WORDS = (
     ("fm", "fm"),
 )
 """Keys of v2rayN's JSON, and the words of :mod:`vpntest.plan.proxies`."""
+_VMESS_READ = frozenset(key for key, _ in _VMESS_WORDS) | frozenset(
+    "v ps add port id type insecure allowinsecure skip-cert-verify fragment noise noises".split()
+)
+"""All keys of it that are read."""
 
 
 def scheme_of(text: str) -> str | None:
@@ -175,7 +186,7 @@ def proxy(text: str, where: str) -> Proxy:
         found.findings.append(
             Finding("note", "`headerType` is neither none nor http, and none is taken, as clients do")
         )
-    found.label = _label(found.label or link.fragment, (found.username, found.password))
+    found.label = _label(found.label or behind_the_place(link.fragment), (found.username, found.password))
     return found
 
 
@@ -246,6 +257,8 @@ def _words(query: str, where: str) -> tuple[dict[str, str], str]:
         word = _ALIASES.get(low) or _WORDS.get(low) or f"?{name}"
         # Hysteria writes a blank as a plus, others mean a plus.
         value = unquote_plus(raw) if word == "obfs-password" else _decoded(raw)
+        if low == "ws":  # Trojan as it was before `type`, with `wspath` beside it
+            value = "ws" if value.lower() in ("1", "true") else ""
         if low == "outline" or not value.strip():
             continue
         if spelled.setdefault(low, value) != value and word in proxies.WORDS:
@@ -323,6 +336,10 @@ def _vmess_json(link: _Link, text: str) -> Proxy:
         raise link.broken("the base64 holds no JSON object")
     values = {str(key).lower(): _scalar(value) for key, value in document.items()}
     words = {word: values.get(key, "") for key, word in _VMESS_WORDS}
+    given = {str(key).lower() for key, value in document.items() if value not in (None, "", False, [], {})}
+    words |= {f"?{key}": "1" for key in given - _VMESS_READ}
+    for word in given & {"fragment", "noise", "noises"}:
+        words[word.removesuffix("s")] = values[word] or "1"
     words["security"] = {"1": "tls", "true": "tls", "0": "", "false": ""}.get(words["security"], words["security"])
     words["insecure"] = next(
         (values[key] for key in ("insecure", "allowinsecure", "skip-cert-verify") if values.get(key)), ""
@@ -483,6 +500,12 @@ def _leading_base64(text: str) -> str:
     inner = base64.b64decode(whole + "=" * (-len(whole) % 4)).decode("utf-8", "replace")
     # A quotation mark too: a UUID may be base64 of a brace.
     return inner if re.match(r'\s*\{\s*"', inner) else ""
+
+
+def behind_the_place(fragment: str) -> str:
+    """What of a fragment can be a label: a carelessly written password may hold a `#`, and goes on to the server."""
+    place = re.match(r"(?:(?!://)[^#])*@(?:\[[0-9A-Fa-f:.]+\]|[^\s@/?#:]+):\d{1,5}(?!\d)", fragment)
+    return fragment[place.end() :].partition("#")[2] if place else fragment
 
 
 def _label(text: str, secrets: tuple[str, ...]) -> str:

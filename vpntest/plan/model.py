@@ -162,6 +162,8 @@ class Bridge(Struct, frozen=True):
     server: Server | None
     """Where the outer packets go first, as far as the line tells: the bridge, or the front of its `url`. None where
     the transport finds out by itself."""
+    asked: tuple[Server, ...] = ()
+    """Whom else the transport's client calls by its arguments: brokers, fronts, caches, STUN servers."""
 
 
 class TorConfig(Struct, frozen=True):
@@ -174,6 +176,11 @@ class TorConfig(Struct, frozen=True):
     def servers(self) -> tuple[Server, ...]:
         """Every bridge's, in file order."""
         return tuple(bridge.server for bridge in self.bridges if bridge.server)
+
+    @property
+    def called(self) -> tuple[Server, ...]:
+        """Everybody whom a config has called, in file order."""
+        return (*self.servers, *(server for bridge in self.bridges for server in bridge.asked))
 
 
 class CommandConfig(Struct, frozen=True):

@@ -145,7 +145,8 @@ def _sing_box(kind: Kind, keys: Keys) -> Proxy | Meaning:
     words: dict[str, str] = {}
     if keys.flag("tcp_fast_open"):
         words["tfo"] = "1"
-    proxy = Proxy(kind, place(keys), keys.text("server"), keys.number("server_port"), parameters=words)
+    server, port = keys.text("server"), keys.number("server_port")
+    proxy = Proxy(kind, place(keys), server, port, parameters=words, dialect="sing-box")
     network = keys.texts("network")
     if network == ["tcp"]:
         words["udp"] = "0"
@@ -183,7 +184,10 @@ def _uot(proxy: Proxy, keys: Keys) -> None:
 
 def _vless(proxy: Proxy, keys: Keys) -> None:
     proxy.username = keys.text("uuid")
-    proxy.parameters |= {"flow": keys.text("flow"), "packetEncoding": keys.text("packet_encoding")}
+    # Absent it is xudp; empty it is off.
+    encoding = "none" if keys.table.get("packet_encoding") == "" else keys.text("packet_encoding")
+    keys.leave("packet_encoding")
+    proxy.parameters |= {"flow": keys.text("flow"), "packetEncoding": encoding}
 
 
 def _vmess(proxy: Proxy, keys: Keys) -> None:
@@ -204,14 +208,15 @@ def _password(proxy: Proxy, keys: Keys) -> None:
 def _hysteria2(proxy: Proxy, keys: Keys) -> None:
     _password(proxy, keys)
     ports = ",".join(ports.replace(":", "-").strip("-") for ports in keys.texts("server_ports"))
+    shortest, longest = _seconds(keys, "hop_interval"), _seconds(keys, "hop_interval_max")
     proxy.parameters |= {
         "mport": ports,
-        "hop-interval": _seconds(keys, "hop_interval"),
+        "hop-interval": f"{shortest}-{longest}" if longest else shortest,
         "up": keys.number("up_mbps"),
         "down": keys.number("down_mbps"),
     }
     keys.leave("brutal_debug")
-    keys.refuse({"hop_interval_max": "", "bbr_profile": ""})
+    keys.refuse({"bbr_profile": ""})
     if obfs := keys.inner("obfs"):
         proxy.parameters |= {"obfs": obfs.text("type"), "obfs-password": obfs.text("password")}
         obfs.done()
@@ -327,8 +332,6 @@ def _sing_box_transport(keys: Keys, words: dict[str, str]) -> None:
         words["path"] = transport.text("path")
         words["headers"] = headers_of(transport, words)
         words["host"] = ",".join(transport.texts("host")) or words.get("host", "")
-        if named != "http" and not words["host"]:
-            words["host"] = keys.text("server")  # not the name in TLS, as links mean it
         if named == "ws":
             early_data(transport, words, "max_early_data", "early_data_header_name")
         elif named == "http":
@@ -408,7 +411,8 @@ def _xray(kind: Kind, keys: Keys) -> Proxy | Meaning:
         mux.unsupported("`mux` is not supported: sing-box does not speak Xray's")
     named = "vnext" if kind in (Kind.VLESS, Kind.VMESS) else "servers"
     server = _first(settings, named)
-    proxy = Proxy(kind, place(keys), server.text("address"), server.number("port"), parameters=words)
+    address, port = server.text("address"), server.number("port")
+    proxy = Proxy(kind, place(keys), address, port, parameters=words, dialect="xray")
     user = _first(server, "users")
     if kind in (Kind.VLESS, Kind.VMESS):
         proxy.username = user.text("id")
@@ -588,12 +592,15 @@ def headers_of(keys: Keys, words: dict[str, str], *, host: bool = True, first: b
 
 
 def _name_server(proxy: Proxy) -> None:
-    """Says the server's name wherever sing-box takes it by default; in links other defaults stand."""
+    """Says what sing-box takes where no name is said: we dial by address, and in links other defaults stand."""
     words = proxy.parameters
-    if words.get("security", "none") != "none":
+    secured = words.get("security", "none") != "none"
+    if secured:
         words["sni"] = words.get("sni") or proxy.host
-    if words.get("type") in ("ws", "http", "httpupgrade"):
-        words["host"] = words.get("host") or proxy.host
+    if words.get("type") == "ws" or (words.get("type") == "httpupgrade" and not secured):
+        words["host"] = words.get("host") or endpoint(proxy.host, proxy.ports)
+    elif words.get("type") == "httpupgrade":
+        words["host"] = words.get("host") or words["sni"]
 
 
 def early_data(keys: Keys, words: dict[str, str], most: str, header: str) -> None:

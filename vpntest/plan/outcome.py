@@ -60,8 +60,8 @@ def proxied(read: Callable[[], Proxy], kind: Kind, *, line: int | None = None, l
 
 
 def faulty(fault: ConfigError, kind: Kind = Kind.UNKNOWN, *, line: int | None = None, label: str = "") -> Entry:
-    """The entry of what cannot even be looked at."""
-    return Entry(kind=kind, config=None, problem=problem(fault), line=line or fault.line, label=shown(label))
+    """The entry of what cannot even be looked at; without a `line` the whole source, wherever in it the fault is."""
+    return Entry(kind=kind, config=None, problem=problem(fault), line=line, label=shown(label))
 
 
 def problem(fault: ConfigError) -> Problem:

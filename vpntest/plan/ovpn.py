@@ -30,6 +30,10 @@ from vpntest.plan.secret import Secret
 from vpntest.plan.syntax import Refused, Unsupported
 
 T = TypeVar("T")
+MAX_CONNECTIONS = 64
+"""Servers of one config that OpenVPN takes (CONNECTION_LIST_SIZE, src/openvpn/options.h)."""
+MAX_MATERIALS = 64
+"""Directives of one config that name a file: each is read. A handful is what keys and certificates need."""
 ReadFile = Callable[[str], bytes]
 """Content of a file that the config names. Raises OSError, or ValueError with a reason where it must not be read."""
 Lines = Iterator[tuple[int, str]]
@@ -140,6 +144,8 @@ class _Reading:
     """Whether this is a <connection>."""
     lines: dict[str, int] = field(default_factory=dict)
     """Where each directive stood last."""
+    materials: int = 0
+    """Directives that name a file, so far."""
 
     def broken(self, reason: str, line: int | None = None, hint: str = "") -> ConfigError:
         return ConfigError(reason, where=self.where, line=line, hint=hint)
@@ -361,6 +367,9 @@ def _environment(reading: _Reading, line: int, name: str, arguments: list[str]) 
 
 
 def _material(reading: _Reading, line: int, name: str, arguments: list[str]) -> None:
+    reading.materials += 1
+    if reading.materials > MAX_MATERIALS:
+        raise reading.broken(f"more than {MAX_MATERIALS} directives that name a file", line)
     if not arguments:
         raise reading.broken(f"`{name}` without its file", line)
     if len(arguments) > 1:
@@ -438,6 +447,8 @@ def _keep(reading: _Reading, line: int, name: str, text: str, shown: str) -> Non
 
 def _connection(reading: _Reading, line: int, block: list[tuple[int, str]]) -> None:
     """One <connection>: a server with options of its own. It begins with what the file has said before it."""
+    if len(reading.connections) == MAX_CONNECTIONS:
+        raise reading.broken(f"more than {MAX_CONNECTIONS} <connection> blocks", line)
     inner = _Reading(
         reading.where,
         reading.read_file,
@@ -448,6 +459,7 @@ def _connection(reading: _Reading, line: int, block: list[tuple[int, str]]) -> N
         tolerant=reading.tolerant,
         profile=True,
         lines=reading.lines,
+        materials=reading.materials,
         directives=[directive for directive in reading.directives if directive[0] in vocabulary.PROFILE],
     )
     for number, directive, nested in _statements(iter(block), reading.where):
@@ -455,6 +467,7 @@ def _connection(reading: _Reading, line: int, block: list[tuple[int, str]]) -> N
             _directive(inner, number, directive)
         else:
             _block(inner, number, directive[0], nested)
+    reading.materials = inner.materials
     if not inner.remotes:
         raise reading.broken("a <connection> without its `remote`", line)
     _await_blocks(inner)
@@ -598,8 +611,29 @@ def _check_login(reading: _Reading, held: set[str]) -> None:
     reading.directives.append(("auth-user-pass",))
 
 
+def _check_encryption(reading: _Reading, chosen: dict[str, list[str]]) -> None:
+    """Tells where packets may go out that anybody can read or change: `none` is a word for a cipher and a digest.
+
+    An AEAD cipher protects against change by itself; the others need the digest of `auth`.
+    """
+    words = {
+        name: [cipher.lstrip("?") for cipher in chosen[name][0].upper().split(":")]
+        for name in ("cipher", "data-ciphers", "ncp-ciphers", "data-ciphers-fallback")
+        if name in chosen
+    }
+    for name, ciphers in words.items():
+        if "NONE" in ciphers:
+            reason = "what goes through the tunnel may be open to everybody on the way"
+            reading.note(reading.lines[name], f"`{name}` has none for a cipher: {reason}", "danger")
+    guarded = all(cipher.endswith(("-GCM", "POLY1305")) for ciphers in words.values() for cipher in ciphers)
+    if chosen.get("auth", [""])[0].upper() == "NONE" and not (guarded and "compat-mode" not in chosen):
+        reason = "what goes through the tunnel may be changed on the way"
+        reading.note(reading.lines["auth"], f"`auth` is none, with a cipher that needs it: {reason}", "danger")
+
+
 def _check_ciphers(reading: _Reading) -> None:
     chosen = {name: arguments for name, *arguments in reading.directives}
+    _check_encryption(reading, chosen)
     legacy = "legacy" in chosen.get("providers", ())
     for name in ("data-ciphers", "ncp-ciphers"):
         for cipher in chosen[name][0].upper().split(":") if name in chosen else ():
@@ -623,11 +657,7 @@ def _check_ciphers(reading: _Reading) -> None:
         raise reading.unsupported(reason, reading.lines["compat-mode"])
     if "cipher" in chosen:
         cipher = chosen["cipher"][0].upper()
-        if cipher == "NONE":
-            reading.note(
-                reading.lines["cipher"], "`cipher` is none: what old servers carry is not encrypted", "warning"
-            )
-        elif cipher.startswith(vocabulary.LEGACY_CIPHERS) and not cipher.startswith("DES-EDE3"):
+        if cipher.startswith(vocabulary.LEGACY_CIPHERS) and not cipher.startswith("DES-EDE3"):
             reason = "a server that negotiates no other one is not reached by current OpenVPN"
             reading.note(reading.lines["cipher"], f"`cipher` is an old one: {reason}", "warning")
     if "no-replay" in chosen:

@@ -63,11 +63,18 @@ _EMBEDDING = tuple(
         ("::ffff:0:0:0/96", 0),
         ("::/96", 0),
         ("64:ff9b::/96", 0),
+        ("64:ff9b:1::/48", 0),
+        ("2001::/32", 64),
         ("2002::/16", 80),
     )
 )
 """Networks whose addresses hold one of IPv4, and how many bits stand after it: mapped and compatible (RFC 4291, 2.5.5),
-translated (RFC 2765), NAT64 (RFC 6052), 6to4 (RFC 3056)."""
+translated (RFC 2765), NAT64 (RFC 6052, RFC 8215), Teredo's server (RFC 4380), 6to4 (RFC 3056)."""
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""What stands before an IPv4 address in the lower half of an address of any network (RFC 5214, 6.1)."""
+
+
+_TEREDO = ipaddress.IPv6Network("2001::/32")
 
 
 def refusal(host: str) -> str | None:
@@ -120,4 +127,8 @@ def _meant(address: Address) -> Iterator[Address]:
         for network, shift in _EMBEDDING:
             if address in network:
                 yield ipaddress.IPv4Address(int(address) >> shift & 0xFFFFFFFF)
-                return
+        if int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
+            yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if address in _TEREDO:
+            # The client's own, with every bit turned around.
+            yield ipaddress.IPv4Address(~int(address) & 0xFFFFFFFF)

@@ -8,6 +8,7 @@ The words (names of `parameters`; every value is text, decoded, a yes is `1` or 
 
     any          udp (0: the config itself lets no UDP pass)  mux (h2mux smux yamux: sing-mux)  mux-padding
                  mux-connections  mux-min-streams  mux-streams  tfo
+                 fragment  noise (both: how the first packets are cut and what goes before them)
     TLS          security (none tls reality)  sni (absent: the first `host`, else the server)  alpn  fp  insecure
                  disable-sni  pbk  sid  spx  ech (base64)  ca (PEM)  pin (base64 of SHA-256 of public keys)  pcs  vcn
                  pqv  tls-min  tls-max  client-cert  client-key (both PEM)
@@ -17,7 +18,7 @@ The words (names of `parameters`; every value is text, decoded, a yes is `1` or 
     Shadowsocks  plugin (`name;key=value;…`)  uot (1, 2)  prefix
     VLESS        flow  encryption  packetEncoding
     VMess        aid  scy  packetEncoding  global-padding  authenticated-length
-    Hysteria2    obfs  obfs-password  mport  hop-interval (seconds)  up  down (Mbit/s)  pinSHA256
+    Hysteria2    obfs  obfs-password  mport  hop-interval (seconds, or from-to)  up  down (Mbit/s)  pinSHA256
     TUIC         congestion_control  udp_relay_mode  udp-over-stream  reduce-rtt  heartbeat (seconds)  version  token
     SOCKS        version (5 4 4a)  uot
     HTTP         path  headers
@@ -37,7 +38,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 from uuid import UUID
 
 from vpntest.errors import ConfigError
@@ -113,7 +114,7 @@ _NO = frozenset({"", "0", "false", "f", "no", "n", "off", "none"})
 _CHANGING = frozenset(
     """
     plugin obfs obfs-password flow prefix pinSHA256 pcs vcn pqv fm ech ca pin client-cert client-key mport token mux uot
-    tls-min tls-max disable-sni reduce-rtt udp-over-stream headers
+    tls-min tls-max disable-sni reduce-rtt udp-over-stream headers fragment noise
     """.split()
 )
 """Words that change what is spoken, so that one which its kind has no use for must not be dropped."""
@@ -123,7 +124,7 @@ WORDS = frozenset(
     sid spx ech ca pin pcs vcn pqv tls-min tls-max client-cert client-key type host path serviceName authority mode
     headerType method headers ed eh seed extra fm plugin uot prefix flow encryption packetEncoding aid scy
     global-padding authenticated-length obfs obfs-password mport hop-interval up down pinSHA256 congestion_control
-    udp_relay_mode udp-over-stream reduce-rtt heartbeat version token private-key passphrase host-key
+    udp_relay_mode udp-over-stream reduce-rtt heartbeat version token private-key passphrase host-key fragment noise
     """.split()
 )
 """All names that parameters can have."""
@@ -149,6 +150,9 @@ class Proxy:
     """What the source calls it: printable, and of a stranger."""
     findings: list[Finding] = field(default_factory=list)
     """What its reader has to say of it already; :func:`outbound` gives these back before its own."""
+    dialect: Literal["link", "xray", "sing-box", "clash"] = "link"
+    """Whose words these are: where nothing is said, each client takes something else. Of links the reference is Xray;
+    what sing-box's own documents say is sent as it stands."""
 
 
 def outbound(proxy: Proxy) -> tuple[ProxyConfig, tuple[Finding, ...]]:
@@ -202,6 +206,12 @@ class _Reading:
     def find(self, level: Literal["note", "warning", "danger"], text: str) -> None:
         self.findings.append(Finding(level, text))
 
+    @property
+    def by_xray(self) -> bool:
+        """Whether Xray is the reference: of links for what it speaks, AnyTLS' for one it does not."""
+        usual = self.proxy.kind in (Kind.VLESS, Kind.VMESS, Kind.TROJAN)
+        return self.proxy.dialect == "xray" or (usual and self.proxy.dialect == "link")
+
     def take(self, name: str) -> str:
         """The word's value, which is no longer left over; empty where there is none."""
         return self.words.pop(name, "")
@@ -254,6 +264,8 @@ class _Reading:
             self.find("note", f"{len(self.words)} unknown parameter{'s' * (len(self.words) > 1)} ignored")
 
     def port(self, default: int | None = None) -> int:
+        if not self.proxy.ports and self.proxy.dialect != "link":
+            self.broken("no port of the server")  # documents have no defaults
         if not self.proxy.ports and default is not None:
             return default
         try:
@@ -392,7 +404,10 @@ def _obfs(reading: _Reading, options: dict[str, str]) -> dict[str, str]:
         reading.unsupported("`plugin`: obfs is neither http nor tls")
     if options.pop("obfs-uri", "/") != "/":
         reading.unsupported("`plugin`: `obfs-uri` is not carried")
-    return {"obfs": mode, "obfs-host": _http_host(reading, options.pop("obfs-host", "") or "cloudfront.com")}
+    host = options.pop("obfs-host", "")
+    if not host and reading.proxy.dialect != "sing-box":  # which sends an empty one
+        host = "cloudfront.net"  # simple-obfs' own
+    return {"obfs": mode, "obfs-host": _http_host(reading, host)} if host else {"obfs": mode}
 
 
 def _v2ray_plugin(reading: _Reading, options: dict[str, str]) -> dict[str, str]:
@@ -403,8 +418,13 @@ def _v2ray_plugin(reading: _Reading, options: dict[str, str]) -> dict[str, str]:
     kept = {}
     if options.pop("tls", "0").lower() in _YES:
         kept["tls"] = "1"
-    # Without one the plugin itself says cloudfront.com, and asks for that name's certificate.
-    kept["host"] = _http_host(reading, options.pop("host", "") or "cloudfront.com")
+    host = options.pop("host", "")
+    if not host and reading.proxy.dialect == "sing-box" and "tls" in kept and not syntax.is_address(reading.host):
+        # Of `host` it makes both names, but without one it takes the server's in TLS, and we dial by address.
+        reading.unsupported("`plugin`: v2ray-plugin with `tls` and without `host`, whose two names then differ")
+    if host or reading.proxy.dialect != "sing-box":
+        # Without one the plugin itself says cloudfront.com, and asks for that name's certificate.
+        kept["host"] = _http_host(reading, host or "cloudfront.com")
     kept["path"] = options.pop("path", "") or "/"
     if not kept["path"].startswith("/"):
         kept["path"] = "/" + kept["path"]
@@ -506,8 +526,17 @@ def _hysteria2(reading: _Reading) -> tuple[Server, dict[str, object]]:
     fields["tls"] = _tls_of_quic(reading)
     if len(ranges) > 1 or ranges[0][0] != ranges[0][1]:
         fields["server_ports"] = [f"{low}:{high}" for low, high in ranges]
-        if interval := reading.number("hop-interval"):
-            fields["hop_interval"] = f"{max(interval, 5)}s"
+        # One length, or the shortest and the longest, as sing-box and Mihomo have it.
+        low, dash, high = reading.words.get("hop-interval", "").partition("-")
+        reading.words["hop-interval"] = low.strip()
+        if shortest := reading.number("hop-interval"):
+            fields["hop_interval"] = f"{max(shortest, 5)}s"
+        if dash:
+            reading.words["hop-interval"] = high.strip()
+            longest = reading.number("hop-interval")
+            if not 0 < shortest <= longest:
+                reading.broken("`hop-interval` ends before it begins")
+            fields["hop_interval_max"] = f"{max(longest, 5)}s"
     else:
         reading.take("hop-interval")
     return Server(host=reading.host, port=ranges[0][0], transport="udp"), fields
@@ -518,7 +547,10 @@ def _hops(reading: _Reading) -> list[tuple[int, int]]:
     several = reading.line("mport")
     if not re.search("[-:,]", several) and reading.proxy.ports:
         several = reading.proxy.ports
-    ranges = _port_ranges(reading, several or reading.proxy.ports) or [(_HTTPS_PORT, _HTTPS_PORT)]
+    ranges = _port_ranges(reading, several or reading.proxy.ports)
+    if not ranges:
+        port = reading.port(_HTTPS_PORT)
+        ranges = [(port, port)]
     if len(ranges) > _PORT_RANGES:
         reading.unsupported(f"more than {_PORT_RANGES} ranges of ports")
     return ranges
@@ -574,6 +606,12 @@ def _socks(reading: _Reading) -> tuple[Server, dict[str, object]]:
     if reading.yes("uot"):
         fields["udp_over_tcp"] = True
         reading.udp = True
+    else:
+        # Of SOCKS 5 the server says whither our datagrams go, be it our own loopback: none goes there.
+        fields["network"] = "tcp"
+        reading.udp = False
+        if version == "5":
+            reading.find("note", "UDP is not asked for: the server could send it anywhere, also to this machine")
     if reading.line("security").lower() not in ("", "none"):
         reading.unsupported("`security`: sing-box has no TLS around SOCKS")
     _in_the_clear(reading)
@@ -730,7 +768,17 @@ def _websocket(reading: _Reading, name: str) -> dict[str, object]:
 
 
 def _http_upgrade(reading: _Reading, name: str) -> dict[str, object]:
-    path, early = _early(reading, _path(reading))
+    as_letters = reading.proxy.dialect in ("link", "xray")
+    if as_letters and not re.search(r"\?(?:.*&)?ed=", reading.words.get("path", "")):
+        path, early = reading.line("path"), 0
+        path = unquote(path) if path[:3].lower() == "%2f" else path
+        path = path if path.startswith("/") else "/" + path
+    else:
+        path, early = _early(reading, _path(reading))
+    if as_letters:
+        # Xray takes it letter by letter, and encodes each that has a meaning in a URL: `%` and `?` too (its dialer sets
+        # url.URL.Path alone). Written so, sing-box sends the same.
+        path = quote(path, safe="/$&+,:;=@-_.~")
     if early or reading.number("ed"):
         reading.find("note", "`ed` ignored: sing-box waits for the server's answer before it sends data")
     reading.take("eh")
@@ -829,7 +877,7 @@ def _http_host(reading: _Reading, host: str) -> str:
 
 def _path(reading: _Reading) -> str:
     path = reading.line("path")
-    if path[:3].lower() == "%2f":  # encoded twice: a path begins with a slash
+    if path[:3].lower() == "%2f" and reading.proxy.dialect != "sing-box":  # encoded twice: a path begins with a slash
         path = unquote(path)
     if re.search("%(?![0-9A-Fa-f]{2})", path):
         reading.unsupported("`path` has a percent sign that encodes nothing, which sing-box does not take")
@@ -837,10 +885,15 @@ def _path(reading: _Reading) -> str:
 
 
 def _early(reading: _Reading, path: str) -> tuple[str, int]:
-    """Takes Xray's `?ed=2048` off a path: so many bytes go out with the request itself."""
-    path, mark, query = path.partition("?")
-    if not mark:
+    """Takes Xray's `?ed=2048` off a path: so many bytes go out with the request itself.
+
+    Any other query sing-box would write as a part of the path, its mark as %3F (URL.EscapedPath): so it is meant in its
+    own documents, and nowhere else.
+    """
+    bare, mark, query = path.partition("?")
+    if not mark or reading.proxy.dialect == "sing-box":
         return path, 0
+    path = bare
     pairs = parse_qsl(query[:4096], keep_blank_values=True)
     early = next((value for key, value in pairs if key == "ed"), "")
     if not reading.words.get("eh"):
@@ -867,7 +920,11 @@ def _multiplex(reading: _Reading, fields: dict[str, object]) -> None:
 
 
 def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str, object] | None:
-    """The TLS below a kind that runs over TCP; None where there is none."""
+    """The TLS below a kind that runs over TCP; None where there is none.
+
+    Where a link, or Xray's JSON, says no `fp`, Xray sends Chrome's ClientHello (tls.GetFingerprint), and Go's only
+    for `unsafe`. sing-box and Mihomo send Go's unless a fingerprint is said.
+    """
     security = reading.line("security").lower() or default
     if security == "none":
         names = "sni alpn fp insecure disable-sni pbk sid spx ech ca pin pcs vcn pqv tls-min tls-max"
@@ -876,10 +933,12 @@ def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str
     if security not in ("tls", "reality"):
         reading.unsupported("`security` is none of tls, reality and none")
     tls = _handshake(reading, security)
-    _protocols(reading, tls, transport)
     fingerprint = reading.line("fp").lower()
     if fingerprint in ("none", "unsafe", "hellogolang"):  # Xray's words for the hello of its own library
         fingerprint = ""
+    elif not fingerprint and security == "tls" and reading.by_xray:
+        reading.find("note", "`fp` is not said: Chrome's ClientHello is sent, as Xray does")
+        fingerprint = "chrome"
     fingerprint = re.sub("^hello(.+)_auto$", r"\1", fingerprint)  # and its longer names for the same hellos
     if fingerprint and fingerprint not in _FINGERPRINTS:
         reading.unsupported("`fp` is not a client that sing-box imitates")
@@ -892,6 +951,7 @@ def _tls(reading: _Reading, *, default: str, transport: str = "tcp") -> dict[str
     if fingerprint:
         tls["utls"] = {"enabled": True, "fingerprint": fingerprint}
         reading.needs.add("utls")
+    _protocols(reading, tls, transport)
     return tls
 
 
@@ -902,8 +962,8 @@ def _tls_of_quic(reading: _Reading) -> dict[str, object]:
     tls = _handshake(reading, "tls")
     reading.drop(("fp", "pbk", "sid", "spx"), "no meaning in QUIC")
     protocols = _listed_protocols(reading)
-    if protocols and set(protocols) <= {"h2", "http/1.1"}:
-        reading.find("note", "`alpn` ignored: it names protocols of TCP")
+    if protocols and set(protocols) <= {"h2", "http/1.1"} and reading.proxy.dialect != "sing-box":
+        reading.find("warning", "`alpn` ignored: it names protocols of TCP, and h3 is sent in their place")
         protocols = []
     tls["alpn"] = protocols or ["h3"]
     return tls
@@ -987,13 +1047,29 @@ def _server_name(reading: _Reading, security: str) -> str:
 
 
 def _protocols(reading: _Reading, tls: dict[str, object], transport: str) -> None:
-    """ALPN. Where a transport knows its protocol, sing-box says it; a list from elsewhere would break it."""
+    """ALPN. Where a transport knows its protocol, sing-box says it; a list from elsewhere would break it.
+
+    A browser's ClientHello has a list of its own, Chrome's h2 and http/1.1. Xray and Mihomo leave it as it is, whatever
+    `alpn` says; but with ws and httpupgrade they put http/1.1 alone in its place, and so does Xray with plain tcp where
+    `alpn` is exactly that. With Reality they never touch it. sing-box puts in what it is given, and leaves the list as
+    it is where it is given nothing; ws and httpupgrade give it http/1.1, and gRPC and HTTP/2 give it both.
+    """
     protocols = _listed_protocols(reading)
+    if reading.proxy.dialect == "sing-box":
+        if protocols:
+            tls["alpn"] = protocols
+        return
     if transport in ("ws", "httpupgrade", "grpc", "http"):
         fixed = "http/1.1" if transport in ("ws", "httpupgrade") else "h2"
         if protocols and protocols != [fixed]:
             reading.find("note", f"`alpn` ignored: with `type` {transport} it is {fixed}")
         return
+    if "utls" in tls and (reading.by_xray or reading.proxy.dialect == "clash"):
+        put_in = protocols == ["http/1.1"] and "reality" not in tls and reading.by_xray
+        if protocols not in ([], ["h2", "http/1.1"]) and not put_in:
+            reading.find("note", "`alpn` ignored: the browser's ClientHello of `fp` has its own, as clients leave it")
+        if not put_in:
+            return
     if "h3" in protocols:
         reading.find("note", "h3 in `alpn` ignored: it has no meaning over TCP")
         protocols.remove("h3")

@@ -8,12 +8,14 @@ to them: they end up in reports that are handed on.
 
 Names are what kept runs are compared by, so they hang on as little as possible:
 
-    a file with one config            its name without the ending: `sweden`
+    a [[tunnel]] with one config      the plan's: `sweden`
+    a file that is one config         its name without the ending: `sweden`
     a file in an archive              with the archive's name before it: `pack-sweden`
-    one of many in a file             with the file's name before it, and behind it its label: `links-sweden-1`
-                                      … without a label its kind, and where several would be called the same, a
-                                      digest of kind and server: `links-vless-3fa2c1`. A place in the list never makes
-                                      a name, for one new line would turn every later tunnel into another one.
+    an entry of a list or document    with the file's name before it, and behind it its label: `links-sweden-1`
+                                      … without a label its kind and a digest of the config: `links-vless-3fa2c16b`
+
+A name that two configs could have is neither's: both get the digest. So none passes to another config where files or
+lines come, go or change places; and a place in a list never makes a name, nor does being alone in it.
 
 The same config twice in one source is measured once, for lists repeat themselves, and a server that sees one key come
 from two tunnels at once serves neither well. In two sources it is kept, for somebody put it there, with a warning.
@@ -26,9 +28,9 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field, structs
@@ -48,6 +50,7 @@ from vpntest.plan.model import (
     Problem,
     Server,
     Settings,
+    TorConfig,
     TunnelSpec,
 )
 from vpntest.plan.ovpn import ReadFile
@@ -66,6 +69,8 @@ _MEANT = (".conf", ".ovpn", ".json", ".yaml", ".yml", ".zip")
 _CODE = tuple(".bat .c .cpp .cs .css .go .h .java .js .kt .ps1 .py .rb .rs .sh .ts".split())
 """In a folder, files of such names are no configs, whatever stands in them: links in programs are patterns."""
 _PLAN_SUFFIX = ".toml"
+_BEGIN = 1 << 16
+"""Bytes that tell what a file is that is too large."""
 
 
 class _Source(Struct, frozen=True):
@@ -103,7 +108,7 @@ def found(paths: Sequence[Path]) -> Iterator[tuple[str, Entry]]:
         for number, tunnel in enumerate(document.tunnel, 1):
             local = document.run.local_servers is True
             for source, entries in _planned(tunnel, number, plan.parent, where, local=local):
-                yield from ((source.shown, entry) for entry in entries)
+                yield from ((source.shown, _answered(entry, source)) for entry in entries)
         return
     for source in _sources(paths):
         for entry in _entries(source, None):
@@ -215,7 +220,7 @@ def _in_file(path: Path, shown: str, names: tuple[str, ...], *, asked: bool) -> 
     try:
         data = files.read(path, shown, archives.MAX_ARCHIVE_BYTES)
     except ConfigError as fault:
-        if meant:
+        if meant or _begins_a_config(path):
             yield _Source(shown, slugs, fault, files.inside(path.parent))
         return
     if not archives.is_archive(data):
@@ -242,6 +247,12 @@ def _in_file(path: Path, shown: str, names: tuple[str, ...], *, asked: bool) -> 
         yield _Source(shown, slugs, ConfigError("no config in this archive", where=shown), files.inside(path.parent))
 
 
+def _begins_a_config(path: Path) -> bool:
+    """Whether a file that is not read, for one that is too large, looks like a config from its first lines."""
+    data = files.begin(path, _BEGIN)
+    return sources.is_config(data.rpartition(b"\n")[0] or data)
+
+
 def _padded(names: tuple[str, ...]) -> tuple[str, ...]:
     """Three ways of calling an archive, without its ending."""
     short = [re.sub(r"\.zip$", "", name, flags=re.IGNORECASE) for name in names]
@@ -260,30 +271,27 @@ def _entries(source: _Source, login: sources.Login | None) -> Iterator[Entry]:
 
 def _tunnels(groups: Sequence[_Group]) -> tuple[TunnelSpec, ...]:
     """A tunnel of each entry, all under different names, the same every time."""
-    bases = _bases([source.names for source, _ in groups])
-    taken = {OUTSIDE}
+    kept = [_once(entries) for _, entries in groups]
     tunnels: list[TunnelSpec] = []
     known: dict[bytes, str] = {}
-    for base, (source, entries) in zip(bases, groups, strict=True):
-        kept = _once(entries)
-        for name, (entry, digest) in zip(_names(base, [entry for entry, _ in kept]), kept, strict=True):
-            name = _free(name, taken)
+    names = _names([source.names for source, _ in groups], kept)
+    for (source, _), ones in zip(groups, kept, strict=True):
+        for entry, digest, _ in ones:
+            name = next(names)
             findings = entry.findings
             if digest in known:
                 text = f"the same config as {known[digest]}: the server may mix them up"
                 findings += (Finding("warning" if entry.kind in _OF_ONE else "note", text),)
             elif digest:
                 known[digest] = name
-            problem = entry.problem
-            if isinstance(entry.config, OpenVpnConfig) and entry.config.asks_login:
-                problem = Problem("unsupported", f"{source.shown}: {ovpn.ASKS_LOGIN}; {ovpn.LOGIN_HINT}")
+            entry = _answered(entry, source)
             tunnels.append(
                 TunnelSpec(
                     name=name,
                     kind=entry.kind,
                     source=source.shown,
-                    config=None if problem else entry.config,
-                    problem=problem,
+                    config=entry.config,
+                    problem=entry.problem,
                     findings=findings,
                     line=entry.line,
                     label=entry.label,
@@ -296,90 +304,120 @@ _OF_ONE = frozenset({Kind.WIREGUARD, Kind.AMNEZIAWG, Kind.OPENVPN})
 """Kinds whose server knows a client by its key, and sends to where it was heard last."""
 
 
-def _once(entries: Iterable[Entry]) -> list[tuple[Entry, bytes]]:
-    """Each config once, with a digest of it; of those left out the first tells."""
-    kept: dict[bytes, tuple[Entry, list[Entry]]] = {}
+class _One(NamedTuple):
+    """A config of a source, or what should have been one."""
+
+    entry: Entry
+    digest: bytes
+    """Empty without a config."""
+    labels: list[str]
+    """Slugs, sorted, of each time that it stands in the source."""
+
+
+def _once(entries: Iterable[Entry]) -> list[_One]:
+    """Each config once; of those left out the first tells, and their labels count as its own."""
+    kept: dict[bytes, list[Entry]] = {}
     for number, entry in enumerate(entries):
-        digest = _digest(entry.config) if entry.config else str(number).encode()
-        if digest in kept:
-            kept[digest][1].append(entry)
-        else:
-            kept[digest] = (entry, [])
+        kept.setdefault(_digest(entry.config) if entry.config else str(number).encode(), []).append(entry)
     found = []
-    for digest, (entry, again) in kept.items():
+    for digest, (entry, *again) in kept.items():
+        labels = sorted({_slug(one.label, "") for one in (entry, *again)} - {""})
         if again:
             lines = ", ".join(str(other.line) for other in again[:3] if other.line)
             where = f" (line {lines}{' …' if len(again) > 3 else ''})" if lines else ""
             often = "once" if len(again) == 1 else f"{len(again)} times"
             text = f"the same config stands {often} more in this source{where}: measured once"
             entry = structs.replace(entry, findings=(*entry.findings, Finding("note", text, entry.line)))
-        found.append((entry, digest if entry.config else b""))
+        found.append(_One(entry, digest if entry.config else b"", labels))
     return found
 
 
 def _digest(config: Config) -> bytes:
-    """Of all that a config says, its secrets too: never shown."""
+    """Of all that a config says, its secrets too: names show some digits of it and nothing shows it whole."""
     said = msgspec.json.encode(config, enc_hook=lambda secret: secret.reveal())
     return hashlib.sha256(type(config).__name__.encode() + said).digest()
 
 
-def _bases(names: Sequence[tuple[str, ...]]) -> list[str]:
-    """A name for each source: the first of its own that no other source could be called by the same way."""
-    often = [Counter(own[min(level, len(own) - 1)] for own in names) for level in range(3)]
-    bases: list[str] = []
-    taken = {OUTSIDE}
-    for own in names:
-        levels = [own[min(level, len(own) - 1)] for level in range(3)]
-        alone = (name for level, name in enumerate(levels) if often[level][name] == 1 and name not in taken)
-        bases.append(_free(next(alone, levels[1]), taken))
-    return bases
+def _names(sources: Sequence[tuple[str, ...]], kept: Sequence[Sequence[_One]]) -> Iterator[str]:
+    """A name for each of `kept`; `sources` are the names that their sources could have.
+
+    A name is its own only where no other config could have it in any way: so it cannot become another's when that
+    other loses a neighbour.
+    """
+    claims: dict[str, bytes] = {OUTSIDE: b""}
+    for ways, ones in zip(sources, kept, strict=True):
+        if len(ways) == 1 < len(ones):
+            claims[ways[0]] = b""  # the plan's: it would be that of the last one left
+        for way in set(ways):
+            for number, one in enumerate(ones):
+                claimant = one.digest or f"{ways} {number}".encode()
+                for name in _forms(way, one, alone=_alone(ways, ones)):
+                    if claims.setdefault(name, claimant) != claimant:
+                        claims[name] = b""
+    often = Counter(way for ways in sources for way in {*ways})
+    taken: set[str] = set()
+    for ways, ones in zip(sources, kept, strict=True):
+        base = next((way for way in ways if often[way] == 1 and way != OUTSIDE), ways[-1])
+        for one in ones:
+            forms = _forms(base, one, alone=_alone(ways, ones))
+            yield _free([*(form for form in forms if claims[form]), _cut(forms[-1], 46, one.digest, 16)], taken, claims)
 
 
-def _names(base: str, entries: Sequence[Entry]) -> list[str]:
-    """Names for the entries of one source; not yet different where even their servers are the same."""
-    if len(entries) == 1:
-        return [base]
-    labels = [_slug(entry.label, "") for entry in entries]
-    often = Counter(labels)
-    return [
-        f"{base[:30].rstrip('-._')}-{_own(entry, label, alone=often[label] == 1)}"
-        for entry, label in zip(entries, labels, strict=True)
-    ]
+def _alone(ways: Sequence[str], ones: Sequence[_One]) -> bool:
+    """Whether the source is its one config; a list is not, that has only one entry tonight."""
+    return len(ones) == 1 and (ones[0].entry.line is None or len(ways) == 1)
 
 
-def _own(entry: Entry, label: str, *, alone: bool) -> str:
-    """What tells an entry from the others of its source."""
-    if label and alone:
-        return label[:32].rstrip("-._") if len(label) <= 32 else f"{label[:25].rstrip('-._')}-{_short(label)}"
-    servers = entry.config.servers if entry.config else ()
-    if servers:
-        return f"{label[:22].rstrip('-._') or entry.kind.value}-{_short(f'{entry.kind} {servers}')}"
+def _forms(base: str, one: _One, *, alone: bool) -> list[str]:
+    """What an entry could be called, the best first."""
+    entry, digest, labels = one
+    if alone:
+        return [base, _cut(base, 54, digest)] if digest else [base]
+    base = _short(base, 30)
+    plain = [f"{base}-{_short(label, 32)}" for label in labels]
+    if digest:
+        return [*plain, f"{base}-{_cut(labels[0] if labels else entry.kind.value, 23, digest)}"]
     # It cannot be raised, so that nothing is compared by its name.
-    return f"line-{entry.line}" if entry.line else label[:32].rstrip("-._") or entry.kind.value
+    return [*plain, f"{base}-{f'line-{entry.line}' if entry.line else entry.kind.value}"]
 
 
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:6]
-
-
-def _free(name: str, taken: set[str]) -> str:
-    candidate, number = name, 1
-    while candidate in taken:
+def _free(forms: Sequence[str], taken: set[str], claims: Container[str]) -> str:
+    """The first that nobody has; with a number only what is no config, and one config in many sources."""
+    candidate, number = next((form for form in forms if form not in taken), forms[-1]), 1
+    while candidate in taken or (number > 1 and candidate in claims):
         number += 1
-        candidate = f"{name[:56].rstrip('-._')}-{number}"
+        candidate = f"{_start(forms[-1], 56)}-{number}"
     taken.add(candidate)
     return candidate
+
+
+def _cut(text: str, length: int, digest: bytes, digits: int = 8) -> str:
+    """A text with some digits of a config's digest."""
+    return f"{_start(text, length)}-{digest.hex()[:digits]}" if digest else text
+
+
+def _short(text: str, length: int) -> str:
+    """A text of at most so many characters. What is cut off leaves its digest, for other texts begin the same."""
+    return text if len(text) <= length else f"{_start(text, length - 7)}-{_hashed(text)[:6]}"
+
+
+def _start(text: str, length: int) -> str:
+    return text[:length].rstrip("-._")
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _slug(text: str, otherwise: str = "tunnel-") -> str:
     # The letters of a flag say its country, and are all that tells many labels apart.
     flags = "".join(chr(ord(char) - 0x1F1E6 + 97) if "\U0001f1e6" <= char <= "\U0001f1ff" else char for char in text)
     plain = unicodedata.normalize("NFKD", flags).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9._]+", "-", plain).strip("-._")[:63].rstrip("-._")
-    if slug or not text:
-        return slug or f"{otherwise}{_short(text)}" if otherwise else slug
+    slug = _short(re.sub(r"[^a-z0-9._]+", "-", plain).strip("-._"), 63)
+    if slug or not (text or otherwise):
+        return slug
     # A name in another script keeps nothing of itself; its digest at least stays the same from night to night.
-    return otherwise + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return otherwise + _hashed(text)[:8]
 
 
 # ── the plan file ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -422,6 +460,8 @@ _OF_COMMAND = ("environment", "device", "proxy", "ready", "ready_within", "resol
 _LONGEST_READY = 600.0
 """Seconds that a client of the plan's may take; more would hold up the whole run."""
 _DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_NOT_ITS_OWN = ("lo", "uplink")
+"""Devices that a client finds where it runs: the second is its way out, which would pass for a tunnel."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -514,7 +554,7 @@ def _command(tunnel: _Tunnel, where: str) -> CommandConfig:
 
 
 def _device(text: str) -> str:
-    if not _DEVICE.fullmatch(text) or text in (".", "..", "lo"):
+    if not _DEVICE.fullmatch(text) or text in (".", "..", *_NOT_ITS_OWN):
         raise ValueError("not the name of a network device")
     return text
 
@@ -554,9 +594,18 @@ def _planned(tunnel: _Tunnel, number: int, folder: Path, where: str, *, local: b
     yield from groups
 
 
+def _answered(entry: Entry, source: _Source) -> Entry:
+    """The entry, unsupported where it asks for a login that nobody has said: a file alone is sound all the same."""
+    if isinstance(entry.config, OpenVpnConfig) and entry.config.asks_login:
+        problem = Problem("unsupported", f"{source.shown}: {ovpn.ASKS_LOGIN}; {ovpn.LOGIN_HINT}")
+        return structs.replace(entry, config=None, problem=problem)
+    return entry
+
+
 def _abroad(entry: Entry, source: _Source) -> Entry:
     """The entry, refused where a server of it stands on this machine or its own wire."""
-    for server in entry.config.servers if entry.config else ():
+    config = entry.config
+    for server in (config.called if isinstance(config, TorConfig) else config.servers) if config else ():
         if reason := places.refusal(server.host):
             place = source.shown if entry.line is None else f"{source.shown}:{entry.line}"
             problem = Problem("refused", f"{place}: {reason}; `local_servers = true` under [run] of a plan allows it")

@@ -1,7 +1,8 @@
 """One source's bytes, whatever its dialect, to the configs that it holds.
 
     bytes ─text→ kinds.dialect_of ─┬─ wg-quick, OpenVPN, bridge lines     one entry
-                                   ├─ links, one each line; their base64  one entry each line
+                                   ├─ links, one each line; their base64  one entry each line; and of what stands
+                                   │                                      among them of wg-quick and bridge lines
                                    └─ JSON, YAML                          one entry each proxy
 
 Sans-I/O but for the files that an OpenVPN config names, which are asked for through a callable. One bad entry never
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,7 +22,7 @@ from msgspec import structs
 
 from vpntest.errors import ConfigError
 from vpntest.plan import clash, kinds, links, messages, outbounds, outcome, ovpn, subscriptions, syntax, trees, wgquick
-from vpntest.plan.kinds import Dialect
+from vpntest.plan.kinds import Dialect, Part
 from vpntest.plan.model import Entry, Finding, Kind, OpenVpnConfig
 from vpntest.plan.ovpn import ReadFile
 from vpntest.plan.secret import Secret
@@ -163,6 +164,8 @@ def _entries(data: bytes, where: str, read_file: ReadFile, login: Login | None) 
             inner = kinds.from_base64(text)
             text = text_of(inner or b"", where)
             dialect = kinds.dialect_of(text)
+        if dialect is Dialect.WG_QUICK and kinds.is_mixed(text):
+            dialect = Dialect.LINKS
         single = dialect in (Dialect.WG_QUICK, Dialect.OPENVPN, Dialect.BRIDGES, Dialect.NOTHING)
         if single and len(text) > syntax.MAX_CONFIG_BYTES:
             raise ConfigError(f"larger than {syntax.MAX_CONFIG_BYTES >> 10} KiB", where=where)
@@ -196,24 +199,98 @@ def _entries(data: bytes, where: str, read_file: ReadFile, login: Login | None) 
 
 def _list(text: str, where: str) -> Iterator[Entry]:
     message = messages.is_message(text)
+    bare = first = 0
+    for part, lines, _ in _parts(text, message=True) if message else ():
+        bare += part is None
+        first = first or (lines[0] if part is None else 0)
+    for part, lines, found in _parts(text, message=message):
+        for entry in _part(part, lines, found, where) if part or not message else ():
+            if bare:
+                left = Finding("note", f"left out are the lines that hold no config: {bare}, from here on", first)
+                entry, bare = structs.replace(entry, findings=(*entry.findings, left)), 0
+            yield entry
+
+
+def _part(part: Part | None, lines: Sequence[int], found: list[str], where: str) -> Iterator[Entry]:
+    """The entries of what stands on these lines."""
+    begin, text = lines[0], "\n".join(found)
+    if part is Part.LINK:
+        for one in found:
+            yield from link(one, where, begin)
+    elif part is None:
+        yield outcome.faulty(ConfigError("no link on this line", where=f"{where}:{begin}"), line=begin)
+    elif len(text) > syntax.MAX_CONFIG_BYTES:
+        fault = ConfigError(f"larger than {syntax.MAX_CONFIG_BYTES >> 10} KiB", where=f"{where}:{begin}")
+        yield outcome.faulty(fault, Kind.TOR if part is Part.BRIDGE else kinds.kind_of(text), line=begin)
+    elif part is Part.BRIDGE:
+        from vpntest.plan import bridges
+
+        yield outcome.made(Kind.TOR, lambda: _placed(lines, lambda: bridges.parse(text, where)), line=begin)
+    else:
+        kind = kinds.kind_of(text)
+        yield outcome.made(kind, lambda: _placed(lines, lambda: wgquick.parse(text, where)), line=begin)
+
+
+def _placed(lines: Sequence[int], parse: Callable[[], outcome.Meaning]) -> outcome.Meaning:
+    """What these lines of a source mean, with their numbers there. Raises ConfigError."""
+
+    def there(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+        return tuple(structs.replace(one, line=one.line and lines[one.line - 1]) for one in findings)
+
+    try:
+        config, findings = parse()
+    except ConfigError as fault:
+        fault.line = fault.line and lines[fault.line - 1]
+        fault.findings = there(fault.findings)
+        raise
+    return config, there(findings)
+
+
+def _parts(text: str, *, message: bool) -> Iterator[tuple[Part | None, Sequence[int], list[str]]]:
+    """What stands in a list or a message, and on which lines: the links of one; a wg-quick config, and the bridges,
+    which are one tunnel, each with their text, or as much as tells that it is too large; None for a line that is
+    nothing of all that."""
+    config: list[str] = []
+    bridges: dict[int, str] = {}
+    begin = size = bridged = 0
     for number, found in enumerate(_rows(text), 1):
         line = found.strip(messages.BLANKS)
-        if not line or line.startswith(messages.COMMENTS):
+        comment = line.startswith(messages.COMMENTS)
+        if not config and (not line or comment):
             continue
-        if "&amp;" in line:
-            line = line.replace("&amp;", "&")
-        scheme = links.scheme_of(line)
-        inside = messages.within(line) or ([] if scheme else _in_base64(line))
-        if len(line) > MAX_LINK and len(inside) < 2:
-            fault = ConfigError(f"longer than {MAX_LINK >> 10} KiB", where=f"{where}:{number}")
-            yield outcome.faulty(fault, line=number)
-        elif inside:
-            for one in inside:
-                yield from link(one, where, number)
-        elif scheme and not (message and scheme in messages.IN_PROSE):
-            yield from link(line, where, number)
-        elif not message:
-            yield outcome.faulty(ConfigError("no link on this line", where=f"{where}:{number}"), line=number)
+        part = kinds.part_of(line)
+        if config:
+            # It ends where another begins, at a link, a bridge, and words after a blank line.
+            goes_on = config[-1] or not line or comment or line[0] == "[" or "=" in line
+            if goes_on and part is not Part.INTERFACE and not kinds.is_foreign(line):
+                if size <= syntax.MAX_CONFIG_BYTES:
+                    config.append(line)
+                    size += len(line) + 1
+                continue
+            yield Part.INTERFACE, range(begin, number), config
+            config = []
+            if not line or comment:
+                continue
+        if part is Part.BRIDGE:
+            if bridged <= syntax.MAX_CONFIG_BYTES:
+                bridges[number] = line
+                bridged += len(line) + 1
+        elif part:
+            config, begin, size = [line], number, len(line)
+        else:
+            if "&amp;" in line:
+                line = line.replace("&amp;", "&")
+            linked = "://" in line
+            scheme = links.scheme_of(line) if linked else None
+            inside = messages.within(line) if linked else _in_base64(line)
+            whole = scheme and not inside and not (message and scheme in messages.IN_PROSE)
+            if whole or (len(line) > MAX_LINK and len(inside) < 2):
+                inside = [line]
+            yield Part.LINK if inside else None, (number,), inside
+    if config:
+        yield Part.INTERFACE, range(begin, begin + len(config)), config
+    if bridges:
+        yield Part.BRIDGE, list(bridges), list(bridges.values())
 
 
 def _in_base64(line: str) -> list[str]:
@@ -312,7 +389,7 @@ def _on(line: int | None, findings: Iterable[Finding]) -> Iterator[Finding]:
 
 def _label(text: str) -> str:
     """What stands behind the `#` of a link."""
-    return unquote(text.partition("#")[2][:1024], errors="replace")
+    return unquote(links.behind_the_place(text.partition("#")[2])[:1024], errors="replace")
 
 
 def asks_login(entry: Entry) -> bool:

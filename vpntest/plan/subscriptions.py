@@ -65,7 +65,7 @@ def outline(document: Table, where: str) -> Iterator[Entry]:
         fault = ConfigError("the provider answers with an error in place of a server", where=where)
         yield outcome.faulty(fault, Kind.SHADOWSOCKS)
         return
-    yield outcome.proxied(lambda: _transport(document, where), Kind.SHADOWSOCKS, line=document.line)
+    yield outcome.proxied(lambda: _transport(document, where), Kind.SHADOWSOCKS)
 
 
 def _transport(document: Table, where: str) -> Proxy:

@@ -22,6 +22,8 @@ MAX_DOCUMENT = 8 << 20
 """Characters of the largest document that is read: some ten thousand proxies."""
 MAX_DEPTH = 48
 """Tables and lists within each other. Real ones stay under twelve."""
+MAX_TABLES = 500_000
+"""Objects and lists of a JSON document: each costs half a KiB. Ten thousand proxies have a fifth of it."""
 MAX_NODES = 2_000_000
 """Values of a document, those counted again that an alias repeats."""
 
@@ -71,13 +73,20 @@ def from_json(text: str, where: str) -> Any:
             pass  # the first fault is the one in the text as it stands
     if isinstance(fault, json.JSONDecodeError):
         raise ConfigError("not JSON: " + fault.msg.lower(), where=where, line=fault.lineno) from None
-    reason = "nested too deep" if isinstance(fault, RecursionError) else "a number that is too long"
+    if isinstance(fault, _TooManyError):
+        reason = f"more than {MAX_TABLES} objects and lists"
+    else:
+        reason = "nested too deep" if isinstance(fault, RecursionError) else "a number that is too long"
     raise ConfigError(f"not JSON that is read: {reason}", where=where) from None
+
+
+class _TooManyError(RecursionError):
+    """More objects and lists than are read."""
 
 
 def _json(text: str) -> Any:
     ends = [found.start() for found in re.finditer("\n", text)]
-    depth = 0
+    depth = tables = 0
 
     class Decoder(json.JSONDecoder):
         def __init__(self) -> None:
@@ -87,10 +96,13 @@ def _json(text: str) -> Any:
             plain_array: Callable[..., tuple[Any, int]] = decoder.JSONArray  # type: ignore[attr-defined]
 
             def nested(parse: Callable[..., tuple[Any, int]], *arguments: Any) -> tuple[Any, int]:
-                nonlocal depth
+                nonlocal depth, tables
                 depth += 1
+                tables += 1
                 if depth > MAX_DEPTH:
                     raise RecursionError
+                if tables > MAX_TABLES:
+                    raise _TooManyError
                 found = parse(*arguments)
                 depth -= 1
                 return found

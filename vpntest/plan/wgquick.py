@@ -117,7 +117,8 @@ _TAG_LENGTHS = {"t": 4, "d": 0, "ds": 0}
 """Bytes that a tag without an argument of its own comes to, in a packet that carries no data."""
 _TAG = re.compile(r"\s*<([^<>]*)>\s*")
 _WHOLE_INTERNET = 3 << 30
-"""IPv4 addresses that AllowedIPs must hold to count as everything; lists that spare the private networks hold more."""
+"""IPv4 addresses that AllowedIPs must hold to count as everything; lists that spare the private networks hold more.
+What is measured lies anywhere, so that no part will do."""
 
 _MOST_ENTRIES = 100
 """Addresses, resolvers and search domains, and peers that we would call: real configs have a handful."""
@@ -296,8 +297,9 @@ def _meaning(
         raise Unsupported(said, where=where)
     if sum(1 for peer in peers.values() if peer.endpoint) > _MOST_ENTRIES:
         raise Unsupported(f"more than {_MOST_ENTRIES} peers with an Endpoint, each to be called", where=where)
-    _warn_of_gaps(list(peers.values()), findings)
     config = _config(interface, tuple(peers.values()), where, findings)
+    named = (numbers[0][0] for each in sections if each.name == "Peer" and (numbers := each.values.get("AllowedIPs")))
+    _check_reach(peers.values(), where, next(named, None))
     return config, _few_alike(findings)
 
 
@@ -371,6 +373,9 @@ def _peer(section: _Section, where: str, findings: list[Finding]) -> WireGuardPe
             said = "AdvancedSecurity is off for this peer: the carrier obfuscates for all peers or for none"
             raise Unsupported(said, where=where, line=number)
         findings.append(Finding("note", "AdvancedSecurity is left out: the carrier obfuscates for all peers", number))
+    for number, entry in _entries(section, "AllowedIPs", where):
+        if entry.startswith("-"):
+            raise Unsupported("AllowedIPs with a minus, which takes a network from a peer", where=where, line=number)
     preshared = _one(section, "PresharedKey", lambda text: None if text == NO_KEY else check_key(text), where)
     return WireGuardPeer(
         public_key=_required(section, "PublicKey", check_key, where),
@@ -458,16 +463,18 @@ def _tag_length(words: list[str]) -> int:
     return int(argument)
 
 
-def _warn_of_gaps(peers: list[WireGuardPeer], findings: list[Finding]) -> None:
+def _check_reach(peers: Iterable[WireGuardPeer], where: str, line: int | None) -> None:
+    """Raises where what a run asks for through the tunnel would find no peer to go to: no silence inside would be the
+    server's."""
     networks = [ipaddress.ip_network(allowed) for peer in peers for allowed in peer.allowed_ips]
     if not networks:
-        findings.append(Finding("warning", "no peer has AllowedIPs, so nothing can go through this tunnel"))
-        return
+        raise Unsupported("no peer has AllowedIPs, so nothing can go through this tunnel", where=where, line=line)
     version4 = ipaddress.collapse_addresses(net for net in networks if isinstance(net, ipaddress.IPv4Network))
     if sum(net.num_addresses for net in version4) < _WHOLE_INTERNET:
-        findings.append(
-            Finding("warning", "AllowedIPs hold only a part of the internet; the rest cannot pass this tunnel")
+        said = (
+            "AllowedIPs hold only a part of the internet: the rest, and all that is measured, cannot pass this tunnel"
         )
+        raise Unsupported(said, where=where, line=line)
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────────

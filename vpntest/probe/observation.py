@@ -9,6 +9,7 @@ HTTP). Times are float seconds since the run began. Unknown is None, never 0 or 
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from msgspec import Struct
@@ -304,6 +305,19 @@ class Observation(Struct, frozen=True, kw_only=True):
     details: Details
     tcp: TcpInfo | None = None
     """For connections: the kernel's view at the end."""
+
+
+def silence_of(transfer: Observation) -> float:
+    """Seconds at a :class:`Transfer`'s end in which nothing came; infinite where nothing ever did, as far as is known.
+
+    As its application saw it; or as its kernel did, where that is less: an application sees of a TLS record the whole
+    or nothing.
+    """
+    assert isinstance(transfer.details, Transfer)
+    samples = transfer.details.samples
+    seen = samples[-1][0] - min(when for when, moved in samples if moved == samples[-1][1]) if samples else math.inf
+    since = transfer.tcp.since_last_data_ms if transfer.tcp else None
+    return seen if since is None else min(seen, since / 1000)
 
 
 class TunnelFacts(Struct, frozen=True):

@@ -18,7 +18,7 @@ from typing import Literal
 from vpntest.failures import Failure
 from vpntest.plan.model import Platform
 from vpntest.probe.http import BODY_CAP, Answer, Http, thinned
-from vpntest.probe.observation import Observation, Transfer
+from vpntest.probe.observation import Observation, Transfer, silence_of
 from vpntest.probe.schedule import Target
 from vpntest.probe.transaction import Bench, Transaction
 from vpntest.tunnel.vantage import Vantage
@@ -123,12 +123,7 @@ def froze(transfer: Observation) -> bool:
     assert isinstance(details, Transfer)
     if not details.samples or rate(transfer) is not None:
         return False
-    since = transfer.tcp.since_last_data_ms if transfer.tcp else None
-    if since is not None and since < 1000 * SILENCE:
-        # The application sees no more of a TLS record than the whole of it.
-        return False
-    end, count = details.samples[-1]
-    return end - min(when for when, moved in details.samples if moved == count) >= SILENCE
+    return silence_of(transfer) >= SILENCE
 
 
 def _moved(transfer: Observation) -> bool:

@@ -90,6 +90,8 @@ def _checked(path: str, entry: Entry, carriers: Carriers, now: datetime) -> Chec
         from vpntest.plan.certificates import expiry
 
         findings += expiry(entry.config, now)
+    if problem is None:
+        findings += carriers.left_out(entry.config)
     told = [Told(finding.level, finding.text, finding.line) for finding in findings]
     if problem is not None:
         reason, line = _placed(path, problem.reason)

@@ -23,10 +23,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
+import warnings
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from vpntest.tunnel.confinement import Confinement, confined, inside
+from vpntest.tunnel.confinement import Confinement, confined, inside, limited
 from vpntest.tunnel.namespace import Namespace, check, denial
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -39,6 +41,9 @@ MAX_LINE = 1 << 20
 """Bytes of a line of a carrier's output that are read; the rest of the world's longest logs is of no use."""
 STOP_GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL: OpenVPN tells its server goodbye in that time; the others end at once."""
+DEATH = 10.0
+"""Seconds that all in a cage may take to be gone once it was killed. The kernel needs far less; where it waits for
+itself, as within a driver that hangs, waiting with it would only take the run's results along."""
 
 
 @functools.cache
@@ -208,16 +213,16 @@ class Cage:
             user, command, descriptors = None, list(argv), list(pass_fds)
             if confinement is not None and confinement.users is not None:
                 assert path is not None
-                command, path = inside(confinement, path, argv[1:]), None
+                command = inside(confinement, path, argv[1:])
                 descriptors.append(confinement.users)
             elif confinement is not None:
-                user = confinement.user
+                assert path is not None
+                command, user = limited([path, *argv[1:]]), confinement.user
             with netns.entered():
                 check(_libc.setns(self._inner, _CLONE_NEWPID))
                 try:
-                    return subprocess.Popen(
+                    popen = subprocess.Popen(
                         command,
-                        executable=path,
                         stdin=stdin,
                         stdout=subprocess.PIPE,
                         stderr=subprocess.STDOUT,
@@ -230,6 +235,9 @@ class Cage:
                         # Ctrl-C is for us: we take the tunnels down in order.
                         start_new_session=True,
                     )
+                    # At once, whatever fails from here on: what nobody reaps keeps the cage from closing.
+                    self._spawned.append(popen)
+                    return popen
                 finally:
                     check(_libc.setns(self._outer, _CLONE_NEWPID))
 
@@ -240,7 +248,6 @@ class Cage:
             if program is None:
                 raise FileNotFoundError(errno.ENOENT, "no such program", argv[0])
             popen = confined(confinement, self._root, program, start)
-        self._spawned.append(popen)
         return Process(popen, argv)
 
     def has_orphans(self) -> bool:
@@ -254,19 +261,28 @@ class Cage:
         return False
 
     def close(self) -> None:
-        """Kills whatever is left in it. Safe to call again."""
+        """Kills whatever is left in it. Safe to call again.
+
+        Warns (RuntimeWarning) where it is not gone within :data:`DEATH` seconds; the kernel goes on killing it.
+        """
         if self._lifeline < 0:
             return
         os.close(self._lifeline)
         self._lifeline = -1
         self._init.kill()
         # The dying init waits in the kernel for each of its namespace; those whose parent we are, only we can reap.
-        for popen in self._spawned:
-            popen.wait()
-            assert popen.stdout is not None
-            popen.stdout.close()
-        self._init.wait()
+        deadline = time.monotonic() + DEATH
+        left = 0
+        for popen in (*self._spawned, self._init):
+            try:
+                popen.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                left += 1
+            if popen.stdout is not None:
+                popen.stdout.close()
         os.close(self._inner)
         os.close(self._outer)
         shutil.rmtree(self.directory, ignore_errors=True)
         self._root.rmdir()
+        if left:
+            warnings.warn(f"{left} of our processes are killed and not gone after {DEATH:g} s", RuntimeWarning, 2)

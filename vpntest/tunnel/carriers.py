@@ -16,6 +16,7 @@ from vpntest.plan.bridges import TRANSPORTS
 from vpntest.plan.model import (
     CommandConfig,
     Config,
+    Finding,
     OpenVpnConfig,
     Problem,
     ProxyConfig,
@@ -112,7 +113,8 @@ class Carriers:
             lacking = [key for key, generation in wgquick.needs(spec.config.amnezia) if generation not in row.features]
             # Of a program of which nothing is known, its own word when the tunnel is raised is waited for.
             if row.usable and row.features and lacking:
-                reason = f"{row} does not know {', '.join(lacking)}; install a newer one, or a config without"
+                keys = ", ".join(f"`{key}`" for key in lacking)
+                reason = f"{row} does not know {keys}; install a newer one, or a config without"
                 return Problem("unsupported", f"{spec.source}: {reason}")
         if isinstance(spec.config, TorConfig) and self["tor"].usable:
             if not self["sing-box"].usable:
@@ -125,6 +127,19 @@ class Carriers:
             if self[name].usable:
                 return name
         return Problem("unsupported", f"{spec.source}: {self[names[-1]].hint}")
+
+    def left_out(self, config: Config | None) -> tuple[Finding, ...]:
+        """What of a config that can be raised nobody here can try: Tor's bridges whose transport has no program."""
+        row = self["tor"]
+        if not isinstance(config, TorConfig) or not row.usable:
+            return ()
+        lost = [one.transport for one in config.bridges if one.transport not in (None, *row.features)]
+        if not lost:
+            return ()
+        names = " or ".join(map(str, dict.fromkeys(lost)))
+        count = f"{len(lost)} of {len(config.bridges)} bridges"
+        said = f"{count} not tried: no program here speaks {names}; install one that does"
+        return (Finding("warning", said),)
 
     def absent(self, spec: TunnelSpec) -> bool:
         """Whether this box has none of the programs that could carry a tunnel, so that nothing is known of them."""

@@ -9,8 +9,9 @@ The uplink is a translation of addresses in user space: no device, route, rule o
 and UDP pass, no other protocol does. Names that the client asks for go to the resolver of `outside`.
 
 The client's words are the operator's, so it is trusted with root and with the host's files. It has what makes network
-devices and no power over the rest of the machine, an empty /run, and a cage of its own: with the tunnel ends whatever
-it has started. The vantage does not see the uplink: a client that falls over leaves no way to go around the tunnel.
+devices and no power over the rest of the machine, an empty /run, a /proc that knows its own processes only, and a cage
+of its own: with the tunnel ends whatever it has started. The vantage does not see the uplink: a client that falls over
+leaves no way to go around the tunnel.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import ctypes
 import os
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -53,12 +55,38 @@ _START = 0.3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS = 0x00020000
-_MS_BIND, _MS_NOSUID_NODEV = 4096, 2 | 4
-_CAPBSET_DROP = 24
-_POWERS = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 12, 13, 18, 21, 31})
+_MS_BIND, _MS_NOSUID_NODEV, _MS_QUIET, _MS_RDONLY = 4096, 2 | 4, 2 | 4 | 8, 1
+_POWERS = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 12, 13, 18, 31})
 """What a client's root may do (linux/capability.h): all of its own files' and children's, be it under another user;
-network devices, raw sockets, namespaces and mounts of its own. No kernel modules, no other's memory, no clock, no
-devices, no reboot."""
+network devices, raw sockets. No mounts, by which it could undo what hides from it, and no namespaces but in a user
+namespace of its own; no kernel modules, no other's memory, no clock, no devices, no reboot."""
+
+_LAUNCH = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def mount(source, target, kind, flags):
+    if libc.mount(source, target, kind, ctypes.c_ulong(flags), None):
+        number = ctypes.get_errno()
+        sys.exit(f"{target.decode()} cannot be hidden from a client here: {os.strerror(number)}")
+BIND, REC, REMOUNT, QUIET, RDONLY = 4096, 16384, 32, 2 | 4 | 8, 1
+# Only who is in the namespace of processes can mount its /proc.
+mount(b"proc", b"/proc", b"proc", QUIET)
+mount(b"/proc/sys/net", b"/proc/sys/net", None, BIND)
+for each in (b"/proc/sys", b"/proc/sysrq-trigger", b"/proc/irq", b"/proc/bus", b"/proc/fs"):
+    if os.path.exists(each):
+        mount(each, each, None, BIND | REC)
+        mount(None, each, None, REMOUNT | BIND | QUIET | RDONLY)
+for number in map(int, sys.argv[1].split(",")):
+    libc.prctl(24, ctypes.c_ulong(number), 0, 0, 0)
+for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+try:
+    os.execv(sys.argv[2], sys.argv[2:])
+except OSError as fault:
+    sys.exit(f"it does not start: {fault.strerror}")
+"""
+"""Becomes the client, once it has made what the client is to see. Settings of the kernel cannot be changed, but for
+those of the network, which are the namespace's own."""
 
 
 async def climb(site: Site, config: CommandConfig, carrier: Carrier, destination: str) -> Process | None:
@@ -152,9 +180,11 @@ class _Client:
 
     def _spawn(self, argv: Sequence[str]) -> Process:
         program = shutil.which(argv[0], path=self._environment["PATH"]) or argv[0]
+        given_up = ",".join(str(number) for number in range(64) if number not in _POWERS)
+        launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, given_up, program, *argv[1:]]
 
         def start() -> Process:
-            return self._cage.spawn([program, *argv[1:]], self._home, env=self._environment, cwd=Path("/"))
+            return self._cage.spawn(launch, self._home, env=self._environment, cwd=Path("/"))
 
         try:
             return _in_own_view(self._home, start)
@@ -245,6 +275,10 @@ async def _through_proxy(site: Site, config: CommandConfig, program: str, home: 
     while True:
         try:
             await singbox.greeted(site, process, said, destination, 443 if parts.scheme == "http" else 53)
+            if outbound["type"] == "http":
+                _, fallen = await singbox.names_pass(site, said, destination)
+                if fallen is not None:
+                    raise fallen
             break
         except Fall:
             if asyncio.get_running_loop().time() >= deadline:
@@ -255,8 +289,10 @@ async def _through_proxy(site: Site, config: CommandConfig, program: str, home: 
 
 
 def _in_own_view(home: Namespace, start: Callable[[], T]) -> T:
-    """Runs `start` in a thread that sees an empty /run, the uplink's resolver, and `home`'s devices in /sys, and has no
-    more than :data:`_POWERS`. Raises what it raises."""
+    """Runs `start` in a thread that sees an empty /run, the uplink's resolver, and `home`'s devices in /sys.
+
+    Raises what it raises.
+    """
     outcome: list[T] = []
     fault: list[BaseException] = []
 
@@ -265,12 +301,10 @@ def _in_own_view(home: Namespace, start: Callable[[], T]) -> T:
             check(_libc.unshare(_CLONE_NEWNS))
             check(_libc.mount(b"tmpfs", b"/run", b"tmpfs", _MS_NOSUID_NODEV, b"mode=0755,size=64m"))
             with home.entered():
-                # As `ip netns exec` does.
-                _libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None)
+                # As `ip netns exec` does. What stands there beside devices is the whole machine's.
+                if _libc.mount(b"sysfs", b"/sys", b"sysfs", _MS_QUIET | _MS_RDONLY, None):
+                    check(_libc.mount(b"none", b"/sys", b"tmpfs", _MS_QUIET | _MS_RDONLY, b"size=4k"))
             _say_resolver(_GATEWAYS[0])
-            for number in range(64):
-                if number not in _POWERS:
-                    _libc.prctl(_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0)
             outcome.append(start())
         except BaseException as exc:
             fault.append(exc)

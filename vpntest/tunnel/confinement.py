@@ -4,7 +4,9 @@ A carrier speaks to servers of strangers, by configs of strangers. Should one of
 
     itself alone    a user and a group of its own that nobody else has, so that no memory, file or process of another
                     tunnel is open to it; no set-uid program raises it again (no new privileges)
-    few powers      only the capabilities that it was given, and no way to others (the bounding set holds no more)
+    few powers      only the capabilities that it was given, and no way to others: the bounding set holds no more, and
+                    no namespace can be made, in which it would have them all, nor anything be mounted
+    little of all   so many processes, so much room for files
     an empty root   a file system of its own: the system's programs, libraries and certificates, read-only; a /run that
                     is its folder here; six devices; a /proc that shows its own processes. No /home, no /root, no /tmp,
                     no folder of configs
@@ -16,13 +18,17 @@ ends; the rest of this process never changes.
 from __future__ import annotations
 
 import ctypes
+import errno
+import itertools
 import os
 import secrets
 import shutil
 import stat
+import struct
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -31,6 +37,31 @@ from typing import TypeVar
 from vpntest.tunnel.namespace import check, denial
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """A processor's name for itself in seccomp (linux/audit.h), and its numbers of system calls (linux/unistd.h)."""
+
+    audit: int
+    unshare: int
+    clone: int
+    mounting: tuple[int, ...]
+    """mount, umount2, pivot_root."""
+
+
+_MACHINES = {
+    "x86_64": _Machine(0xC000003E, 272, 56, (165, 166, 155)),
+    "aarch64": _Machine(0xC00000B7, 97, 220, (40, 39, 41)),
+}
+_CLONE3 = 435
+_MOUNTING = (428, 429, 430, 431, 432, 433, 442, 467)
+"""open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr, open_tree_attr: alike on every processor."""
+_NEW_NAMESPACES = 0x7E020000
+"""Of clone and unshare what makes a namespace of any kind but of time; that is a bit of unshare's alone."""
+_NEW_TIME = 0x80
+_X32 = 0x40000000
+"""From here on are the numbers of a second set of x86-64's, which no carrier uses."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWIPC = 0x00020000, 0x08000000
@@ -42,6 +73,9 @@ _CAPBSET_DROP, _SECUREBITS, _NO_NEW_PRIVS, _AMBIENT, _AMBIENT_RAISE = 24, 28, 38
 _NO_ROOT, _NO_ROOT_LOCKED, _NO_FIXUP, _NO_FIXUP_LOCKED = 1, 2, 4, 8
 """linux/securebits.h: nobody has capabilities by being root, and a change of the user leaves them as they are."""
 _CAPABILITY_VERSION = 0x20080522
+_SECCOMP, _SECCOMP_FILTER = 22, 2
+_PROCESSES = 1024
+"""Processes and threads of one tunnel's user. A Go program under load has some dozens."""
 
 _USERS = range(0x70000000, 0x7FFE0000)
 """Numbers that no system gives to anybody (systemd, docs/UIDS-GIDS.md: 1879048192 to 2147352575, unused)."""
@@ -62,8 +96,8 @@ _SETTINGS = (
     "/etc/ssl",
 )
 """Of /etc what libraries and certificates need: no other program's settings, and no list of users."""
-_RESOLVERS = "etc/resolv.conf"
-"""Leads to the carrier's own, where it was given one: the system's is nobody's business but ours."""
+_NAMES = ("resolv.conf", "hosts", "nsswitch.conf")
+"""Of /etc what leads to the carrier's own, where it was given one: the system's is nobody's business but ours."""
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "net/tun": (10, 200)}
 """Major and minor number (Linux, admin-guide/devices.txt)."""
 
@@ -102,15 +136,91 @@ class Confinement:
     """Files and folders that it sees beside the system's, read-only and where they are."""
 
 
+_given: deque[int] = deque(maxlen=2000)
+"""Users that were given out of late: more tunnels than these never stand at once."""
+
+
 def new_user() -> int:
-    """The number of a user that nobody has. Random: two runs on one machine must not meet."""
+    """The number of a user that nobody has. Random: two runs on one machine must not meet, as far as chance goes; two
+    tunnels of one run never do."""
     users = _FEW_USERS
     with suppress(OSError):
         for line in Path("/proc/self/uid_map").read_text().splitlines():
             first, _, count = map(int, line.split())
             if first <= _USERS.start and first + count >= _USERS.stop:
                 users = _USERS
-    return secrets.choice(users)
+    while (user := secrets.choice(users)) in _given:
+        pass
+    _given.append(user)
+    return user
+
+
+# ── a carrier's folder, and what it leaves there ─────────────────────────────────────────────────────────────────────
+
+_FOLDER_SIZE = "size=64m,nr_inodes=4096"
+"""Tor's directory of the public network is the most that any carrier keeps: some 30 MB."""
+_FILE_BYTES = 64 << 10
+_FILES = 32
+
+
+def make_folder(folder: Path, user: int) -> None:
+    """Makes the folder that a carrier can write: a small file system of its own, in memory, so that it cannot fill
+    anybody else's. Raises OSError."""
+    folder.mkdir(mode=0o700)
+    _mount("none", folder, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"mode=0700,uid={user},gid={user},{_FOLDER_SIZE}")
+
+
+def drop_folder(folder: Path) -> None:
+    """Takes a carrier's folder away, with all that is in it. Safe to call again."""
+    _libc.umount2(os.fsencode(folder), _MNT_DETACH)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def read_owned(folder: Path, name: str, user: int) -> bytes:
+    """The first 64 KiB of a file that a carrier has written: `name` below its `folder`.
+
+    The carrier may be anybody's by now: no link is followed, nothing but a file of its own is read, and nothing is
+    waited for. Raises OSError.
+    """
+    with _owned(folder, name, user, os.O_RDONLY | os.O_NONBLOCK, stat.S_IFREG) as file:
+        return os.read(file, _FILE_BYTES)
+
+
+def list_owned(folder: Path, name: str, user: int) -> list[str]:
+    """Some names in a folder of a carrier's, as :func:`read_owned` finds it; in order. Raises OSError."""
+    with _owned(folder, name, user, os.O_RDONLY | os.O_DIRECTORY, stat.S_IFDIR) as held, os.scandir(held) as entries:
+        return sorted(entry.name for entry in itertools.islice(entries, _FILES))
+
+
+@contextmanager
+def owned_socket(folder: Path, name: str, user: int) -> Iterator[str]:
+    """Where to connect to for a carrier's own socket, as :func:`read_owned` finds it. Raises OSError."""
+    with _owned(folder, name, user, os.O_PATH, stat.S_IFSOCK) as held:
+        yield f"/proc/self/fd/{held}"
+
+
+@contextmanager
+def _owned(folder: Path, name: str, user: int, flags: int, kind: int) -> Iterator[int]:
+    """A descriptor of what a carrier has left there, if it is of that kind and its own."""
+    *between, last = name.split("/")
+    held = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # Each step by itself: any of them may have become a link.
+        steps = [(one, os.O_PATH | os.O_DIRECTORY) for one in between]
+        for step, how in (*steps, (last, flags)):
+            below = os.open(step, how | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=held)
+            os.close(held)
+            held = below
+        found = os.fstat(held)
+        if stat.S_IFMT(found.st_mode) != kind or found.st_uid != user:
+            raise PermissionError(errno.EPERM, "not what the carrier was to leave", name)
+        yield held
+    finally:
+        os.close(held)
+
+
+# ── where it runs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def confined(confinement: Confinement, root: Path, program: str, start: Callable[[str], T]) -> T:
@@ -132,6 +242,7 @@ def confined(confinement: Confinement, root: Path, program: str, start: Callable
             _enter_root(confinement, root, path)
             if confinement.users is None:
                 _give_up_powers(confinement.capabilities)
+            _forbid_namespaces()
             outcome.append(start(path))
         except BaseException as exc:
             fault.append(exc)
@@ -154,7 +265,14 @@ def inside(confinement: Confinement, path: str, arguments: Sequence[str]) -> lis
     kept = ",".join(("-all", *(f"+{one.name.lower()}" for one in confinement.capabilities)))
     nsenter, setpriv = (shutil.which(tool, path=os.defpath) or tool for tool in ("nsenter", "setpriv"))
     enter = [nsenter, f"--user=/proc/self/fd/{confinement.users}", "--setuid", "0", "--setgid", "0", "--"]
-    return [*enter, setpriv, "--no-new-privs", "--bounding-set", kept, "--", path, *arguments]
+    return [*enter, setpriv, "--no-new-privs", "--bounding-set", kept, "--", *limited([path, *arguments])]
+
+
+def limited(command: Sequence[str]) -> list[str]:
+    """The command line that becomes another one, with a bounded number of processes and threads for its user."""
+    # To do so from here takes a capability over all limits, which root has not in every container.
+    tool = shutil.which("prlimit", path=os.defpath)
+    return [tool, f"--nproc={_PROCESSES}:{_PROCESSES}", "--", *command] if tool else list(command)
 
 
 def _mount(source: str, target: Path | str, kind: str, flags: int, data: str = "") -> None:
@@ -169,12 +287,21 @@ def _enter_root(confinement: Confinement, root: Path, program: str) -> None:
     _mount("none", root, "tmpfs", _NOSUID, "mode=0755,size=1m")
     for name in (*_SYSTEM, *_SETTINGS):
         _show(root, name)
+    # What a person has put there is no program's and no library's.
+    if os.path.isdir(local := _below(root, "/usr/local/etc")):
+        _mount("none", local, "tmpfs", _NOSUID, "mode=0755,size=4k")
     for extra in (program, *map(os.fspath, confinement.readable)):
         if not os.path.lexists(_below(root, extra)):
             _show(root, os.path.realpath(extra))
     for folder in ("dev/net", "etc", "proc", "run", "var"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    for link, target in (("tmp", "/run"), ("var/run", "/run"), ("var/tmp", "/run"), (_RESOLVERS, "/run/resolv.conf")):
+    links = [
+        ("tmp", "/run"),
+        ("var/run", "/run"),
+        ("var/tmp", "/run"),
+        *((f"etc/{one}", f"/run/{one}") for one in _NAMES),
+    ]
+    for link, target in links:
         if not os.path.lexists(root / link):
             (root / link).symlink_to(target)
     os.umask(0)
@@ -230,3 +357,56 @@ def _give_up_powers(capabilities: tuple[Capability, ...]) -> None:
     bits = _NO_ROOT | _NO_ROOT_LOCKED | _NO_FIXUP | _NO_FIXUP_LOCKED
     check(prctl(_SECUREBITS, ctypes.c_ulong(bits), zero, zero, zero))
     check(prctl(_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero))
+
+
+def _forbid_namespaces() -> None:
+    """From now on the calling thread, and all that it starts, can make no namespace and mount nothing.
+
+    Where the processor is none of :data:`_MACHINES`, or the kernel has no seccomp, nothing is forbidden.
+    """
+    machine = _MACHINES.get(os.uname().machine)
+    if machine is None or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return
+    steps = b"".join(_filter(machine))
+    text = ctypes.create_string_buffer(steps, len(steps))
+    program = _Program(len(steps) // 8, ctypes.addressof(text))
+    zero = ctypes.c_ulong(0)
+    failed = _libc.prctl(_SECCOMP, ctypes.c_ulong(_SECCOMP_FILTER), ctypes.byref(program), zero, zero)
+    if failed and ctypes.get_errno() != errno.EINVAL:
+        check(failed)
+
+
+class _Program(ctypes.Structure):
+    """`struct sock_fprog` (linux/filter.h)."""
+
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def _filter(machine: _Machine) -> Iterator[bytes]:
+    """What the kernel asks itself before each system call (linux/seccomp.h, linux/bpf_common.h)."""
+    load, equal, at_least, has, give = 0x20, 0x15, 0x35, 0x45, 0x06
+    number, architecture, first = 0, 4, 16
+    pass_it, fail = 0x7FFF0000, 0x00050000
+
+    def step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
+        return struct.pack("=HBBI", code, yes, no, value)
+
+    yield step(load, architecture)
+    yield step(equal, machine.audit, yes=1)
+    yield step(give, fail | errno.ENOSYS)
+    yield step(load, number)
+    yield step(at_least, _X32, no=1)
+    yield step(give, fail | errno.ENOSYS)
+    for call in (*machine.mounting, *_MOUNTING):
+        yield step(equal, call, no=1)
+        yield step(give, fail | errno.EPERM)
+    # Its flags stand where no filter can look. The C library takes clone where there is none.
+    yield step(equal, _CLONE3, no=1)
+    yield step(give, fail | errno.ENOSYS)
+    for call, flags in ((machine.unshare, _NEW_NAMESPACES | _NEW_TIME), (machine.clone, _NEW_NAMESPACES)):
+        yield step(equal, call, no=4)
+        yield step(load, first)
+        yield step(has, flags, no=1)
+        yield step(give, fail | errno.EPERM)
+        yield step(give, pass_it)
+    yield step(give, pass_it)

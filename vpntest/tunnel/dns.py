@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from vpntest.failures import Failure, failure_of
+from vpntest.plan.syntax import is_address
 
 if TYPE_CHECKING:
     from dns.message import Message
@@ -159,15 +160,7 @@ def _content(message: Message, query: Message) -> _Content:
         if rrset.rdtype == kind and rrset.rdclass == dns.rdataclass.IN
         for record in rrset
     )
-    return dns.rcode.to_text(message.rcode()), tuple(filter(_is_address, texts))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return dns.rcode.to_text(message.rcode()), tuple(filter(is_address, texts))
 
 
 def _differs(one: _Content, other: _Content) -> bool:

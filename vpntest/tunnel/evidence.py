@@ -21,6 +21,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import select
 import socket
 import stat
@@ -32,8 +33,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vpntest.errors import CannotMeasure, UsageError
-from vpntest.plan.model import OUTSIDE, OpenVpnConfig, Plan, ProxyConfig, Server, TunnelSpec, WireGuardConfig
-from vpntest.plan.secret import Redaction, secrets_in
+from vpntest.plan.bridges import TRANSPORTS
+from vpntest.plan.model import (
+    OUTSIDE,
+    Bridge,
+    OpenVpnConfig,
+    Plan,
+    ProxyConfig,
+    Server,
+    TorConfig,
+    TunnelSpec,
+    WireGuardConfig,
+)
+from vpntest.plan.secret import Redaction, Secret, secrets_in
 from vpntest.tunnel.namespace import Namespace, shortage
 from vpntest.tunnel.vantage import Vantage
 
@@ -557,20 +569,43 @@ def _told(fault: Exception) -> str:
 def is_ciphertext(spec: TunnelSpec) -> bool:
     """Whether all that a tunnel's carrier sends is ciphertext, so that its packets may be kept whole.
 
-    WireGuard and AmneziaWG encrypt the peers' keys and all data (whitepaper, §5.4), Shadowsocks all but a random salt,
-    Hysteria2 and whatever runs in TLS or Reality carry their passwords inside. An OpenVPN without tls-crypt shows its
-    TLS handshake, and with TLS 1.2 the client's certificate in it. Of anything else nothing is known.
+    WireGuard and AmneziaWG encrypt the peers' keys and all data (whitepaper, §5.4), Shadowsocks all but a random salt
+    (SIP004) where it has a cipher at all, SSH its login (RFC 4252). What runs in QUIC, TLS or Reality carries its
+    passwords inside, Tor's links do so to every bridge (tor-spec, "Channels"). An OpenVPN without tls-crypt shows its
+    TLS handshake, and with TLS 1.2 the client's certificate in it. VMess hides who calls, and by its cipher `none` no
+    more than that. A plugin's requests by plain HTTP tell a path that only its users know. Of anything else nothing is
+    known.
     """
     match spec.config:
         case WireGuardConfig():
             return True
         case OpenVpnConfig(inline=inline):
             return any(name.startswith("tls-crypt") for name, _ in inline)
-        case ProxyConfig(outbound={"type": "shadowsocks" | "hysteria2"}):
+        case ProxyConfig(outbound={"type": "shadowsocks", "method": method, **others}):
+            return method != "none" and ("plugin" not in others or _has_tls(others))
+        case ProxyConfig(outbound={"type": "hysteria2" | "tuic" | "ssh"}):
             return True
-        case ProxyConfig(outbound={"type": "vless" | "trojan", "tls": {"enabled": True}}):
+        case ProxyConfig(outbound={"type": "vless" | "vmess" | "trojan" | "anytls" | "http", "tls": {"enabled": True}}):
             return True
+        case TorConfig(bridges=bridges):
+            return all(map(_hides, bridges))
     return False
+
+
+def _has_tls(plugin: dict[str, object]) -> bool:
+    """Of Shadowsocks' plugins, v2ray-plugin can run in TLS; obfs only looks like it."""
+    written = plugin.get("plugin_opts")
+    options = written.reveal() if isinstance(written, Secret) else str(written)
+    # A semicolon within a value stands behind a backslash (SIP003).
+    return plugin["plugin"] == "v2ray-plugin" and "tls=1" in re.split(r"(?<!\\);", options)
+
+
+def _hides(bridge: Bridge) -> bool:
+    """Whether all that goes to it is ciphertext: by itself, or in the TLS of the web server that its `url` names."""
+    if bridge.transport not in (None, *TRANSPORTS):
+        return False
+    values = (value.reveal() if isinstance(value, Secret) else value for _, value in bridge.arguments)
+    return not any(value.lower().startswith("http:") for value in values)
 
 
 def _ways(spec: TunnelSpec, server: Server) -> Iterator[tuple[int, tuple[tuple[int, int], ...]]]:

@@ -51,6 +51,10 @@ class Step(Struct, frozen=True):
     """What the carrier said, shortened and without secrets; empty where there is nothing to add."""
 
 
+_UNREADABLE = (ValueError, LookupError, EOFError, asyncio.LimitOverrunError)
+"""What reading raises where what is read is not as it should be. Other faults are ours, and end the run."""
+
+
 class Fall(Exception):
     """Ends a climb at the rung that is being tried. Never leaves the package: it becomes the failed step."""
 
@@ -72,8 +76,9 @@ class Climb:
         """The body tries `rung`; if it ends well the rung is reached, else the climb ends there with :class:`Fall`.
 
         A body that is cancelled leaves a step that timed out: only the deadline of the whole climb cancels it, or
-        somebody who wants no steps any more. Raises CannotMeasure, and leaves no step, where this box ran out of
-        something that the climb needs.
+        somebody who wants no steps any more. One that cannot read what a carrier or a server says ends it as well: what
+        they say is a stranger's, and must not end the run. Raises CannotMeasure, and leaves no step, where this box ran
+        out of something that the climb needs.
         """
         t0 = self._clock()
         try:
@@ -89,6 +94,14 @@ class Climb:
             failure = failure_of(exc)
             self.steps.append(Step(rung, t0, self._clock(), failure))
             raise Fall(failure) from exc
+        except _UNREADABLE as exc:
+            if lack := shortage(exc):
+                raise lack from exc
+            # Without its text: that may quote anything.
+            failure = f"unknown_failure: {type(exc).__name__}"
+            detail = "an answer of the carrier, or of its server, could not be read"
+            self.steps.append(Step(rung, t0, self._clock(), failure, detail))
+            raise Fall(failure, detail) from exc
         except asyncio.CancelledError:
             self.steps.append(Step(rung, t0, self._clock(), Failure.TIMEOUT, "the time for raising a tunnel was over"))
             raise

@@ -26,6 +26,8 @@ _SHORTAGES = {
     errno.ENFILE: "file descriptors; raise fs.file-max",
     errno.ENOMEM: "memory",
     errno.ENOBUFS: "memory for the network",
+    errno.ENOSPC: "room for files; the private /run is in memory, or a limit of the kernel's is reached",
+    errno.EDQUOT: "room for files, by a quota",
     errno.EAGAIN: "processes or ports; raise the limit (ulimit -u, pids.max), or wait",
 }
 """What a call of ours runs short of on this box, and what to do: never the network's doing."""
@@ -49,7 +51,7 @@ def shortage(fault: BaseException | None) -> CannotMeasure | None:
 
 def denial(fault: OSError) -> CannotMeasure:
     """The error to raise where the kernel gave no namespace, or nothing could be mounted in one."""
-    if lack := shortage(fault):
+    if fault.errno != errno.ENOSPC and (lack := shortage(fault)):
         return lack
     if fault.errno == errno.EPERM and os.geteuid() != 0:
         return CannotMeasure("tunnels need root (network, mount and PID namespaces); run it with sudo")
@@ -72,13 +74,21 @@ def denial(fault: OSError) -> CannotMeasure:
 
 
 def _owned_by(user: int) -> int | None:
-    """A network namespace in a user namespace whose root is `user`; None where there is none to be had."""
-    # A program must make it: no process with threads may.
-    unshare = shutil.which("unshare", path=os.defpath)
-    if unshare is None:
+    """A network namespace in a user namespace whose root and owner is `user`; None where there is none to be had."""
+    # A program must make it: no process with threads may. Whoever makes it owns it, with all power over it; so that is
+    # the user, and not root, who other programs of this machine are too. Where a system lets nobody but root make one,
+    # it takes root's capability.
+    tools = [shutil.which(tool, path=os.defpath) for tool in ("setpriv", "unshare")]
+    if None in tools:
         return None
+    setpriv, unshare = map(str, tools)
+    kept = ["--inh-caps", "-all,+sys_admin", "--ambient-caps", "-all,+sys_admin"]
+    become = [setpriv, "--reuid", str(user), "--regid", str(user), "--clear-groups", *kept, "--"]
     with subprocess.Popen(
-        [unshare, "--user", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [*become, unshare, "--user", "--net", "cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as helper:
         assert helper.stdin is not None
         assert helper.stdout is not None

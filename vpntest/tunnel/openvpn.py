@@ -12,6 +12,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 
 from vpntest.failures import Failure
 from vpntest.plan.model import OpenVpnConfig, Server
@@ -20,10 +21,19 @@ from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import MAX_LINE, Process, lines_of
 from vpntest.tunnel.carriers import Carrier
 from vpntest.tunnel.ladder import Fall, Rung
-from vpntest.tunnel.site import ADDRESSES_TRIED, CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, SHARE_TIMEOUT, Site
+from vpntest.tunnel.site import CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, SHARE_TIMEOUT, Site
 
 AUTH_TIMEOUT = 10.0
 """Seconds from the end of the TLS handshake to the pushed addresses: servers may ask a directory for the password."""
+MOST_REMOTES = 12
+"""Addresses of a config's remotes that are tried. OpenVPN itself takes 64, and nobody waits for as many."""
+PAUSE = 1.0
+"""Seconds that OpenVPN rests before it turns to the next remote, by our own `--connect-retry`."""
+RAISE_TIMEOUT = 5.0 + (MOST_REMOTES + 1) * (SHARE_TIMEOUT + PAUSE) + 2 * AUTH_TIMEOUT
+"""Seconds for all rungs together, with as many silent remotes as are tried: a name before, a password after."""
+_SHOWN = 3
+_LOOKED_UP = 64
+"""Remotes whose names are looked up: as many as OpenVPN's own list holds (options.h, CONNECTION_LIST_SIZE)."""
 _START_TIMEOUT = 5.0
 _DNS_UPDOWN = (2, 7)
 """From this version on OpenVPN edits the host's resolver by itself unless told not to."""
@@ -58,20 +68,31 @@ _STATES = (
 )
 """OpenVPN's states in the order of a start (doc/management-notes.txt)."""
 
+_CALLING = r"^(?:TCP: connect to|read|write) \S.*"
 _SAID = (
-    (re.compile(r"AUTH_FAILED|auth-failure"), Failure.AUTH_REJECTED),
-    (re.compile(r"Options error"), Failure.INVALID),
-    (re.compile(r"VERIFY ERROR.*(self.signed|issuer)"), Failure.SSL_UNKNOWN_AUTHORITY),
-    (re.compile(r"VERIFY X509NAME ERROR"), Failure.SSL_INVALID_HOSTNAME),
-    (re.compile(r"VERIFY \S*\s?ERROR|certificate verify failed"), Failure.SSL_INVALID_CERTIFICATE),
-    (re.compile(r"OpenSSL: error|TLS_ERROR"), Failure.SSL_FAILED_HANDSHAKE),
-    (re.compile(r"Connection reset"), Failure.CONNECTION_RESET),
-    (re.compile(r"Connection refused"), Failure.CONNECTION_REFUSED),
-    (re.compile(r"No route to host"), Failure.HOST_UNREACHABLE),
-    (re.compile(r"Network is unreachable"), Failure.NETWORK_UNREACHABLE),
-    (re.compile(r"server_poll|TLS key negotiation failed to occur"), Failure.TIMEOUT),
+    (re.compile(r"^AUTH: Received control message: AUTH_FAILED"), Failure.AUTH_REJECTED),
+    (re.compile(r"^Options error"), Failure.INVALID),
+    (re.compile(r"^VERIFY ERROR: depth=\d+, error=[^:]*(?:self.signed|issuer)"), Failure.SSL_UNKNOWN_AUTHORITY),
+    (re.compile(r"^VERIFY X509NAME ERROR"), Failure.SSL_INVALID_HOSTNAME),
+    (
+        re.compile(r"^VERIFY (?:\w+ )?ERROR|^OpenSSL: error:.*:certificate verify failed"),
+        Failure.SSL_INVALID_CERTIFICATE,
+    ),
+    (re.compile(r"^OpenSSL: error|^TLS_ERROR"), Failure.SSL_FAILED_HANDSHAKE),
+    (re.compile(rf"^Connection reset|{_CALLING}: Connection reset"), Failure.CONNECTION_RESET),
+    (re.compile(rf"{_CALLING}: Connection refused"), Failure.CONNECTION_REFUSED),
+    (re.compile(rf"{_CALLING}: No route to host"), Failure.HOST_UNREACHABLE),
+    (re.compile(rf"{_CALLING}: Network is unreachable"), Failure.NETWORK_UNREACHABLE),
+    (re.compile(r"^TLS Error: TLS key negotiation failed to occur"), Failure.TIMEOUT),
 )
-"""What a line of OpenVPN's output means; of all that were said, the first in this order is the reason."""
+"""What a line of OpenVPN's output means; of all that were said, the first in this order is the reason. Each is known by
+its beginning: further on stands what a stranger has chosen, such as the names in a certificate."""
+_ENDED = {
+    "auth-failure": Failure.AUTH_REJECTED,
+    "connection-reset": Failure.CONNECTION_RESET,
+    "server_poll": Failure.TIMEOUT,
+}
+"""Why it gave a remote up, by the management socket: its own words alone."""
 
 
 async def climb(site: Site, config: OpenVpnConfig, carrier: Carrier) -> tuple[Process, tuple[str, ...]]:
@@ -81,17 +102,21 @@ async def climb(site: Site, config: OpenVpnConfig, carrier: Carrier) -> tuple[Pr
         text = written(config)
         login = _login(config)
     with step(Rung.ENDPOINT_DNS):
-        named = [(await site.resolve(server), server) for server in config.servers[:ADDRESSES_TRIED]]
+        named = await _named(site, config.servers[:_LOOKED_UP])
     with step(Rung.ENDPOINT):
-        remotes = _routed(site, named)
-        tcp = [server for _, server in remotes if server.transport == "tcp"]
+        routed = _routed(site, named)
+        remotes = chosen(routed)
+        _warn(site, config, remotes, routed)
         share = max(HANDSHAKE_TIMEOUT / len(remotes), SHARE_TIMEOUT)
+        patience = (share + PAUSE) * len(remotes)
+        begun = asyncio.get_running_loop().time()
         session = _Session(site, login)
         process = await session.start(carrier, text, remotes, int(share))
-        if tcp:
-            await session.reaches("WAIT", max(CONNECT_TIMEOUT, SHARE_TIMEOUT * len(remotes)))
+        if any(server.transport == "tcp" for _, server in remotes):
+            await session.reaches("WAIT", max(CONNECT_TIMEOUT, patience))
     with step(Rung.HANDSHAKE):
-        await session.reaches("GET_CONFIG", share * len(remotes) + 1.0)
+        spent = asyncio.get_running_loop().time() - begun
+        await session.reaches("GET_CONFIG", max(share + PAUSE, patience - spent))
     with step(Rung.AUTH):
         pushed = await session.pushed(AUTH_TIMEOUT)
         await netlink.move(site.device, site.underlay, site.netns)
@@ -106,17 +131,81 @@ async def climb(site: Site, config: OpenVpnConfig, carrier: Carrier) -> tuple[Pr
     return process, _resolvers(pushed)
 
 
-def _routed(site: Site, named: Sequence[tuple[list[str], Server]]) -> list[tuple[str, Server]]:
-    remotes: list[tuple[str, Server]] = []
+async def _named(site: Site, servers: Sequence[Server]) -> list[tuple[Server, list[str]]]:
+    """Each remote that has an address, with its addresses. Raises the first Fall where none has."""
+    alike: dict[str, list[Server]] = {}
+    for server in servers:
+        alike.setdefault(server.host, []).append(server)
+    outcomes = await asyncio.gather(*(site.resolve(first) for first, *_ in alike.values()), return_exceptions=True)
+    found: dict[str, list[str]] = {}
+    fallen: Fall | None = None
+    for outcome, same in zip(outcomes, alike.values(), strict=True):
+        if isinstance(outcome, Fall):
+            fallen = fallen or outcome
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            found[same[0].host] = outcome
+            for other in same[1:]:
+                if site.journal is not None:
+                    site.journal.calls(other, outcome)
+    if not found:
+        raise fallen or Fall(Failure.INVALID, "the config names no remote")
+    return [(server, found[server.host]) for server in servers if server.host in found]
+
+
+def _routed(site: Site, named: Sequence[tuple[Server, Sequence[str]]]) -> list[tuple[Server, list[str]]]:
+    """Each remote that the underlay has a route to. Raises the last OSError where there is none."""
+    routed: list[tuple[Server, list[str]]] = []
     refused: OSError | None = None
-    for addresses, server in named:
+    for server, addresses in named:
         try:
-            remotes.extend((address, server) for address in site.reachable(addresses, server.port))
+            routed.append((server, site.reachable(addresses, server.port)))
         except OSError as exc:
             refused = exc
-    if not remotes:
-        raise refused or Fall(Failure.INVALID, "the config names no remote")
-    return remotes[:ADDRESSES_TRIED]
+    if not routed and refused is not None:
+        raise refused
+    return routed
+
+
+def chosen(found: Sequence[tuple[Server, Sequence[str]]]) -> list[tuple[str, Server]]:
+    """Which addresses of the remotes are tried, and in which order: one of each remote, then a second one of each.
+
+    Where there are too many, none is left out whose port and transport no other has: a provider's last line is often
+    the one way that a censor leaves open.
+    """
+    rounds = zip_longest(*([(address, server) for address in addresses] for server, addresses in found))
+    order = list(dict.fromkeys(one for each in rounds for one in each if one is not None))
+    ways: set[tuple[int, str]] = set()
+    first: list[int] = []
+    for position, (_, server) in enumerate(order):
+        if (server.port, server.transport) not in ways:
+            ways.add((server.port, server.transport))
+            first.append(position)
+    ranked = [*first, *(position for position in range(len(order)) if position not in set(first))]
+    return [order[position] for position in sorted(ranked[:MOST_REMOTES])]
+
+
+def _warn(
+    site: Site,
+    config: OpenVpnConfig,
+    remotes: Sequence[tuple[str, Server]],
+    routed: Sequence[tuple[Server, Sequence[str]]],
+) -> None:
+    """Says which remotes are not tried, and why."""
+    tried = {server for _, server in remotes}
+    usable = {server for server, _ in routed}
+    looked_up = config.servers[:_LOOKED_UP]
+    without = [server for server in looked_up if server not in usable]
+    left = [server for server in config.servers if server not in tried and server not in without]
+    for why, servers in (
+        (f"no more than {MOST_REMOTES} addresses are", left),
+        ("without an address that can be called", without),
+    ):
+        if servers:
+            shown = ", ".join(map(str, servers[:_SHOWN])) + (" and others" if len(servers) > _SHOWN else "")
+            count = f"{len(servers)} of {len(config.servers)} remotes"
+            site.warnings.append(f"{count} not tried ({why}): {shown}")
 
 
 def written(config: OpenVpnConfig) -> str:
@@ -246,12 +335,14 @@ class _Session:
         self._moved.set()
 
     def _hear(self, line: str) -> None:
-        for pattern, failure in _SAID:
-            if pattern.search(line):
-                self._reasons.add(failure)
-                if failure == self._reason():
-                    self._reason_line = line
-                break
+        failure = next((failure for pattern, failure in _SAID if pattern.search(line)), None)
+        if failure is not None:
+            self._blame(failure, line)
+
+    def _blame(self, failure: Failure, line: str) -> None:
+        self._reasons.add(failure)
+        if failure == self._reason():
+            self._reason_line = line
 
     def _reason(self) -> Failure | None:
         return next((failure for _, failure in _SAID if failure in self._reasons), None)
@@ -276,8 +367,8 @@ class _Session:
                 state, reason = (*rest.split(",")[1:3], "", "")[:2]
                 if state in _STATES:
                     self._reached = max(self._reached, _STATES.index(state))
-                if state in ("EXITING", "RECONNECTING"):
-                    self._hear(reason.replace("connection-reset", "Connection reset"))
+                if state in ("EXITING", "RECONNECTING") and reason in _ENDED:
+                    self._blame(_ENDED[reason], reason)
             case ">PASSWORD":
                 self._take_password(rest)
             case ">UPDOWN" if rest == "UP":
@@ -297,8 +388,8 @@ class _Session:
         elif rest.startswith("Need"):
             self._reasons.add(Failure.INVALID)
             self._reason_line = "OpenVPN asks for a password that the config does not have"
-        elif rest.startswith("Verification Failed"):
-            self._reasons.add(Failure.AUTH_REJECTED)
+        elif rest.startswith("Verification Failed: 'Auth'"):
+            self._blame(Failure.AUTH_REJECTED, "the server does not know this user name with this password")
 
     async def reaches(self, state: str, seconds: float) -> None:
         """Waits for a state of OpenVPN, or a later one. Raises Fall."""

@@ -54,6 +54,8 @@ class Tunnel:
         """Program and version that carries it, or was to; None where no carrier was found."""
         self.problem: Problem | None = spec.problem
         """Why it can never be raised on this box; None where the network alone decides."""
+        self.warnings: list[str] = []
+        """What of its config was not tried on this box, a line each."""
         self._undo = contextlib.AsyncExitStack()
         self._lowering: asyncio.Task[None] | None = None
 
@@ -114,6 +116,8 @@ def _patience(config: Config | None) -> float:
     match config:
         case TorConfig():
             return tor.RAISE_TIMEOUT
+        case OpenVpnConfig():
+            return openvpn.RAISE_TIMEOUT
         case CommandConfig():
             # As the plan says, and again for the proxy that the client opens.
             return RAISE_TIMEOUT + 2 * config.ready_within
@@ -174,6 +178,7 @@ async def _raise(
             raise Fall(Failure(choice.mechanism), choice.reason)
     carrier = carriers[choice]
     tunnel.carrier = str(carrier)
+    tunnel.warnings += [finding.text for finding in carriers.left_out(spec.config)]
     user = new_user()
     # Only a program that enters it needs to have powers there.
     is_entered = not isinstance(spec.config, WireGuardConfig | OpenVpnConfig)
@@ -197,6 +202,7 @@ async def _raise(
         journal=journal,
         local_servers=settings.local_servers,
         user=user,
+        warnings=tunnel.warnings,
     )
     process: Process | None
     resolvers: tuple[str, ...] = ()

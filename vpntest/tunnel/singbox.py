@@ -51,25 +51,27 @@ _PAUSE = 0.3
 _UDP_PATIENCE = 2.0
 """Seconds for a proxy to say that it takes no UDP, and for sing-box to say so."""
 _LINES_KEPT = 100
-_REFUSED = re.compile(r"ERROR.* using outbound/\S+: (.+)")
+_REFUSED = re.compile(r"^ERROR.*? using outbound/[\w-]+\[[^\]]*\]: (.+)")
 _WAY = re.compile(r"\b(?:dial|read|write) (?:tcp|udp)[46]? \S+ ")
 """Our own address and the server's, which the record has already or need not have."""
 _SAID = (
     (
-        re.compile(
-            r"authentication failed|reality verification failed|socks5: (?:incorrect user|unsupported auth method)"
-            r"|socks4: request rejected, code= 9[23]|^authentication required|ssh: unable to authenticate"
-        ),
-        Failure.AUTH_REJECTED,
-    ),
-    (re.compile(r"host key mismatch"), Failure.SSL_INVALID_CERTIFICATE),
-    (
-        re.compile(r"unexpected (HTTP response )?status|method not allowed|malformed HTTP"),
+        re.compile(r"^(?:[\w-]+: )?unexpected (?:HTTP response )?status|^method not allowed|^(?:\S+: )?malformed HTTP"),
         Failure.HTTP_REQUEST_FAILED,
     ),
     (re.compile(r"x509: certificate is (?:not )?valid for|x509: cannot validate"), Failure.SSL_INVALID_HOSTNAME),
-    (re.compile(r"signed by unknown authority"), Failure.SSL_UNKNOWN_AUTHORITY),
-    (re.compile(r"x509: "), Failure.SSL_INVALID_CERTIFICATE),
+    (re.compile(r"x509: certificate signed by unknown authority"), Failure.SSL_UNKNOWN_AUTHORITY),
+    (re.compile(r"x509: |^connect to ssh server: .*host key mismatch, "), Failure.SSL_INVALID_CERTIFICATE),
+    (re.compile(r"ssh: disconnect, reason"), Failure.EOF),
+    (
+        re.compile(
+            r"^authentication failed, status code: \d|^(?:[\w -]+: )?reality verification failed$"
+            r"|^socks5: (?:incorrect user name|unsupported auth method: \d)|^socks4: request rejected, code= 9[23]"
+            r"|^authentication required$"
+            r"|^connect to ssh server: ssh: handshake failed: ssh: unable to authenticate, attempted methods \["
+        ),
+        Failure.AUTH_REJECTED,
+    ),
     (re.compile(r"connection reset by peer"), Failure.CONNECTION_RESET),
     (re.compile(r"connection refused"), Failure.CONNECTION_REFUSED),
     (re.compile(r"no route to host"), Failure.HOST_UNREACHABLE),
@@ -78,13 +80,16 @@ _SAID = (
     (re.compile(r"\bEOF$"), Failure.EOF),
     (re.compile(r"tls: |CRYPTO_ERROR"), Failure.SSL_FAILED_HANDSHAKE),
 )
-"""What sing-box says of a connection that it could not make, as 1.14.1 words it: the first that fits."""
+"""What sing-box says of a connection that it could not make, as 1.14.1 words it: the first that fits. First come those
+that go on in words of whoever answers, such as the names in a certificate: nobody's words are a rejection."""
 _TURNED_DOWN = (
-    (re.compile(r"socks5: request rejected|ssh: rejected"), True),
-    (re.compile(r"socks4: request rejected|^(?:unexpected status: \d|method not allowed)"), False),
+    (re.compile(r"^socks5: request rejected, code=|^ssh: rejected: "), True),
+    (re.compile(r"^socks4: request rejected, code=|^unexpected status: \d|^method not allowed"), False),
 )
 """What it says where a server answered in its protocol and would, or could, not open what was asked for; and whether it
 does so only once it has taken our credentials. A proxy by HTTP may look at the port first."""
+_STATUS = re.compile(r"^(?:unexpected status: ([45]\d\d)|method not allowed)")
+"""What it says where a proxy by HTTP answered with an error."""
 _HOSTS = "hosts"
 """Tag of the table of names."""
 
@@ -115,21 +120,24 @@ async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | 
 
         process = await device(site, carrier.program, [outbound], roots, heard=heard, hosts={server.host: address})
     if _shows_its_handshake(outbound):
+        is_http = outbound["type"] == "http"
         knows_us = outbound["type"] in _SAYS_ITS_WORD
-        rejection = ""
+        fallen: Fall | None = None
         with step(Rung.HANDSHAKE):
             try:
-                knows_us &= await greeted(site, process, said, destination, 443 if outbound["type"] == "http" else 53)
+                knows_us &= await greeted(site, process, said, destination, 443 if is_http else 53)
             except Fall as fall:
                 rejection = await _rejection(site, outbound, address, fall, roots)
                 if not rejection:
                     raise
-        if rejection or knows_us:
+                fallen = Fall(Failure.AUTH_REJECTED, rejection)
+        if is_http and fallen is None:
+            passes, fallen = await names_pass(site, said, destination)
+            knows_us |= passes
+        if fallen is not None or knows_us:
             with step(Rung.AUTH):
-                if rejection:
-                    raise Fall(Failure.AUTH_REJECTED, rejection)
-                if outbound["type"] == "http":
-                    await _lets_names_pass(site, said, destination)
+                if fallen is not None:
+                    raise fallen
     if outbound["type"] == "socks" and config.carries_udp:
         site.carries_udp = await takes_udp(site, said, destination)
     return process
@@ -207,19 +215,32 @@ async def takes_udp(site: Site, said: list[str], destination: str) -> bool:
     return found.rcode is not None or not re.search(r"socks5: request rejected|\bEOF$", _reason(said))
 
 
-async def _lets_names_pass(site: Site, said: list[str], destination: str) -> None:
-    """Raises Fall where a proxy by HTTP opens connections to the ports of the web only, as many do.
+async def names_pass(site: Site, said: list[str], destination: str) -> tuple[bool, Fall | None]:
+    """Whether a proxy by HTTP lets a name be asked for over TCP; and where it turned that down, what follows.
 
-    Its users have it look names up. We ask a resolver, and where that cannot be, whatever we said of platforms would be
-    wrong.
+    Many open connections to the ports of the web only, or none to an address: their users have them look names up. We
+    ask a resolver, and where that cannot be, whatever we said of platforms would be wrong. `said` is the carrier's
+    output since :func:`greeted`.
     """
+    web = _STATUS.match(_reason(said))
     said.clear()
     found = await dns.ask(site.netns.socket, destination, "example.org", "A", only_tcp=True)
     if found.rcode is not None:
-        return
+        return True, None
     await asyncio.sleep(_PAUSE)
-    if re.match(r"unexpected status: 4|method not allowed", _reason(said)):
-        raise Fall(Failure.UNSUPPORTED, "the proxy opens no connection to port 53, so no names can be asked for")
+    answer = _STATUS.match(_reason(said))
+    if answer is None:
+        return False, None
+    if web is None:
+        return False, Fall(
+            Failure.UNSUPPORTED, "the proxy opens no connection to port 53, so no names can be asked for"
+        )
+    codes = sorted({found[1] or "405" for found in (web, answer)})
+    answers = f"the proxy answers HTTP {' or '.join(codes)} to every connection that it is asked for by an address"
+    if all(code[0] == "5" for code in codes):
+        # It would, and cannot.
+        return False, Fall(Failure.HTTP_REQUEST_FAILED, answers)
+    return False, Fall(Failure.UNSUPPORTED, f"{answers}: it opens connections to names only, or none for us")
 
 
 def _reason(said: list[str]) -> str:

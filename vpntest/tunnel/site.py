@@ -9,7 +9,6 @@ import ipaddress
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from vpntest.plan.model import Server
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import dns, netlink
 from vpntest.tunnel.cage import Cage, Process
-from vpntest.tunnel.confinement import NEEDS, Capability, Confinement, new_user
+from vpntest.tunnel.confinement import NEEDS, Capability, Confinement, drop_folder, make_folder, new_user
 from vpntest.tunnel.evidence import Journal
 from vpntest.tunnel.ladder import Climb, Fall
 from vpntest.tunnel.namespace import Namespace
@@ -73,6 +72,8 @@ class Site:
     """Whether servers may stand in this machine's own networks."""
     carries_udp: bool = True
     """False once it has shown that no UDP passes, though the config would have it."""
+    warnings: list[str] = field(default_factory=list)
+    """What of the config is not tried, a line each."""
     _tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_TAIL_LINES))
 
     @property
@@ -84,9 +85,8 @@ class Site:
     def folder(self) -> Path:
         """A folder of the carriers' own, in memory and gone with the tunnel: they know it as `/run`."""
         made = self.cage.directory / self.device
-        made.mkdir(mode=0o700)
-        self.undo.callback(shutil.rmtree, made, ignore_errors=True)
-        os.chown(made, self.user, self.user)
+        self.undo.callback(drop_folder, made)
+        make_folder(made, self.user)
         return made
 
     def spawn(

@@ -4,7 +4,11 @@
                                └─────────────── underlay ───────────────┘
 
 Of what a stranger wrote only bridge lines reach tor, each in quotes; the programs that speak the transports are this
-machine's. Tor starts with its network off and gets it once we listen, so that no word of its start is missed.
+machine's. They look no name up: every one that a line has them call was looked up by us, and only what it may lead to
+stands in their hosts file. To whom a Snowflake's broker sends its client, it alone decides: that client calls any
+address, this machine's own too, by UDP.
+
+Tor starts with its network off and gets it once we listen, so that no word of its start is missed.
 
 Tor carries TCP only. It takes SOCKS on a port of the underlay's loopback that the kernel chooses: other programs of the
 same machine could use it while the tunnel stands.
@@ -14,18 +18,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import hashlib
 import os
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vpntest.failures import Failure
+from vpntest.plan import syntax
 from vpntest.plan.model import Bridge, Server, TorConfig
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import singbox
 from vpntest.tunnel.cage import MAX_LINE, Process, lines_of
 from vpntest.tunnel.carriers import Carrier
+from vpntest.tunnel.confinement import list_owned, owned_socket, read_owned
 from vpntest.tunnel.ladder import Fall, Rung
 from vpntest.tunnel.site import ADDRESSES_TRIED, HANDSHAKE_TIMEOUT, Site
 
@@ -39,6 +46,12 @@ RAISE_TIMEOUT = 10.0 + HANDSHAKE_PATIENCE + CIRCUIT_PATIENCE + 10.0
 _START_TIMEOUT = 10.0
 _TRIES = 3
 """Failed tries of each bridge after which its word is taken, not before :data:`HANDSHAKE_TIMEOUT`."""
+_HASHED_BYTES = 1 << 16
+"""Bytes that tor hashes of a repeated password where its mark is 60 (src/lib/crypt_ops/crypto_s2k.c)."""
+_NOBODY = "nameserver fe80::%none\n"
+"""A resolver's address that the kernel sends nothing to. Without any, programs ask 127.0.0.1."""
+_LOOKED_UP = 128
+"""Names of all bridges together; a list that somebody hands out has a few."""
 _LOOKED_AT = 8
 """Bridges that we open a connection to, to see whether any can be reached."""
 
@@ -94,17 +107,20 @@ async def climb(site: Site, config: TorConfig, carrier: Carrier, tun: Carrier, a
     with step(Rung.CONFIG):
         helpers = dict(carrier.helpers)
         bridges = [bridge for bridge in config.bridges if bridge.transport is None or bridge.transport in helpers]
-        text = written(bridges, helpers, authorities)
-    servers = [bridge.server for bridge in bridges if bridge.server][:_LOOKED_AT]
-    # One that finds its own way cannot be looked for.
-    seen = bool(servers) and all(bridge.server for bridge in bridges)
+        written(bridges, helpers, authorities)
     with step(Rung.ENDPOINT_DNS):
-        named = await _named(site, servers) if seen else []
+        bridges, found = await _permitted(site, bridges)
+        text = written(bridges, helpers, authorities)
+    servers = [bridge.server for bridge in bridges if bridge.server]
+    # One that finds its own way cannot be looked for.
+    seen = len(servers) == len(bridges)
     with step(Rung.ENDPOINT):
-        await _reached(site, named)
+        await _reached(site, [(found[server], server) for server in servers[:_LOOKED_AT]] if seen else [])
     start = _Start(site, len(bridges))
     with step(Rung.HANDSHAKE):
-        process = await start.begin(carrier, text, [Path(helpers[name]) for name in _transports(bridges)])
+        process = await start.begin(
+            carrier, text, _hosts(found), [Path(helpers[name]) for name in _transports(bridges)]
+        )
         await start.reaches(_HANDSHAKE_DONE, HANDSHAKE_PATIENCE)
     with step(Rung.AUTH):
         await start.reaches(_DONE, CIRCUIT_PATIENCE)
@@ -124,7 +140,6 @@ def written(bridges: Sequence[Bridge], helpers: dict[str, str], authorities: Seq
     lines = [
         "DataDirectory /run/tor",
         "ControlSocket /run/tor/control",
-        "CookieAuthentication 1",
         "SocksPort 127.0.0.1:auto",
         "DisableNetwork 1",
         "ClientOnly 1",
@@ -162,28 +177,65 @@ def _quoted(value: str) -> str:
 # ── before tor starts ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _named(site: Site, servers: Sequence[Server]) -> list[tuple[list[str], Server]]:
-    """Each server that has an address, with its addresses. Raises the first Fall where none has."""
-    outcomes = await asyncio.gather(*(site.resolve(server) for server in servers), return_exceptions=True)
-    named = []
-    fallen: BaseException | None = None
-    for outcome, server in zip(outcomes, servers, strict=True):
-        if isinstance(outcome, BaseException):
-            if not isinstance(outcome, Fall):
-                raise outcome
-            fallen = fallen or outcome
+async def _permitted(site: Site, bridges: Sequence[Bridge]) -> tuple[list[Bridge], dict[Server, list[str]]]:
+    """The bridges that may be called, and the addresses of all whom they have us call. Raises the first Fall where none
+    may be.
+
+    No literal address that must not be called is ever handed over. A name that leads to none other is, where the
+    transport has others to ask: it will find nothing.
+    """
+    called = dict.fromkeys(one for bridge in bridges for one in (bridge.server, *bridge.asked) if one is not None)
+    named = [server for server in called if not syntax.is_address(server.host)]
+    beyond = set(named[_LOOKED_UP:])
+    asked = [server for server in called if server not in beyond]
+    outcomes = await asyncio.gather(*(site.resolve(server) for server in asked), return_exceptions=True)
+    found: dict[Server, list[str]] = {}
+    falls: dict[Server, Fall] = {server: Fall(Failure.UNSUPPORTED, "too many names to look up") for server in beyond}
+    for server, outcome in zip(asked, outcomes, strict=True):
+        if isinstance(outcome, Fall):
+            falls[server] = outcome
+        elif isinstance(outcome, BaseException):
+            raise outcome
         else:
-            named.append((outcome[:ADDRESSES_TRIED], server))
-    if not named and fallen is not None:
-        raise fallen
-    return named
+            found[server] = outcome
+
+    def hindrance(bridge: Bridge) -> Fall | None:
+        if bridge.server is not None and bridge.server not in found:
+            return falls[bridge.server]
+        for server in bridge.asked:
+            if server in falls and syntax.is_address(server.host):
+                return falls[server]
+        ways = [server for server in bridge.asked if server.transport == "tcp"]
+        if bridge.server is None and ways and not any(server in found for server in ways):
+            return falls[ways[0]]
+        return None
+
+    fit = [bridge for bridge in bridges if hindrance(bridge) is None]
+    left = [fall for fall in map(hindrance, bridges) if fall is not None]
+    if not fit:
+        raise left[0]
+    if left:
+        why = ", ".join(dict.fromkeys(fall.detail or fall.failure for fall in left))
+        site.warnings.append(site.redact(f"{len(left)} of {len(bridges)} bridges not tried: {why}"))
+    return fit, found
+
+
+def _hosts(found: dict[Server, list[str]]) -> str:
+    """The hosts file of the transports' clients: all that they know of names."""
+    return "".join(
+        f"{address} {server.host}\n"
+        for server, addresses in found.items()
+        if not syntax.is_address(server.host)
+        for address in addresses
+    )
 
 
 async def _reached(site: Site, named: Sequence[tuple[list[str], Server]]) -> None:
     """Opens a connection to each server and closes it again; one that stands is enough. Raises the first OSError."""
 
     async def one(addresses: list[str], server: Server) -> None:
-        await site.connects(site.reachable(addresses, server.port), server.port)
+        fit = site.reachable(addresses[:ADDRESSES_TRIED], server.port)
+        await site.connects(fit, server.port)
 
     tries = [asyncio.ensure_future(one(*each)) for each in named]
     refused: BaseException | None = None
@@ -234,22 +286,25 @@ class _Start:
         self._count = 0
         self._skew = ""
 
-    async def begin(self, carrier: Carrier, text: str, programs: Sequence[Path]) -> Process:
+    async def begin(self, carrier: Carrier, text: str, hosts: str, programs: Sequence[Path]) -> Process:
         """Starts tor, listens to it, and lets it into the network. Raises Fall."""
         assert carrier.program is not None
         self._folder.mkdir(mode=0o700)
         os.chown(self._folder, self._site.user, self._site.user)
-        # What looks names up by itself asks whom we ask.
-        (self._site.folder / "resolv.conf").write_text(f"nameserver {self._site.outside.resolver}\n")
+        # What looks names up by itself finds these, and nobody to ask for others: a name that has led elsewhere once
+        # could lead here the next time.
+        for file, words in (("hosts", hosts), ("nsswitch.conf", "hosts: files\n"), ("resolv.conf", _NOBODY)):
+            (self._site.folder / file).write_text(words)
+        password = secrets.token_bytes(32)
         memory = os.memfd_create("config")
         try:
-            os.write(memory, text.encode())
+            os.write(memory, f"HashedControlPassword {_hashed(password)}\n{text}".encode())
             os.lseek(memory, 0, os.SEEK_SET)
             self._process = self._site.spawn(
                 # No file of this machine's may add to it; a folder that is not there is no fault.
                 [carrier.program, "-f", "-", "--defaults-torrc", "/run/tor/none", "--ignore-missing-torrc"],
                 stdin=memory,
-                env={"PATH": "/nonexistent", "HOME": "/run/tor"},
+                env={"PATH": "/nonexistent", "HOME": "/run/tor", "GODEBUG": "netdns=go"},
                 readable=programs,
             )
         finally:
@@ -258,33 +313,35 @@ class _Start:
         self._site.undo.callback(watch.cancel)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                reader, cookie = await self._connected()
+                reader = await self._connected()
         except TimeoutError:
             raise Fall(Failure.CARRIER_EXITED, f"tor did not open its control socket: {self._site.tail()}") from None
         follow = asyncio.ensure_future(self._follow(reader))
         self._site.undo.callback(follow.cancel)
         self._tell(
-            f"AUTHENTICATE {cookie.hex()}",
+            f"AUTHENTICATE {password.hex()}",
             "SETEVENTS STATUS_CLIENT STATUS_GENERAL",
             "SETCONF DisableNetwork=0",
             "GETINFO status/bootstrap-phase",
         )
         return self._process
 
-    async def _connected(self) -> tuple[asyncio.StreamReader, bytes]:
+    async def _connected(self) -> asyncio.StreamReader:
         assert self._process is not None
         while True:
             if not self._process.running():
                 await asyncio.sleep(0.05)
                 raise Fall(Failure.CARRIER_EXITED, self._site.tail())
             try:
-                cookie = (self._folder / "control_auth_cookie").read_bytes()
-                reader, self._writer = await asyncio.open_unix_connection(self._folder / "control", limit=MAX_LINE)
+                with owned_socket(self._site.folder, "tor/control", self._site.user) as place:
+                    reader, self._writer = await asyncio.open_unix_connection(place, limit=MAX_LINE)
             except (FileNotFoundError, ConnectionRefusedError):
                 await asyncio.sleep(0.02)
+            except (PermissionError, NotADirectoryError):
+                raise Fall(Failure.CARRIER_EXITED, "what tor calls its control socket is none of its own") from None
             else:
                 self._site.undo.callback(self._writer.close)
-                return reader, cookie
+                return reader
 
     async def _watch(self, process: Process) -> None:
         await process.wait()
@@ -370,12 +427,25 @@ class _Start:
     def _complaints(self) -> list[tuple[Failure, str]]:
         """What the transports' clients said of their failures."""
         found = []
-        for log in sorted(self._folder.glob("pt_state/*.log")):
-            with contextlib.suppress(OSError), log.open(encoding="utf-8", errors="replace") as file:
-                for line in itertools.islice(file, _LINES_READ):
-                    if failure := _meant(line):
-                        found.append((failure, _STAMP.sub("", line.strip())))
+        folder, user = self._site.folder, self._site.user
+        with contextlib.suppress(OSError):
+            for name in list_owned(folder, "tor/pt_state", user):
+                if not name.endswith(".log"):
+                    continue
+                with contextlib.suppress(OSError):
+                    lines = read_owned(folder, f"tor/pt_state/{name}", user).decode("utf-8", "replace").splitlines()
+                    for line in lines[:_LINES_READ]:
+                        if failure := _meant(line):
+                            found.append((failure, _STAMP.sub("", line.strip())))
         return found
+
+
+def _hashed(password: bytes) -> str:
+    """A password of the control socket as tor's config has it: of no use to who reads it (RFC 4880, 3.7.1.3)."""
+    salt = secrets.token_bytes(8)
+    words = (salt + password) * (_HASHED_BYTES // len(password))
+    hashed = hashlib.sha1(words[:_HASHED_BYTES], usedforsecurity=False).hexdigest()
+    return f"16:{salt.hex()}60{hashed}"
 
 
 def _meant(words: str) -> Failure | None:

@@ -27,6 +27,7 @@ from vpntest.plan.wgquick import UAPI
 from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import Process
 from vpntest.tunnel.carriers import KERNEL, Carrier
+from vpntest.tunnel.confinement import owned_socket
 from vpntest.tunnel.ladder import Fall, Rung
 from vpntest.tunnel.site import HANDSHAKE_TIMEOUT, SHARE_TIMEOUT, Site
 
@@ -258,7 +259,7 @@ class _Userspace:
     def __init__(self, site: Site, carrier: Carrier) -> None:
         self._site = site
         self._carrier = carrier
-        self._socket = site.folder / _CONTROL_SOCKETS[carrier.name] / f"{site.device}.sock"
+        self._socket = f"{_CONTROL_SOCKETS[carrier.name]}/{site.device}.sock"
         self.process: Process | None = None
 
     async def create(self) -> None:
@@ -274,6 +275,9 @@ class _Userspace:
                         await self._exchange("get=1\n\n")
                     except (FileNotFoundError, ConnectionRefusedError):
                         await asyncio.sleep(0.005)
+                    except (PermissionError, NotADirectoryError):
+                        said = f"what {self._carrier.name} calls its control socket is none of its own"
+                        raise Fall(Failure.CARRIER_EXITED, said) from None
                     else:
                         break
         except TimeoutError:
@@ -315,7 +319,8 @@ class _Userspace:
             raise Fall(Failure.CARRIER_EXITED, self._site.tail()) from exc
 
     async def _exchange(self, request: str) -> str:
-        reader, writer = await asyncio.open_unix_connection(self._socket, limit=_LONGEST_ANSWER)
+        with owned_socket(self._site.folder, self._socket, self._site.user) as place:
+            reader, writer = await asyncio.open_unix_connection(place, limit=_LONGEST_ANSWER)
         try:
             writer.write(request.encode())
             return (await reader.readuntil(b"\n\n")).decode("ascii", "replace")
