@@ -67,17 +67,17 @@ def planted() -> Record:
     world = World(platform("bird"), platform("cat", "http://cat.example/"))
     world.line(resolver="8.41.7.1", ipv6="2a0f:7803:1:2::9")
     world.tunnel("se-wg-007", servers=("se-wg-007.provider.example:43117/udp",), kind=Kind.WIREGUARD)
-    world.tunnel("links-vless-3fa2c1", servers=("203.0.113.9:43117/tcp", "[2a0f:7803:1:2::9]:443/tcp"))
+    world.tunnel("links-vless-3fa2c1d4", servers=("203.0.113.9:43117/tcp", "[2a0f:7803:1:2::9]:443/tcp"))
     world.tunnel(
         "bad",
         problem=Problem("invalid", "/home/alice/night.conf:3: se-wg-007.provider.example is no address"),
-        warnings=("it reads /home/alice/up.sh; see 203.0.113.9", "the same config as links-vless-3fa2c1"),
+        warnings=("it reads /home/alice/up.sh; see 203.0.113.9", "the same config as links-vless-3fa2c1d4"),
         kind=Kind.UNKNOWN,
     )
     world.addresses("outside", exit="8.41.7.99", resolver="8.41.7.50", ipv6="2a0f:7803:1:2::9")
     world.reach("outside", "bird", fails=f"tls_handshake:{RESET}", neutral=True)
     world.reach("outside", "cat")
-    for tunnel in ("se-wg-007", "links-vless-3fa2c1"):
+    for tunnel in ("se-wg-007", "links-vless-3fa2c1d4"):
         for name in ("bird", "cat"):
             world.reach(tunnel, name)
     add = world.add
@@ -110,7 +110,7 @@ def planted() -> Record:
         id="0189ffff-0000-7000-8000-000000000000",
         started="2026-11-20T03:17:00+00:00",
         vantage=VantageFacts("box-in-attic", "RU", 64999),
-        phases=(Phase("links-vless-3fa2c1: raise", 0.0, 1.0), Phase("speed", 1.0, 2.0)),
+        phases=(Phase("links-vless-3fa2c1d4: raise", 0.0, 1.0), Phase("speed", 1.0, 2.0)),
     )
     return msgspec.structs.replace(record, run=run, tunnels=tunnels)
 

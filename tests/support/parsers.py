@@ -53,18 +53,22 @@ def _archive(data: bytes) -> Iterable[Entry]:
             yield from sources.entries(member.data, WHERE, member.read_file)
 
 
-_SCRATCH = Path(tempfile.gettempdir(), f"vpntest-parsers-{os.getpid()}")
+_SCRATCH = Path(
+    tempfile.gettempdir(), f"vpntest-parsers-{os.getpid()}", *"a/plan/that/names/its/parents/finds/nothing".split("/")
+)
+"""Deep, for a plan may name a folder above its own: the rest of this machine is not meant."""
 
 
 def _plan(data: bytes) -> Iterable[Entry]:
-    _SCRATCH.mkdir(exist_ok=True)
+    _SCRATCH.mkdir(parents=True, exist_ok=True)
     path = _SCRATCH / "plan.toml"
     path.write_bytes(data)
     try:
         plan = read_plan([path])
     finally:
         path.unlink()
-        _SCRATCH.rmdir()
+        for folder in (_SCRATCH, *_SCRATCH.parents[:8]):
+            folder.rmdir()
     return [Entry(one.kind, one.config, one.problem, one.findings, one.line, one.label) for one in plan.tunnels]
 
 

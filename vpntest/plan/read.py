@@ -355,7 +355,7 @@ def _names(sources: Sequence[tuple[str, ...]], kept: Sequence[Sequence[_One]]) -
                     if claims.setdefault(name, claimant) != claimant:
                         claims[name] = b""
     often = Counter(way for ways in sources for way in {*ways})
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for ways, ones in zip(sources, kept, strict=True):
         base = next((way for way in ways if often[way] == 1 and way != OUTSIDE), ways[-1])
         for one in ones:
@@ -381,13 +381,18 @@ def _forms(base: str, one: _One, *, alone: bool) -> list[str]:
     return [*plain, f"{base}-{f'line-{entry.line}' if entry.line else entry.kind.value}"]
 
 
-def _free(forms: Sequence[str], taken: set[str], claims: Container[str]) -> str:
-    """The first that nobody has; with a number only what is no config, and one config in many sources."""
-    candidate, number = next((form for form in forms if form not in taken), forms[-1]), 1
-    while candidate in taken or (number > 1 and candidate in claims):
-        number += 1
-        candidate = f"{_start(forms[-1], 56)}-{number}"
-    taken.add(candidate)
+def _free(forms: Sequence[str], taken: dict[str, int], claims: Container[str]) -> str:
+    """The first that nobody has; with a number only what is no config, and one config in many sources.
+
+    `taken` holds the names, each with the last number that was put behind it.
+    """
+    candidate, number = next((form for form in forms if form not in taken), forms[-1]), taken.get(forms[-1], 1)
+    if candidate in taken:
+        while candidate in taken or candidate in claims:
+            number += 1
+            candidate = f"{_start(forms[-1], 56)}-{number}"
+        taken[forms[-1]] = number
+    taken[candidate] = 1
     return candidate
 
 

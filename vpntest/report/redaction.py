@@ -43,8 +43,8 @@ _V6 = (
 _INVENTED = re.compile(r"198\.1[89]\.\d+\.\d+|240\.\d+\.\d+\.\d+|fd00::[\da-f]+|2001:db8::[\da-f]+")
 """What could be taken for an invented address where it is none: no such one is invented then."""
 _PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s/:,;'\"]+/?)+")
-_DIGEST = re.compile(r"-[0-9a-f]{6}$")
-"""How a name ends that is made of a digest of kind and server: whoever guesses the server can prove it."""
+_DIGEST = re.compile(r"-[0-9a-f]{8,16}$")
+"""How a name ends that is made of a digest of the config: whoever guesses the rest can prove it."""
 _NEVER_TEXT = frozenset({"type", "probe", "operation", "role", "phase", "rung", "kind", "mechanism", "version", "ja4"})
 _ELSEWHERE = "http://elsewhere.invalid/"
 _LEAST_WORD = 4
