@@ -869,3 +869,7 @@ def test_a_piece_of_a_password_is_no_label(link: str, label: str) -> None:
     from vpntest.plan import sources
 
     assert [entry.label for entry in sources.link(link, "x")] == [label]
+
+
+def test_a_password_with_blanks_around_it_is_no_label_either() -> None:
+    assert proxy("trojan:// mpMw7CrnbX1Zmxuj@vpn.example:443#a mpMw7CrnbX1Zmxuj b", "x").label == ""

@@ -92,11 +92,11 @@ def test_a_tunnel_under_another_name_is_asked_for_by_its_own(
 ) -> None:
     world = World(platform("bird"))
     world.line()
-    world.tunnel("links-vless-3fa2c1", carry=False)
+    world.tunnel("links-vless-3fa2c1d4", carry=False)
     world.tunnel("plain", carry=False)
     record = world.record()
     (tmp_path / "run.json").write_bytes(encode(record, judge(record)))
-    assert main(["report", str(tmp_path / "run.json"), "--redact", "--tunnel", "links-vless-3fa2c1"]) == 0
+    assert main(["report", str(tmp_path / "run.json"), "--redact", "--tunnel", "links-vless-3fa2c1d4"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^wireguard-tunnel-1 ", shown, re.MULTILINE)
     assert "links-vless" not in shown

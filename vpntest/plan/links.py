@@ -512,7 +512,7 @@ def _label(text: str, secrets: tuple[str, ...]) -> str:
     """What a stranger calls the proxy, as one short line that can be shown: no control, no other link, no secret."""
     text = unquote(text[: 16 * _LABEL_LENGTH], errors="replace")
     text = re.split(r"[A-Za-z0-9+.-]{2,32}://", text)[0]
-    if any(len(secret) > 3 and secret in text for secret in secrets):
+    if any(len(secret) > 3 and secret in text for secret in map(str.strip, secrets)):
         return ""
     text = _UNSEEN.sub("\ufffd", " ".join(text.replace("\ufe0f", "").split()))
     return syntax.printable(text)[:_LABEL_LENGTH].strip()

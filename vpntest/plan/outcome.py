@@ -106,4 +106,5 @@ def _on(line: int | None, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
 
 def _holds(label: str, secret: str) -> bool:
     """Whether a label gives a secret away: a key in a name would end in every report."""
-    return len(secret) >= 4 and secret.lower() in label.lower()
+    secret = secret.strip().lower()
+    return len(secret) >= 4 and secret in label.lower()
