@@ -994,3 +994,19 @@ def test_a_server_on_this_machine_is_refused_unless_the_plan_allows_it(tmp_path:
         plan.write_text(f'[run]\nlocal_servers = {allowed}\n[[tunnel]]\nname = "a"\nuri = "{link}"\n')
         for tunnel in (read_plan([plan]).tunnels[0], next(found([plan]))[1]):
             assert (tunnel.problem and tunnel.problem.mechanism) == problem
+
+
+def test_a_link_that_cannot_be_followed_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a process that is not ours to look at, in /proc."""
+    (tmp_path / "a.conf").symlink_to("elsewhere")
+    (tmp_path / "b.txt").write_text("trojan://password@vpn.example:443\n")
+    true = os.path.realpath
+
+    def realpath(path: str | Path, **how: bool) -> str:
+        if str(path).endswith("a.conf"):
+            raise PermissionError(13, "Permission denied")
+        return true(path, **how)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    entries = [(source, entry.problem and entry.problem.reason) for source, entry in found([tmp_path])]
+    assert entries == [("a.conf", "a.conf: cannot be read: permission denied"), ("b.txt", None)]

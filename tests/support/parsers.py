@@ -62,7 +62,7 @@ _SCRATCH = Path(
 def _plan(data: bytes) -> Iterable[Entry]:
     _SCRATCH.mkdir(parents=True, exist_ok=True)
     path = _SCRATCH / "plan.toml"
-    path.write_bytes(data)
+    path.write_bytes(re.sub(rb"""(["'])/""", rb"\1./", data))
     try:
         plan = read_plan([path])
     finally:

@@ -202,7 +202,11 @@ def _walk(folder: Path) -> Iterator[tuple[Path, ConfigError | None]]:
             elif not entry.is_symlink():
                 yield path, None
             elif not os.path.isdir(path):
-                inside = os.path.realpath(path).startswith(root + os.sep)
+                try:
+                    inside = os.path.realpath(path).startswith(os.path.join(root, ""))
+                except OSError as fault:
+                    yield path, ConfigError(f"cannot be read: {(fault.strerror or 'error').lower()}", where="")
+                    continue
                 yield path, None if inside else Refused("a link that leads out of the folder", where="")
         if count > MAX_FILES:
             yield here, ConfigError(f"a folder of more than {MAX_FILES} files; not all are read", where="")
