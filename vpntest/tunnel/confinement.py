@@ -233,17 +233,20 @@ def confined(confinement: Confinement, root: Path, program: str, start: Callable
     """
     path = os.path.realpath(program)
     os.stat(path)
+    # Where it is of no package it gets a place of its own: the one that it has may be below a folder such as /tmp, which
+    # is another one in there.
+    place = path if path.startswith(tuple(f"{one}/" for one in _SYSTEM)) else f"/carrier/{os.path.basename(path)}"
     outcome: list[T] = []
     fault: list[BaseException] = []
 
     def work() -> None:
         try:
             check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWIPC))
-            _enter_root(confinement, root, path)
+            _enter_root(confinement, root, path, place)
             if confinement.users is None:
                 _give_up_powers(confinement.capabilities)
             _forbid_namespaces()
-            outcome.append(start(path))
+            outcome.append(start(place))
         except BaseException as exc:
             fault.append(exc)
 
@@ -280,8 +283,8 @@ def _mount(source: str, target: Path | str, kind: str, flags: int, data: str = "
     check(_libc.mount(*(os.fsencode(name) for name in names), ctypes.c_ulong(flags), os.fsencode(data) or None))
 
 
-def _enter_root(confinement: Confinement, root: Path, program: str) -> None:
-    """Makes the carrier's file system, and makes it the calling thread's."""
+def _enter_root(confinement: Confinement, root: Path, program: str, place: str) -> None:
+    """Makes the carrier's file system, with its program at `place`, and makes it the calling thread's."""
     # The mask too is this thread's now.
     os.umask(0o022)
     _mount("none", root, "tmpfs", _NOSUID, "mode=0755,size=1m")
@@ -290,7 +293,9 @@ def _enter_root(confinement: Confinement, root: Path, program: str) -> None:
     # What a person has put there is no program's and no library's.
     if os.path.isdir(local := _below(root, "/usr/local/etc")):
         _mount("none", local, "tmpfs", _NOSUID, "mode=0755,size=4k")
-    for extra in (program, *map(os.fspath, confinement.readable)):
+    if place != program:
+        _show(root, program, place)
+    for extra in map(os.fspath, confinement.readable):
         if not os.path.lexists(_below(root, extra)):
             _show(root, os.path.realpath(extra))
     for folder in ("dev/net", "etc", "proc", "run", "var"):
@@ -324,9 +329,10 @@ def _below(root: Path, name: str) -> Path:
     return root / name.lstrip("/")
 
 
-def _show(root: Path, name: str) -> None:
-    """Makes a file or folder of ours visible in the new root, where it is here; a link stays a link."""
-    place = _below(root, name)
+def _show(root: Path, name: str, seen_as: str = "") -> None:
+    """Makes a file or folder of ours visible in the new root, where it is here or under another name; a link stays a
+    link."""
+    place = _below(root, seen_as or name)
     if not os.path.lexists(name) or os.path.lexists(place):
         return
     place.parent.mkdir(parents=True, exist_ok=True)
