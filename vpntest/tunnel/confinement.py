@@ -233,7 +233,7 @@ def confined(confinement: Confinement, root: Path, program: str, start: Callable
     """
     path = os.path.realpath(program)
     os.stat(path)
-    # Where it is of no package it gets a place of its own: the one that it has may be below /tmp, which is another folder
+    # Where it is of no package it gets a place of its own: the one that it has may be below /tmp, which is another one
     # in there.
     place = path if path.startswith(tuple(f"{one}/" for one in _SYSTEM)) else f"/carrier/{os.path.basename(path)}"
     outcome: list[T] = []
