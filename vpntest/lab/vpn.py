@@ -417,7 +417,10 @@ async def _raise_proxies(
             uri=f"vless://{identity}@{main}:443?type=tcp&encryption=none&security=reality&flow=xtls-rprx-vision"
             f"&sni={cover_name}&fp=chrome&pbk={reality_public}&sid={short}",
         ),
-        ClientTunnel("trojan", uri=f"trojan://{password}@{second}:443?type=tcp&security=tls&sni={TROJAN_NAME}"),
+        # With Go's ClientHello, beside Reality's with Chrome's: some censors tell them apart.
+        ClientTunnel(
+            "trojan", uri=f"trojan://{password}@{second}:443?type=tcp&security=tls&sni={TROJAN_NAME}&fp=unsafe"
+        ),
         ClientTunnel(
             "hysteria2",
             uri=f"hysteria2://{password}@{main}:8443/?obfs=salamander&obfs-password={quote(key2022, safe='')}"
