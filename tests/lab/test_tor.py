@@ -27,6 +27,7 @@ from vpntest.tunnel.vantage import Vantage
 pytestmark = pytest.mark.root
 
 PUBLIC = "198.18.9.9"
+BEHIND_THE_BRIDGE = ", ".join(host.addresses[0] for host in HOSTS if host.name != "tor-bridge")
 BODY = bytes(range(256)) * 4096
 """1 MiB."""
 
@@ -163,8 +164,9 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
             Rung.HANDSHAKE,
             Failure.CONNECTION_RESET,
         ),
-        # The bridge itself is well, and the network behind it is gone.
-        ("tor-bridge", "tcp sport 443 drop", Rung.AUTH, Failure.STALLED),
+        # The bridge itself is well, and the network behind it is gone. By address: once a relay has connected to the
+        # bridge, the bridge extends circuits over that connection too, whose far port is any.
+        ("tor-bridge", f"ip saddr {{ {BEHIND_THE_BRIDGE} }} drop", Rung.AUTH, Failure.STALLED),
     ],
 )
 def test_where_it_is_cut_shows(world: World, host: str, rule: str, rung: Rung, failure: Failure) -> None:
