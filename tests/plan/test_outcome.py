@@ -6,7 +6,6 @@ import pytest
 
 from vpntest.errors import ConfigError
 from vpntest.plan import outcome
-from vpntest.plan.keys import generate
 from vpntest.plan.model import Finding, Kind, Problem, ProxyConfig, Server
 from vpntest.plan.proxies import Proxy
 from vpntest.plan.secret import Secret
@@ -75,14 +74,3 @@ def test_a_fault_of_a_whole_source_has_its_line_in_the_reason_only() -> None:
     assert outcome.faulty(fault).line is None
     assert outcome.faulty(fault).problem == Problem("invalid", "x:3: why")
     assert outcome.faulty(fault, line=7).line == 7
-
-
-def test_wireguard_is_read_as_a_file_that_says_the_same() -> None:
-    private, public = generate()
-    peer = [("PublicKey", public), ("Endpoint", "192.0.2.1:1"), ("AllowedIPs", "0.0.0.0/0"), ("PresharedKey", "")]
-    config, _ = outcome.wireguard([("PrivateKey", private.reveal()), ("Address", "10.0.0.2/32")], [peer], "x")
-    assert config.servers == (Server("192.0.2.1", 1, "udp"),)
-    for value in ("10.0.0.2/32\nPostUp = true", "10.0.0.2/32 # x", "nothing"):
-        with pytest.raises(ConfigError) as caught:
-            outcome.wireguard([("PrivateKey", private.reveal()), ("Address", value)], [peer], "x")
-        assert caught.value.line is None

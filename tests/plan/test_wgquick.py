@@ -326,9 +326,16 @@ def test_the_same_keys_from_another_dialect() -> None:
     assert from_keys(pairs, [peer], "x") == parse(INTERFACE + "Jc = 4\n" + PEER, "x")
     with pytest.raises(ConfigError, match=r"^x: a control character"):
         from_keys([*pairs, ("DNS", "9.9.9.9\nPostUp = x")], [peer], "x")
-    # A comment's sign is a part of the value here, and no host has one.
-    with pytest.raises(ConfigError, match=r"^x: Endpoint"):
-        from_keys(pairs, [[*peer, ("Endpoint", "vpn.example # :1")]], "x")
+    with pytest.raises(ConfigError, match=r"^x: Endpoint holds what it cannot hold"):
+        from_keys(pairs, [[*peer, ("Endpoint", "vpn.example:51820 # :1")]], "x")
+    with pytest.raises(ConfigError, match=r"^x: Address"):
+        from_keys([*pairs, ("Address", "nothing")], [peer], "x")
+
+
+def test_an_empty_value_from_another_dialect_says_nothing() -> None:
+    pairs = [("PrivateKey", PRIVATE.reveal()), ("Address", "10.7.0.2/24"), ("Jc", ""), ("MTU", "")]
+    peer = [("PublicKey", PUBLIC), ("Endpoint", "vpn.example:51820"), ("AllowedIPs", "0.0.0.0/0, ::/0")]
+    assert from_keys(pairs, [[*peer, ("PresharedKey", "")]], "x") == parse(INTERFACE + PEER, "x")
 
 
 @pytest.mark.parametrize(

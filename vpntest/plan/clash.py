@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from vpntest.errors import ConfigError
-from vpntest.plan import outcome
+from vpntest.plan import outcome, wgquick
 from vpntest.plan.model import Entry, Kind
 from vpntest.plan.outbounds import disguise, early_data, endpoint, headers_of, no_reserved, place, tables, yes
 from vpntest.plan.outcome import Meaning
@@ -307,7 +307,7 @@ def _wireguard(keys: Keys) -> Meaning:
     if given:
         keys.leave("server", "port", "public-key", "pre-shared-key", "allowed-ips", "reserved")
     keys.done()
-    return outcome.wireguard(interface, peers, place(keys))
+    return wgquick.from_keys(interface, peers, place(keys))
 
 
 # ── what kinds share ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ from typing import Any
 from msgspec import structs
 
 from vpntest.errors import ConfigError
-from vpntest.plan import outcome
+from vpntest.plan import outcome, wgquick
 from vpntest.plan.model import Entry, Finding, Kind
 from vpntest.plan.outcome import Meaning
 from vpntest.plan.proxies import Proxy
@@ -371,7 +371,7 @@ def _sing_box_wireguard(keys: Keys) -> Meaning:
         keys.broken("`peers` is not a list")
     own = _sing_box_peer(keys) if not given else None
     peers = [own] if own else [_sing_box_peer(inner) for inner in tables(keys, given or [], "peers")]
-    return outcome.wireguard(interface, peers, place(keys))
+    return wgquick.from_keys(interface, peers, place(keys))
 
 
 def _sing_box_peer(keys: Keys) -> list[tuple[str, str]]:
@@ -477,7 +477,7 @@ def _xray_wireguard(keys: Keys) -> Meaning:
         peer.done()
         peers.append(found)
     keys.done()
-    return outcome.wireguard(interface, peers, place(keys))
+    return wgquick.from_keys(interface, peers, place(keys))
 
 
 _NETWORKS = {

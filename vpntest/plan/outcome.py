@@ -9,7 +9,7 @@ from collections.abc import Callable
 from msgspec import structs
 
 from vpntest.errors import ConfigError
-from vpntest.plan import syntax, wgquick
+from vpntest.plan import syntax
 from vpntest.plan.model import Config, Entry, Finding, Kind, Problem, WireGuardConfig
 from vpntest.plan.proxies import Proxy
 from vpntest.plan.secret import secrets_in
@@ -75,26 +75,6 @@ def shown(label: str) -> str:
     """A stranger's label as it may be shown: one line, short, nothing that a terminal or a browser obeys."""
     text = "".join(char for char in label if unicodedata.category(char) != "Cf")  # bidi marks, joiners, tags
     return " ".join(syntax.printable(re.sub(r"\s+", " ", text)).split())[:MAX_LABEL]
-
-
-def wireguard(
-    interface: list[tuple[str, str]], peers: list[list[tuple[str, str]]], where: str
-) -> tuple[WireGuardConfig, tuple[Finding, ...]]:
-    """WireGuard's settings out of a document, read as the wg-quick file that says the same. Raises ConfigError."""
-    lines: list[str] = []
-    for name, keys in (("Interface", interface), *(("Peer", peer) for peer in peers)):
-        lines.append(f"[{name}]")
-        for key, value in keys:
-            if not syntax.is_plain(value) or "#" in value:
-                raise ConfigError(f"{key} holds what it cannot hold", where=where)
-            if value:
-                lines.append(f"{key} = {value}")
-    try:
-        config, findings = wgquick.parse("\n".join(lines), where)
-    except ConfigError as fault:
-        # The line is one of ours, which the reader does not see.
-        raise type(fault)(fault.reason, where=where, hint=fault.hint) from None
-    return config, tuple(structs.replace(found, line=None) for found in findings)
 
 
 def _on(line: int | None, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

@@ -138,7 +138,7 @@ def _parameters(query: str, where: str, findings: list[Finding]) -> dict[str, st
             # Throne joins lists by dashes.
             given[key] = f"{given.get(key, '')},{value.replace('-', ',')}".strip(", ")
         elif value:
-            given[key] = value.strip()
+            given[key] = value
     return {key: value for key, value in given.items() if obfuscated or key not in wgquick.AMNEZIA}
 
 

@@ -153,16 +153,22 @@ def parse(text: str, where: str) -> tuple[WireGuardConfig, tuple[Finding, ...]]:
 def from_keys(
     interface: Iterable[tuple[str, str]], peers: Iterable[Iterable[tuple[str, str]]], where: str
 ) -> tuple[WireGuardConfig, tuple[Finding, ...]]:
-    """What another dialect says in the same keys: as :func:`parse`, but no value can become a line."""
+    """What another dialect says in the same keys: as :func:`parse`, but no value can become a line or a comment, and
+    an empty one says nothing."""
     findings: list[Finding] = []
     sections: list[_Section] = []
     for name, pairs in (("Interface", interface), *(("Peer", peer) for peer in peers)):
         section = _Section("Interface" if name == "Interface" else "Peer", None)
         sections.append(section)
         for word, value in pairs:
+            if not value:
+                continue
+            key = _key(word, section, where, None)
             if not syntax.is_plain(value):
                 raise ConfigError("a control character in a value", where=where)
-            _enter(section, _key(word, section, where, None), value.strip(), where, None, findings)
+            if "#" in value:
+                raise ConfigError(f"{key} holds what it cannot hold", where=where)
+            _enter(section, key, value.strip(), where, None, findings)
     return _meaning(sections, where, findings)
 
 
