@@ -12,9 +12,7 @@ from vpntest.plan import links, messages, wgquick
 from vpntest.plan.model import Kind
 
 _SECTION = re.compile(r"^[ \t]*\[(interface|peer)\]", re.IGNORECASE | re.MULTILINE)
-_AMNEZIA = re.compile(
-    rf"^[ \t]*(?:{'|'.join((*wgquick.AMNEZIA, *wgquick.AMNEZIA_UNSUPPORTED))})[ \t]*=", re.IGNORECASE | re.MULTILINE
-)
+_AMNEZIA = re.compile(rf"^[ \t]*(?:{'|'.join(wgquick.AMNEZIA)})[ \t]*=", re.IGNORECASE | re.MULTILINE)
 _OPENVPN = re.compile(
     r"^[ \t]*(?:--)?(?:(?:client|tls-client|nobind)[ \t\r]*(?:[#;].*)?$|(?:auth-user-pass|remote-cert-tls)(?=\s|$)"
     r"|(?:remote|dev|proto|ca|cert|cipher)[ \t]+\S|<(?:ca|cert|key|connection|tls-auth|tls-crypt)>)",

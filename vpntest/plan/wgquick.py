@@ -47,7 +47,6 @@ AMNEZIA = (
     *("HeaderProtectionKey", "ContentPaddingAddition", *_TIMES, *_SWITCHES),
 )
 """AmneziaWG's keys of all versions, in the order of its UAPI. Which of them can be honoured, the carrier tells."""
-AMNEZIA_UNSUPPORTED: tuple[str, ...] = ()
 UAPI = {key: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower() for key in AMNEZIA}
 """Each of them as the UAPI calls it."""
 GENERATIONS = {
