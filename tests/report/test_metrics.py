@@ -63,9 +63,9 @@ def test_the_ladder_as_a_number() -> None:
 
 def test_goodput_is_the_median() -> None:
     found = samples(story())
-    told = {labels["name"]: value for labels, value in those(found, "goodput_bits_per_second", vantage="outside")}
-    assert 130_000 < told["target"] < 150_000
-    assert 8_000_000 < told["neutral"] < 9_500_000
+    told = {labels["name"]: value for labels, value in those(found, "goodput_bytes_per_second", vantage="outside")}
+    assert 130_000 < told["target"] * 8 < 150_000
+    assert 8_000_000 < told["neutral"] * 8 < 9_500_000
 
 
 def test_facts_of_the_run() -> None:

@@ -50,7 +50,7 @@ def _families(record: Record, judgement: Judgement) -> Iterator[str]:
     outcomes = tuple(map(str, Outcome))
     yield _family("cell_outcome", "A platform through a tunnel.", _states(cells, "outcome", outcomes))
     yield _family(
-        "goodput_bits_per_second",
+        "goodput_bytes_per_second",
         "Median of transfers under the platform's own name (target), a neutral one, and from the controls.",
         _goodputs(record),
     )
@@ -60,7 +60,7 @@ def _goodputs(record: Record) -> Iterator[Sample]:
     for (vantage, platform), speed in sorted(read(record).speed.items()):
         for name, those in (("target", speed.target), ("neutral", speed.neutral), ("control", speed.control)):
             if those:
-                yield {"vantage": vantage, "platform": platform, "name": name}, round(median(goodputs(those)), 1)
+                yield {"vantage": vantage, "platform": platform, "name": name}, round(median(goodputs(those)) / 8, 1)
 
 
 def _when(started: str) -> list[Sample]:
