@@ -314,12 +314,19 @@ def test_killed_at_any_moment_it_leaves_nothing(network: OwnNetwork, tmp_path: P
     assert not any(left().values()), left()
 
 
-def test_two_runs_at_once_do_not_disturb_each_other(network: OwnNetwork) -> None:
+def test_a_second_run_on_the_same_line_is_refused_and_disturbs_nothing(network: OwnNetwork) -> None:
     plan = str(network.plan(network.tunnel))
-    both = [network.vpntest("run", plan, "--format", "json") for _ in range(2)]
-    for status, out, err in map(finished, both):
-        assert status == 0, err
-        assert cells(json.loads(out)) == {("good", "example"): "open"}
+    first = network.vpntest("run", plan, "--format", "json")
+    await_carrier(first.pid)
+    status, out, err = finished(network.vpntest("run", plan, "--format", "json"))
+    assert (status, out) == (4, "")
+    assert err == (
+        f"vpntest: another run (process {first.pid}) is measuring on this line, and two would disturb each other;"
+        " wait for it\n"
+    )
+    status, out, err = finished(first)
+    assert status == 0, err
+    assert cells(json.loads(out)) == {("good", "example"): "open"}
 
 
 def held(pids: list[int]) -> set[str]:

@@ -274,7 +274,9 @@ def _run(arguments: argparse.Namespace) -> int:
     watch = _watch(arguments)
     with _stream(arguments) as stream:
         # Both before the cage hides /run, where many hosts keep their resolv.conf.
-        line = outside(Namespace.current(), plan.settings)
+        here = Namespace.current()
+        here.claim()
+        line = outside(here, plan.settings)
         evidence = _evidence(arguments)
         with contextlib.closing(Cage.open()) as cage:
             record, status = asyncio.run(_measured(plan, line, cage, evidence))

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from vpntest.errors import CannotMeasure
 from vpntest.tunnel.namespace import Namespace, denial
 
 pytestmark = pytest.mark.root
@@ -156,3 +157,20 @@ def test_where_there_are_no_user_namespaces_it_belongs_to_nobody(monkeypatch: py
 
 def test_too_many_namespaces_are_not_a_full_disk() -> None:
     assert "max_net_namespaces" in str(denial(OSError(errno.ENOSPC, "x")))
+
+
+def test_one_run_at_a_time_claims_it_and_another_line_is_another_matter() -> None:
+    made, other = Namespace.create(), Namespace.create()
+    try:
+        with made.entered():
+            first, second = Namespace.current(), Namespace.current()
+        first.claim()
+        other.claim()
+        with pytest.raises(CannotMeasure, match=rf"another run \(process {os.getpid()}\) is measuring on this line"):
+            second.claim()
+        first.close()
+        second.claim()
+        second.close()
+    finally:
+        made.close()
+        other.close()

@@ -155,6 +155,26 @@ class Namespace:
         """The descriptor that keeps it."""
         return self._fd
 
+    def claim(self) -> None:
+        """Has it among runs for this object alone, until it is closed or the process ends, however that ends.
+
+        Two runs over one line would slow each other down, and each would take the other for a censor. Raises
+        CannotMeasure where another run has it.
+        """
+        try:
+            # The lock of the namespace itself: no file that is left, and no other line's runs are in the way.
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            holder = f":{os.fstat(self._fd).st_ino} "
+            locks = Path("/proc/locks").read_text().splitlines()
+            pid = next((line.split()[4] for line in locks if " FLOCK " in line and holder in line), "?")
+            raise CannotMeasure(
+                f"another run (process {pid}) is measuring on this line, and two would disturb each other; wait for it"
+            ) from exc
+        except OSError:
+            # A kernel that knows no locks of namespaces is no reason not to measure.
+            return
+
     @contextmanager
     def entered(self) -> Iterator[None]:
         """The calling thread is inside for the body. The body must not await: the whole thread is moved."""
