@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from vpntest.errors import ConfigError
 from vpntest.plan import outcome, wgquick
 from vpntest.plan.model import Entry, Kind
-from vpntest.plan.outbounds import disguise, early_data, endpoint, headers_of, no_reserved, place, tables, yes
+from vpntest.plan.outbounds import disguise, early_data, endpoint, headers_of, no_reserved, place, sing_mux, tables, yes
 from vpntest.plan.outcome import Meaning
 from vpntest.plan.proxies import Proxy
 from vpntest.plan.syntax import Refused
@@ -124,7 +124,10 @@ def _proxy(kind: Kind, keys: Keys) -> Proxy:
     ):
         # With WebSocket VMess and VLESS show the `Host` header's name, as links do.
         words["sni"] = words.get("sni") or proxy.host
-    _smux(keys, words)
+    if (mux := keys.inner("smux")) and mux.flag("enabled"):
+        mux.leave("statistic")
+        mux.refuse({"only-tcp": ""})
+        sing_mux(mux, words, "-", "brutal-opts")
     return proxy
 
 
@@ -392,24 +395,6 @@ def _transport(keys: Keys, words: dict[str, str]) -> None:
         grpc.leave("ping-interval", "max-connections", "min-streams", "max-streams")
         grpc.refuse({"grpc-user-agent": ""})
         grpc.done()
-
-
-def _smux(keys: Keys, words: dict[str, str]) -> None:
-    mux = keys.inner("smux")
-    if mux is None or not mux.flag("enabled"):
-        return
-    words |= {
-        "mux": mux.text("protocol") or "h2mux",
-        "mux-padding": yes(mux.flag("padding")),
-        "mux-connections": mux.number("max-connections"),
-        "mux-min-streams": mux.number("min-streams"),
-        "mux-streams": mux.number("max-streams"),
-    }
-    mux.leave("statistic")
-    mux.refuse({"only-tcp": ""})
-    if (brutal := mux.inner("brutal-opts")) and brutal.flag("enabled"):
-        mux.unsupported("`smux.brutal-opts` is not supported: it needs a module in the kernel")
-    mux.done()
 
 
 def _megabits(keys: Keys, name: str) -> str:

@@ -158,8 +158,9 @@ def _sing_box(kind: Kind, keys: Keys) -> Proxy | Meaning:
     if kind in (Kind.VLESS, Kind.VMESS, Kind.TROJAN):
         _sing_box_transport(keys, words)
     _name_server(proxy)
-    if kind in (Kind.VLESS, Kind.VMESS, Kind.TROJAN, Kind.SHADOWSOCKS):
-        _multiplex(keys, words)
+    muxed = kind in (Kind.VLESS, Kind.VMESS, Kind.TROJAN, Kind.SHADOWSOCKS)
+    if muxed and (mux := keys.inner("multiplex")) and mux.flag("enabled"):
+        sing_mux(mux, words, "_", "brutal")
     return proxy
 
 
@@ -340,22 +341,6 @@ def _sing_box_transport(keys: Keys, words: dict[str, str]) -> None:
                 # sing-box speaks HTTP/1.1 then, with a method of its own choice; links say so in these words.
                 words |= {"type": "tcp", "headerType": "http", "method": words["method"] or "PUT"}
     transport.done()
-
-
-def _multiplex(keys: Keys, words: dict[str, str]) -> None:
-    mux = keys.inner("multiplex")
-    if mux is None or not mux.flag("enabled"):
-        return
-    words |= {
-        "mux": mux.text("protocol") or "h2mux",
-        "mux-padding": yes(mux.flag("padding")),
-        "mux-connections": mux.number("max_connections"),
-        "mux-min-streams": mux.number("min_streams"),
-        "mux-streams": mux.number("max_streams"),
-    }
-    if (brutal := mux.inner("brutal")) and brutal.flag("enabled"):
-        mux.unsupported("`multiplex.brutal` is not supported: it needs a module in the kernel")
-    mux.done()
 
 
 def _sing_box_wireguard(keys: Keys) -> Meaning:
@@ -617,6 +602,20 @@ def disguise(keys: Keys, words: dict[str, str]) -> None:
     words["headers"] = headers_of(keys, words, first=True)
     keys.leave("version")
     keys.done()
+
+
+def sing_mux(mux: Keys, words: dict[str, str], dash: str, brutal: str) -> None:
+    """sing-mux that is switched on. Of its names `dash` and `brutal` are what documents differ in."""
+    words |= {
+        "mux": mux.text("protocol") or "h2mux",
+        "mux-padding": yes(mux.flag("padding")),
+        "mux-connections": mux.number(f"max{dash}connections"),
+        "mux-min-streams": mux.number(f"min{dash}streams"),
+        "mux-streams": mux.number(f"max{dash}streams"),
+    }
+    if (inner := mux.inner(brutal)) and inner.flag("enabled"):
+        mux.unsupported(f"{mux.named(brutal)} is not supported: it needs a module in the kernel")
+    mux.done()
 
 
 def endpoint(host: str, port: str) -> str:
