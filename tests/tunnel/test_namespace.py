@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from vpntest.errors import CannotMeasure
-from vpntest.tunnel.namespace import Namespace, denial
+from vpntest.tunnel.namespace import Namespace, apart, denial
 
 pytestmark = pytest.mark.root
 
@@ -63,6 +63,12 @@ def test_other_threads_are_not_moved() -> None:
     finally:
         made.close()
     assert seen == [home]
+
+
+def test_what_runs_apart_has_a_thread_of_its_own_and_keeps_its_outcome_or_fault() -> None:
+    assert apart(threading.get_ident) != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        apart(lambda: 1 // 0)
 
 
 def test_a_socket_stays_where_it_was_opened() -> None:

@@ -22,7 +22,6 @@ import os
 import shutil
 import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +34,7 @@ from vpntest.tunnel import netlink, singbox
 from vpntest.tunnel.cage import Cage, Process
 from vpntest.tunnel.carriers import Carrier
 from vpntest.tunnel.ladder import Fall, Rung
-from vpntest.tunnel.namespace import Namespace, check, denial
+from vpntest.tunnel.namespace import Namespace, apart, check, denial
 from vpntest.tunnel.site import Site
 
 T = TypeVar("T")
@@ -187,7 +186,7 @@ class _Client:
             return self._cage.spawn(launch, self._home, env=self._environment, cwd=Path("/"))
 
         try:
-            return _in_own_view(self._home, start)
+            return in_own_view(self._home, _GATEWAYS[0], start)
         except OSError as exc:
             raise Fall(Failure.CARRIER_EXITED, f"`{Path(argv[0]).name}` does not start: {exc.strerror}") from exc
 
@@ -288,40 +287,33 @@ async def _through_proxy(site: Site, config: CommandConfig, program: str, home: 
         site.carries_udp = await singbox.takes_udp(site, said, destination)
 
 
-def _in_own_view(home: Namespace, start: Callable[[], T]) -> T:
-    """Runs `start` in a thread that sees an empty /run, the uplink's resolver, and `home`'s devices in /sys.
+def in_own_view(home: Namespace, resolver: str, start: Callable[[], T], options: str = "") -> T:
+    """Runs `start` in a thread that sees an empty /run, one resolver (with resolv.conf's `options`), and `home`'s
+    devices in /sys. So does what it starts.
 
     Raises what it raises.
     """
-    outcome: list[T] = []
-    fault: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            check(_libc.unshare(_CLONE_NEWNS))
-            check(_libc.mount(b"tmpfs", b"/run", b"tmpfs", _MS_NOSUID_NODEV, b"mode=0755,size=64m"))
-            with home.entered():
-                # As `ip netns exec` does. What stands there beside devices is the whole machine's.
-                if _libc.mount(b"sysfs", b"/sys", b"sysfs", _MS_QUIET | _MS_RDONLY, None):
-                    check(_libc.mount(b"none", b"/sys", b"tmpfs", _MS_QUIET | _MS_RDONLY, b"size=4k"))
-            _say_resolver(_GATEWAYS[0])
-            outcome.append(start())
-        except BaseException as exc:
-            fault.append(exc)
+    def work() -> T:
+        check(_libc.unshare(_CLONE_NEWNS))
+        # The mask too is this thread's now: who starts here may not be root, and must read what is written here.
+        os.umask(0o022)
+        check(_libc.mount(b"tmpfs", b"/run", b"tmpfs", _MS_NOSUID_NODEV, b"mode=0755,size=64m"))
+        with home.entered():
+            # As `ip netns exec` does. What stands there beside devices is the whole machine's.
+            if _libc.mount(b"sysfs", b"/sys", b"sysfs", _MS_QUIET | _MS_RDONLY, None):
+                check(_libc.mount(b"none", b"/sys", b"tmpfs", _MS_QUIET | _MS_RDONLY, b"size=4k"))
+        put_over("/etc/resolv.conf", f"nameserver {resolver}\n" + (f"options {options}\n" if options else ""))
+        return start()
 
-    thread = threading.Thread(target=work, name="client")
-    thread.start()
-    thread.join()
-    if fault:
-        raise fault[0]
-    return outcome[0]
+    return apart(work)
 
 
-def _say_resolver(address: str) -> None:
-    """Puts a resolv.conf of ours over the host's, in the calling thread's view."""
-    target = os.path.realpath("/etc/resolv.conf")
-    place = target if target.startswith("/run/") else "/run/resolv.conf"
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    Path(place).write_text(f"nameserver {address}\n")
+def put_over(file: str, text: str) -> None:
+    """Puts a text of ours over a file of the host's, in the calling thread's view; whoever can see that may read it."""
+    target = os.path.realpath(file)
+    place = target if target.startswith("/run/") else f"/run/{os.path.basename(file)}"
+    os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
+    Path(place).write_text(text)
     if place != target and os.path.exists(target):
         check(_libc.mount(place.encode(), os.fsencode(target), None, _MS_BIND, None))

@@ -25,7 +25,6 @@ import secrets
 import shutil
 import stat
 import struct
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +33,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
-from vpntest.tunnel.namespace import check, denial
+from vpntest.tunnel.namespace import apart, check, denial
 
 T = TypeVar("T")
 
@@ -236,28 +235,19 @@ def confined(confinement: Confinement, root: Path, program: str, start: Callable
     # Where it is of no package it gets a place of its own: the one that it has may be below /tmp, which is another one
     # in there.
     place = path if path.startswith(tuple(f"{one}/" for one in _SYSTEM)) else f"/carrier/{os.path.basename(path)}"
-    outcome: list[T] = []
-    fault: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWIPC))
-            _enter_root(confinement, root, path, place)
-            if confinement.users is None:
-                _give_up_powers(confinement.capabilities)
-            _forbid_namespaces()
-            outcome.append(start(place))
-        except BaseException as exc:
-            fault.append(exc)
+    def work() -> T:
+        check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWIPC))
+        _enter_root(confinement, root, path, place)
+        if confinement.users is None:
+            _give_up_powers(confinement.capabilities)
+        _forbid_namespaces()
+        return start(place)
 
-    thread = threading.Thread(target=work, name="confined")
-    thread.start()
-    thread.join()
-    if fault:
-        if isinstance(fault[0], OSError):
-            raise denial(fault[0]) from fault[0]
-        raise fault[0]
-    return outcome[0]
+    try:
+        return apart(work)
+    except OSError as fault:
+        raise denial(fault) from fault
 
 
 def inside(confinement: Confinement, path: str, arguments: Sequence[str]) -> list[str]:
@@ -380,6 +370,22 @@ def _forbid_namespaces() -> None:
     failed = _libc.prctl(_SECCOMP, ctypes.c_ulong(_SECCOMP_FILTER), ctypes.byref(program), zero, zero)
     if failed and ctypes.get_errno() != errno.EINVAL:
         check(failed)
+
+
+def forbids_namespaces() -> bool:
+    """Whether this kernel and processor can keep a carrier from making namespaces. Tried on a thread; needs no root."""
+
+    def work() -> bool:
+        zero = ctypes.c_ulong(0)
+        check(_libc.prctl(_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero))
+        _forbid_namespaces()
+        # `Seccomp: 2`: a filter is in force.
+        return "\nSeccomp:\t2\n" in Path("/proc/thread-self/status").read_text()
+
+    try:
+        return apart(work)
+    except OSError:
+        return False
 
 
 class _Program(ctypes.Structure):

@@ -9,12 +9,15 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from vpntest.errors import CannotMeasure
+
+T = TypeVar("T")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
@@ -38,6 +41,12 @@ def check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def apart(work: Callable[[], T]) -> T:
+    """What `work` gives or raises, run in a thread of its own: whatever it enters, no other code is moved."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def shortage(fault: BaseException | None) -> CannotMeasure | None:
@@ -121,22 +130,12 @@ class Namespace:
         """
         if user is not None and (owned := _owned_by(user)) is not None:
             return cls(owned)
-        made: list[int | OSError] = []
 
-        def unshare() -> None:
-            try:
-                check(_libc.unshare(CLONE_NEWNET))
-                made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-            except OSError as exc:
-                made.append(exc)
+        def unshare() -> Namespace:
+            check(_libc.unshare(CLONE_NEWNET))
+            return cls.current()
 
-        # A thread of its own, so that no other code of this process is ever moved.
-        thread = threading.Thread(target=unshare)
-        thread.start()
-        thread.join()
-        if isinstance(made[0], OSError):
-            raise made[0]
-        return cls(made[0])
+        return apart(unshare)
 
     @classmethod
     def current(cls) -> Namespace:
