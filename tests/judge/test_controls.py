@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from records import TIMEOUT, World
 
-from vpntest.judge.controls import Controls, Proof
+from vpntest.judge.controls import Controls, Moment, Proof, Proven, _split
 from vpntest.judge.reading import read
 
 
@@ -123,3 +126,18 @@ def test_a_bracket_may_be_as_wide_as_the_run() -> None:
     seen = controls(BEFORE, ("during", 5.0, 0.0, None), AFTER)
     assert seen.bracket(40.0, 48.0).alive
     assert not seen.around(40.0, 48.0).alive
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), max_size=6), st.integers(0, 20), st.integers(1, 5))
+def test_what_else_was_seen_is_sorted_like_the_controls(seen: list[tuple[int, int]], t0: int, lasts: int) -> None:
+    world = World()
+    for begin, took in seen:
+        world.control("outside", "during")
+        world.observations[-1] = msgspec.structs.replace(world.observations[-1], t0=float(begin), t=float(begin + took))
+    last = [one for one in world.observations if one.operation == "http_round_trip"]
+    proven = Proven(last)
+    moments = [Moment(one, one.t0, one.t, worked=True) for one in last]
+    amid, before, after = _split(moments, t0, t0 + lasts)
+    assert (proven.amid(t0, t0 + lasts), proven.ended(0.0, t0), proven.began(t0 + lasts)) == (
+        *(bool(amid), bool(before), bool(after)),
+    )

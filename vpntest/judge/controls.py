@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
 from vpntest.judge.kinds import is_verified
 from vpntest.probe.observation import HttpExchange, Observation
@@ -34,6 +36,30 @@ class Moment:
     t0: float
     t: float
     worked: bool
+
+
+class Proven:
+    """When a place was seen to work by other things than its controls: of many, only the times matter."""
+
+    def __init__(self, observations: Iterable[Observation] = ()) -> None:
+        seen = tuple(observations)
+        self._begins = sorted(one.t0 for one in seen)
+        self._ends = sorted(one.t for one in seen)
+
+    def __bool__(self) -> bool:
+        return bool(self._ends)
+
+    def amid(self, t0: float, t: float) -> bool:
+        """Whether any was under way then."""
+        return bisect_right(self._ends, t0) < bisect_left(self._begins, t)
+
+    def began(self, since: float, until: float = inf) -> bool:
+        """Whether any began then."""
+        return bisect_left(self._begins, since) < bisect_right(self._begins, until)
+
+    def ended(self, since: float, until: float = inf) -> bool:
+        """Whether any ended then."""
+        return bisect_left(self._ends, since) < bisect_right(self._ends, until)
 
 
 @dataclass(frozen=True)
@@ -78,17 +104,16 @@ class Controls:
         """
         if not self.during:
             return Proof(self.are_good, tuple(one.last for part in (self.before, self.after) for one in _dead(part)))
-        return _proof(self._telling(), t0, t, must_be_near=True)
+        return _proof(self._telling(), t0, t, Proven(), must_be_near=True)
 
-    def bracket(self, t0: float, t: float, also: Iterable[Observation] = ()) -> Proof:
+    def bracket(self, t0: float, t: float, also: Proven | None = None) -> Proof:
         """The same, but however long before and after. `also`: what else can only be if this place worked."""
         if not self.during and self.are_good:
             return Proof(True)
-        proven = tuple(Moment(one, one.t0, one.t, worked=True) for one in also)
         controls = self._telling()
         # Controls that never answer where other things come through are blocked, and the place is not dead.
-        telling = controls if _worked(controls) or not proven else ()
-        return _proof((*telling, *proven), t0, t, must_be_near=False)
+        telling = controls if _worked(controls) or not also else ()
+        return _proof(telling, t0, t, also or Proven(), must_be_near=False)
 
     def _telling(self) -> tuple[Moment, ...]:
         moments = self.asked
@@ -117,19 +142,24 @@ def _split(
     return tuple(amid), tuple(before), tuple(after)
 
 
-def _proof(moments: tuple[Moment, ...], t0: float, t: float, *, must_be_near: bool) -> Proof:
+def _proof(moments: tuple[Moment, ...], t0: float, t: float, also: Proven, *, must_be_near: bool) -> Proof:
     # A control that hangs while others answer must not count for more than they do.
     margin = max(0.0, SHORT - (t - t0)) / 2
-    amid, before, after = _split(moments, t0 - margin, t + margin)
-    sides = (
-        tuple(one for one in before if one.t >= t0 - AROUND),
-        tuple(one for one in after if one.t0 <= t + AROUND),
-    )
-    near = (amid,) if amid else sides
-    dead = tuple(one.last for part in near for one in _dead(part))
-    is_near = any(map(_worked, near)) or not must_be_near
+    begin, end = t0 - margin, t + margin
+    amid, before, after = _split(moments, begin, end)
+    if amid or also.amid(begin, end):
+        near = [(amid, also.amid(begin, end))]
+    else:
+        near = [
+            (tuple(one for one in before if one.t >= t0 - AROUND), also.ended(t0 - AROUND, begin)),
+            (tuple(one for one in after if one.t0 <= t + AROUND), also.began(end, t + AROUND)),
+        ]
+    dead = tuple(one.last for part, proven in near if not proven for one in _dead(part))
+    is_near = any(proven or _worked(part) for part, proven in near) or not must_be_near
     amid, before, after = _split(moments, t0, t)
-    is_bracketed = _worked(amid) or (_worked(before) and _worked(after))
+    is_bracketed = (_worked(amid) or also.amid(t0, t)) or (
+        (_worked(before) or also.ended(-inf, t0)) and (_worked(after) or also.began(t))
+    )
     return Proof(is_near and is_bracketed and not dead, dead)
 
 

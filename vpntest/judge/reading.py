@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from vpntest.judge.attempts import Attempt, Seen, attempt_of, pages_at, proven_addresses
-from vpntest.judge.controls import Controls, controls_of
+from vpntest.judge.controls import Controls, Proven, controls_of
 from vpntest.judge.kinds import host_of
 from vpntest.judge.names import Names, names_of
 from vpntest.judge.pages import Page
@@ -53,10 +54,19 @@ class Reading:
     resolvers: dict[str, frozenset[str]]
     """Addresses asked, by vantage; those of the public resolver under :data:`PUBLIC`."""
 
-    @property
-    def carried(self) -> tuple[Observation, ...]:
-        """Everything through any tunnel that can only have come from its far end, and so over the line."""
-        return tuple(one for seen in self.tunnels.values() for one in seen.carried)
+    @cached_property
+    def carried(self) -> Proven:
+        """When anything came through any tunnel that can only have come from its far end, and so over the line."""
+        return Proven(one for seen in self.tunnels.values() for one in seen.carried)
+
+    @cached_property
+    def loads(self) -> dict[str, tuple[Observation, ...]]:
+        """By vantage: all that its load tests saw."""
+        found: dict[str, list[Observation]] = defaultdict(list)
+        for one in self.observations:
+            if one.probe == "carry":
+                found[one.vantage].append(one)
+        return {vantage: tuple(those) for vantage, those in found.items()}
 
     def address(self, vantage: str, of: str, family: int) -> str | None:
         """An address that the world saw of a vantage; None where unknown."""

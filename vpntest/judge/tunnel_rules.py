@@ -8,7 +8,7 @@ from statistics import median
 from urllib.parse import urlsplit
 
 from vpntest.failures import Failure
-from vpntest.judge.controls import Controls
+from vpntest.judge.controls import Controls, Proven
 from vpntest.judge.kinds import CERTIFICATE, RESET, TIMEOUT, UNREACHABLE
 from vpntest.judge.platform_rules import CRAWL, LEAST_SAMPLES, SIGNIFICANT, SLOW, chance_of, goodputs
 from vpntest.judge.reading import PUBLIC, Reading
@@ -69,8 +69,8 @@ class TunnelEvidence:
     """The same through the tunnel."""
     line_controls: Controls
     """The controls of the line itself."""
-    carried: tuple[Observation, ...]
-    """What came through any tunnel, and so over the line."""
+    carried: Proven
+    """When anything came through any tunnel, and so over the line."""
     leaks: tuple[tuple[str, tuple[str, ...]], ...]
     """`(mechanism, witnesses)` of each leak found."""
     exit_known: bool
@@ -324,7 +324,7 @@ class TunnelEvidence:
     def died_with_line(self) -> bool:
         """Whether its silence at the end can be the line's: neither control nor tunnel brought anything then."""
         begun = min((one.t0 for one in self.seen.alive), default=0.0)
-        line_lives = self.line_controls.worked_after or any(one.t >= begun for one in self.carried)
+        line_lives = self.line_controls.worked_after or self.carried.ended(begun)
         return self.is_mute and not self.carrier_has_ended and not line_lives
 
     @property
@@ -981,7 +981,7 @@ def evidence_of(reading: Reading, facts: TunnelFacts) -> TunnelEvidence:
         facts=facts,
         seen=_seen(reading, facts),
         controls=reading.controls.get(facts.name, Controls()),
-        loads=tuple(one for one in reading.observations if (one.vantage, one.probe) == (facts.name, "carry")),
+        loads=reading.loads.get(facts.name, ()),
         siblings=_siblings(reading, facts),
         line=reading.yardstick.get(OUTSIDE, ()),
         own=reading.yardstick.get(facts.name, ()),
