@@ -1,0 +1,356 @@
+"""A shell, or one command, inside a raised tunnel: what it sends goes through the tunnel or nowhere.
+
+    vpntest ── raises the tunnel, waits, says when it dies
+       └─ in a cage of its own: a launcher, root for a moment ─becomes─▶ the shell, as the person who called sudo
+            network     the tunnel's namespace: `lo` and its device, nothing else
+            processes   the cage's: with us ends whatever was started in there, however we end
+            files       the person's own, but for /run and /tmp, which are empty: there are the sockets of this machine's
+                        resolvers, buses, agents and browsers, and they would act outside for whoever asks them
+            names       /etc/resolv.conf is the tunnel's resolver, and the hosts line of nsswitch.conf `files dns`
+
+A terminal is lent to the shell as a shell lends it to a job: its keys are the shell's, and when that stops, so do we.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pwd
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from vpntest.errors import CannotMeasure, UsageError
+from vpntest.plan.model import Settings, TunnelSpec
+from vpntest.tunnel.cage import STOP_GRACE, Cage, Process
+from vpntest.tunnel.carriers import find
+from vpntest.tunnel.command import in_own_view, put_over
+from vpntest.tunnel.dns import ask
+from vpntest.tunnel.namespace import denial
+from vpntest.tunnel.raising import Tunnel, raise_tunnel
+from vpntest.tunnel.vantage import Vantage
+
+Say = Callable[[str], None]
+
+_ANSWER = 5.0
+"""Seconds that the tunnel's resolver has for the one question that tells whether anything comes back."""
+_LOOK = 0.5
+"""Seconds between two looks whether the tunnel still stands."""
+
+_HIDDEN = ("/tmp", "/var/run")  # noqa: S108 # to be hidden
+"""Beside /run, where they are no links: where programs have the sockets by which others make them act."""
+_LEADS_OUT = re.compile(
+    r"(?i:\w+_proxy)|(SUDO|DOAS|PKEXEC)_\w+|DBUS_\w+|SSH_(AUTH_SOCK|AGENT_PID)|GPG_AGENT_INFO|TMUX\w*|STY|(WAYLAND_)?DISPLAY"
+    r"|XAUTHORITY|XDG_RUNTIME_DIR|PULSE_SERVER|DOCKER_HOST|EMACS_SOCKET_NAME|NOTIFY_SOCKET|TMPDIR|RES_OPTIONS|LOCALDOMAIN"
+    r"|HOSTALIASES"
+)
+"""What of the environment names a proxy, a socket of the machine's, or another way to resolve names."""
+
+_LAUNCH = """
+import ctypes, json, os, signal, sys, warnings
+libc = ctypes.CDLL(None, use_errno=True)
+def mount(kind, place, flags, data):
+    if libc.mount(kind, place, kind, ctypes.c_ulong(flags), data):
+        sys.exit(f"vpntest: {place.decode()} cannot be hidden here: {os.strerror(ctypes.get_errno())}")
+order = json.loads(sys.argv[1])
+NOSUID, NODEV, NOEXEC = 2, 4, 8
+# Only who is in the namespace of processes can mount its /proc.
+mount(b"proc", b"/proc", NOSUID | NODEV | NOEXEC, None)
+for place in order["hidden"]:
+    mount(b"tmpfs", place.encode(), NOSUID | NODEV, b"mode=1777")
+# Whoever loses its parent in there becomes the shell's, which waits for it.
+libc.prctl(36, ctypes.c_ulong(1), 0, 0, 0)
+if order["lend"]:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(0, os.getpgrp())
+for number in (signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+os.umask(order["umask"])
+if order["user"] is not None:
+    os.setgroups(order["groups"])
+    os.setresgid(*[order["group"]] * 3)
+    os.setresuid(*[order["user"]] * 3)
+for folder in order["folders"]:
+    try:
+        os.chdir(folder)
+        break
+    except OSError:
+        pass
+argv = order["argv"]
+try:
+    os.execvp(argv[0], argv)
+except OSError as fault:
+    print(f"vpntest: {argv[0]}: {fault.strerror}", file=sys.stderr)
+    sys.exit(127 if isinstance(fault, FileNotFoundError) else 126)
+"""
+"""Becomes the shell, once it has made what that is to see, and given up being root. All that it imports comes first:
+by the end it may see no file of Python's any more."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who is to be inside."""
+
+    user: int | None
+    """None: who we are."""
+    group: int
+    groups: tuple[int, ...]
+    name: str
+    home: str
+    shell: str
+
+
+def person(environment: Mapping[str, str], *, root: bool) -> Person:
+    """Who called sudo, doas or pkexec; with `root`, or where nobody did, root. Raises UsageError.
+
+    To be called before a cage hides /run, where some machines' lists of users are asked for.
+    """
+    called = (
+        None if root else environment.get("SUDO_UID") or environment.get("PKEXEC_UID") or environment.get("DOAS_USER")
+    )
+    try:
+        entry = pwd.getpwuid(os.geteuid())
+        if called:
+            entry = pwd.getpwuid(int(called)) if called.isdecimal() else pwd.getpwnam(called)
+    except (KeyError, OverflowError) as exc:
+        raise UsageError(f"this machine knows no user {called or os.geteuid()}; --root makes it root's shell") from exc
+    shell = entry.pw_shell
+    # A service's user has a shell that lets nobody in.
+    if not os.access(shell, os.X_OK) or os.path.basename(shell) in ("false", "nologin"):
+        shell = "/bin/sh"
+    if entry.pw_uid == os.geteuid():
+        return Person(None, entry.pw_gid, (), entry.pw_name, entry.pw_dir, shell)
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return Person(entry.pw_uid, entry.pw_gid, groups, entry.pw_name, entry.pw_dir, shell)
+
+
+def surroundings(environment: Mapping[str, str], who: Person, tunnel: str) -> dict[str, str]:
+    """The environment inside: the one given, without what leads outside, as `who`'s own."""
+    kept = {name: value for name, value in environment.items() if not _LEADS_OUT.fullmatch(name)}
+    if who.user is not None:
+        kept |= {"HOME": who.home, "USER": who.name, "LOGNAME": who.name, "MAIL": f"/var/mail/{who.name}"}
+    # The name is a slug: no shell finds anything in it to expand.
+    return kept | {"SHELL": who.shell, "VPNTEST_TUNNEL": tunnel, "PS1": f"(vpntest {tunnel}) "}
+
+
+def names_by_dns(nsswitch: str) -> str:
+    """A nsswitch.conf in which hosts are looked up in files and by DNS alone: no daemon of the machine is asked."""
+    lines = [line for line in nsswitch.splitlines() if not re.match(r"\s*hosts\s*:", line)]
+    return "\n".join([*lines, "hosts: files dns", ""])
+
+
+# ── raising ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def inside(
+    spec: TunnelSpec,
+    line: Vantage,
+    settings: Settings,
+    who: Person,
+    argv: Sequence[str],
+    say: Say,
+    *,
+    environment: Mapping[str, str],
+) -> int:
+    """Raises the tunnel, runs `argv` in it (nothing: a shell) and takes it down. Returns the exit status of what ran.
+
+    Raises CannotMeasure where the tunnel does not come up, with its rung and the reason.
+    """
+    began = time.monotonic()
+    with closing(Cage.open()) as cage:
+        tunnel = await raise_tunnel(spec, line, cage, find(), settings, lambda: time.monotonic() - began)
+        try:
+            vantage = _stands(tunnel)
+            for warning in tunnel.warnings:
+                say(f"{spec.name}: {warning}")
+            climbed = ", ".join(step.rung for step in tunnel.steps)
+            say(f"{spec.name}: {climbed} in {time.monotonic() - began:.1f} s, by {tunnel.carrier}")
+            say(f"{spec.name}: {await _answers(vantage, settings)}")
+            if not argv:
+                say(f"{spec.name}: a shell inside, as {who.name}; leave it (exit, Ctrl-D), and the tunnel goes down")
+            # Not the carriers' cage: who is inside sees its own processes only, and ends before the tunnel does.
+            with closing(Cage.open()) as room:
+                return await _Guest(vantage, room, who, argv, environment, say).stay()
+        finally:
+            await tunnel.lower()
+
+
+def _stands(tunnel: Tunnel) -> Vantage:
+    if tunnel.vantage is not None:
+        return tunnel.vantage
+    name = tunnel.spec.name
+    if not tunnel.steps:
+        raise CannotMeasure(
+            f"{name} does not come up: {tunnel.problem.reason if tunnel.problem else 'nobody knows why'}"
+        )
+    last = tunnel.steps[-1]
+    words = (f"{name} does not come up: it ends at {last.rung}", last.failure or "", last.detail)
+    raise CannotMeasure(": ".join(word for word in words if word))
+
+
+async def _answers(vantage: Vantage, settings: Settings) -> str:
+    """Whether anything comes back through the tunnel, in words: of some protocols nothing else tells."""
+    name = urlsplit(settings.control[0]).hostname or settings.neutral_name
+    how = "" if vantage.carries_udp else " over TCP, as this tunnel carries no UDP"
+    found = await ask(
+        vantage.socket, vantage.resolver, name, "A", timeout=_ANSWER, or_tcp=True, only_tcp=not vantage.carries_udp
+    )
+    if found.failure is None:
+        return f"stands; names are asked for at {vantage.resolver}{how}, which answers"
+    return f"stands, but {vantage.resolver}, where names are asked for{how}, gives no answer ({found.failure})"
+
+
+# ── staying ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Guest:
+    """What runs inside."""
+
+    def __init__(
+        self, vantage: Vantage, cage: Cage, who: Person, argv: Sequence[str], environment: Mapping[str, str], say: Say
+    ) -> None:
+        self._vantage = vantage
+        self._say = say
+        # A terminal that others of a pipeline read from or write to is theirs as well, and is not lent.
+        self._lent = _is_ours()
+        mask = os.umask(0o022)
+        os.umask(mask)
+        folder = _folder()
+        if hidden := next((one for one in ("/run", *_HIDDEN) if f"{folder}/".startswith(f"{one}/")), None):
+            say(f"{vantage.id}: {hidden} is another one inside, so that it cannot begin in this folder")
+        order: dict[str, Any] = {
+            "argv": list(argv),
+            "folders": [*([folder] if not hidden else []), who.home, "/"],
+            "group": who.group,
+            "groups": who.groups,
+            "hidden": [place for place in _HIDDEN if os.path.isdir(place) and not os.path.islink(place)],
+            "lend": self._lent,
+            "umask": mask,
+            "user": who.user,
+        }
+
+        def start() -> Process:
+            """To be called in a view that is its own."""
+            _lead_names(vantage.resolver)
+            if not argv:
+                order["argv"] = _shell(who.shell, vantage.id)
+            launch = [os.path.realpath(sys.executable), "-I", "-S", "-c", _LAUNCH, json.dumps(order)]
+            around = surroundings(environment, who, vantage.id)
+            return cage.spawn(launch, vantage.netns, env=around, cwd=Path("/"), terminal=True)
+
+        try:
+            options = "" if vantage.carries_udp else "use-vc"
+            self._process = in_own_view(vantage.netns, vantage.resolver, start, options)
+        except OSError as exc:
+            raise denial(exc) from exc
+
+    async def stay(self) -> int:
+        """Waits for its end. Returns its exit status; 128 and the signal's number where one ended it, or us."""
+        loop = asyncio.get_running_loop()
+        received: list[int] = []
+
+        def hang_up(number: int) -> None:
+            received.append(number)
+            for order in (signal.SIGHUP, signal.SIGCONT):
+                self._signal(order)
+            loop.call_later(STOP_GRACE, self._signal, signal.SIGKILL)
+
+        handlers: dict[int, Callable[[], None]] = {
+            # A key's signal is for what runs inside.
+            signal.SIGINT: lambda: None,
+            signal.SIGQUIT: lambda: None,
+            signal.SIGTERM: lambda: hang_up(signal.SIGTERM),
+            signal.SIGHUP: lambda: hang_up(signal.SIGHUP),
+            signal.SIGCHLD: self._pause,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        # While the terminal is lent, a word of ours must not stop us.
+        writing = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        watch = asyncio.ensure_future(self._tell_death())
+        try:
+            status = await self._process.wait()
+        finally:
+            watch.cancel()
+            if self._lent:
+                with suppress(OSError):
+                    os.tcsetpgrp(0, os.getpgrp())
+            signal.signal(signal.SIGTTOU, writing)
+            for number in handlers:
+                loop.remove_signal_handler(number)
+        if received:
+            return 128 + received[0]
+        return status if status >= 0 else 128 - status
+
+    def _signal(self, number: int) -> None:
+        if self._process.running():
+            os.kill(self._process.pid, number)
+
+    def _pause(self) -> None:
+        """Where it has stopped, gives the terminal back and stops as well, until somebody lets us go on."""
+        try:
+            stopped = os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG)
+        except ChildProcessError:
+            return
+        if stopped is None or not self._lent:
+            return
+        own = os.getpgrp()
+        with suppress(OSError):
+            os.tcsetpgrp(0, own)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            if os.tcgetpgrp(0) == own:
+                os.tcsetpgrp(0, self._process.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGCONT)
+
+    async def _tell_death(self) -> None:
+        while self._vantage.alive():
+            await asyncio.sleep(_LOOK)
+        self._say(
+            f"{self._vantage.id}: the tunnel is down, its carrier has ended: nothing gets out from inside any more"
+        )
+
+
+def _is_ours() -> bool:
+    """Whether our streams are all a terminal's, and we are whom its keys go to."""
+    try:
+        return all(map(os.isatty, range(3))) and os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
+
+
+def _lead_names(resolver: str) -> None:
+    """Has names looked up by the tunnel's resolver alone, in the calling thread's view. Raises CannotMeasure."""
+    nsswitch = Path("/etc/nsswitch.conf")
+    if nsswitch.exists():
+        put_over(str(nsswitch), names_by_dns(nsswitch.read_text(encoding="utf-8", errors="replace")))
+    # Where there is no such file nothing can be put over it.
+    with suppress(OSError):
+        if Path("/etc/resolv.conf").read_text(encoding="utf-8").startswith(f"nameserver {resolver}\n"):
+            return
+    raise CannotMeasure("/etc/resolv.conf cannot be made to name the tunnel's resolver inside: is there no such file?")
+
+
+def _shell(program: str, tunnel: str) -> list[str]:
+    """A person's shell, in the calling thread's view. bash is made to say where it is, whatever its settings say."""
+    if os.path.basename(program) != "bash":
+        return [program]
+    settings = Path("/run/vpntest.bashrc")
+    settings.write_text(f"PS1='\\u:\\w\\$ '\n[ ! -r ~/.bashrc ] || . ~/.bashrc\nPS1='(vpntest {tunnel}) '\"$PS1\"\n")
+    return [program, "--rcfile", str(settings)]
