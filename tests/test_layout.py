@@ -18,11 +18,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "vpntest"
 TESTS = REPOSITORY / "tests"
 
-ORDER = ("plan", "tunnel", "probe", "judge", "report", "history", "run", "lab", "cli")
+ORDER = ("plan", "tunnel", "probe", "judge", "report", "history", "run", "shell", "lab", "cli")
 """Each reads only what stands to its left."""
 SHARED = ("errors", "failures")
 """Read by all; they read nothing of ours."""
-NOT_OURS = {".git", ".carriers", ".fuzz", ".venv", "__pycache__", "build", "dist"}
+NOT_OURS = {".git", ".carriers", ".fuzz", ".lint", ".venv", "__pycache__", "build", "dist"}
 
 
 def _files() -> Iterator[Path]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vpntest.history.watch import Watch
     from vpntest.judge.verdict import Judgement
     from vpntest.lab.profiles import Profile
-    from vpntest.plan.model import Plan
+    from vpntest.plan.model import Plan, TunnelSpec
     from vpntest.probe.observation import Record
     from vpntest.tunnel.cage import Cage
     from vpntest.tunnel.evidence import Evidence
@@ -189,6 +189,20 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--older", type=_positive, metavar="DAYS", help="those that began more than so many days ago")
     prune.set_defaults(call=_prune)
 
+    shell = commands.add_parser(
+        "shell",
+        usage="%(prog)s [-h] [--tunnel NAME] [--root] PLAN|DIR|FILE [PLAN|DIR|FILE ...] [-- COMMAND ...]",
+        help="raise one tunnel and open a shell inside it, or run a command there (needs root)",
+        description="Whatever runs inside goes through the tunnel, or nowhere. It sees an empty /run and /tmp; the exit"
+        " status is the shell's, or the command's.",
+    )
+    shell.add_argument(
+        "paths", nargs="+", type=Path, metavar="PLAN|DIR|FILE", help="a plan, a folder of configs, configs"
+    )
+    shell.add_argument("--tunnel", metavar="NAME", help="which, where the plan has more than one")
+    shell.add_argument("--root", action="store_true", help="as root, and not as the person who called sudo")
+    shell.set_defaults(call=_shell)
+
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
     doctor.set_defaults(call=_doctor)
     return parser
@@ -227,7 +241,12 @@ _positive.__name__ = "positive number"  # what argparse calls it
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit status of the contract; never raises."""
-    arguments = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    inside: list[str] = []
+    # Whose options these are, argparse cannot tell.
+    if given[:1] == ["shell"] and "--" in given:
+        given, inside = given[: given.index("--")], given[given.index("--") + 1 :]
+    arguments = _parser().parse_args(given, argparse.Namespace(inside=inside))
     try:
         return int(arguments.call(arguments))
     except VpntestError as error:
@@ -267,7 +286,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from vpntest.tunnel.raising import outside
 
     plan = _selected(read_plan(arguments.paths), arguments)
-    faulty = _say_problems(plan)
+    faulty = _say_problems(plan.tunnels)
     if not any(tunnel.config for tunnel in plan.tunnels):
         return CONFIG_FAULT if faulty else CANNOT_MEASURE
     _need_root()
@@ -480,14 +499,14 @@ def _selected(plan: Plan, arguments: argparse.Namespace) -> Plan:
     return msgspec.structs.replace(plan, tunnels=tunnels, platforms=platforms)
 
 
-def _say_problems(plan: Plan) -> bool:
+def _say_problems(tunnels: Sequence[TunnelSpec]) -> bool:
     """One line for each thing that the reader must know of the configs. True where a config is broken."""
-    for tunnel in plan.tunnels:
+    for tunnel in tunnels:
         for warning in tunnel.warnings:
             _say(f"{tunnel.name}: {warning}")
         if tunnel.problem:
             _say(f"{tunnel.name}: {tunnel.problem.mechanism}: {tunnel.problem.reason}")
-    return any(tunnel.problem is not None and tunnel.problem.mechanism == "invalid" for tunnel in plan.tunnels)
+    return any(tunnel.problem is not None and tunnel.problem.mechanism == "invalid" for tunnel in tunnels)
 
 
 def _need_root() -> None:
@@ -498,6 +517,31 @@ def _need_root() -> None:
         raise CannotMeasure("tunnels need root (network namespaces and devices); run it with sudo")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _shell(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from vpntest.plan.read import read_plan
+    from vpntest.shell import inside, person
+    from vpntest.tunnel.namespace import Namespace
+    from vpntest.tunnel.raising import outside
+
+    plan = read_plan(arguments.paths)
+    names = ", ".join(tunnel.name for tunnel in plan.tunnels)
+    chosen = [tunnel for tunnel in plan.tunnels if arguments.tunnel in (None, tunnel.name)]
+    if not chosen:
+        raise UsageError(f"the plan has no tunnel called {arguments.tunnel!r}; it has: {names or 'none'}")
+    if len(chosen) > 1:
+        raise UsageError(f"a shell is inside one tunnel: say which by --tunnel: {names}")
+    if _say_problems(chosen):
+        return CONFIG_FAULT
+    if chosen[0].config is None:
+        return CANNOT_MEASURE
+    _need_root()
+    # Both before the cage hides /run, where many hosts keep their resolv.conf, and some their lists of users.
+    line, who = outside(Namespace.current(), plan.settings), person(os.environ, root=arguments.root)
+    return asyncio.run(inside(chosen[0], line, plan.settings, who, arguments.inside, _say, environment=os.environ))
 
 
 # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -200,8 +200,10 @@ class Cage:
         cwd: Path | None = None,
         stdin: int = subprocess.DEVNULL,
         confinement: Confinement | None = None,
+        terminal: bool = False,
     ) -> Process:
-        """Starts a program in the cage and in a network namespace. Its output is read through :meth:`Process.lines`.
+        """Starts a program in the cage and in a network namespace. Its output is read through :meth:`Process.lines`;
+        with `terminal` it has our own input, outputs and session instead.
 
         `argv` must hold no secret: it stands in the process list. Without a `confinement` the program is root and sees
         what we see; with one its folder is `/`. Raises FileNotFoundError where there is no such program, CannotMeasure
@@ -223,9 +225,9 @@ class Cage:
                 try:
                     popen = subprocess.Popen(
                         command,
-                        stdin=stdin,
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.STDOUT,
+                        stdin=None if terminal else stdin,
+                        stdout=None if terminal else subprocess.PIPE,
+                        stderr=None if terminal else subprocess.STDOUT,
                         pass_fds=descriptors,
                         env=environment,
                         cwd=(cwd or self.directory) if confinement is None else "/",
@@ -233,7 +235,7 @@ class Cage:
                         group=user,
                         extra_groups=None if user is None else (),
                         # Ctrl-C is for us: we take the tunnels down in order.
-                        start_new_session=True,
+                        start_new_session=not terminal,
                     )
                     # At once, whatever fails from here on: what nobody reaps keeps the cage from closing.
                     self._spawned.append(popen)
