@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import re
 from collections.abc import Callable
 
 import pytest
 
 from vpntest.errors import CannotMeasure
 from vpntest.failures import Failure
-from vpntest.tunnel.ladder import RUNGS, Climb, Fall, Rung, Step
+from vpntest.tunnel.ladder import RUNGS, Climb, Fall, Rung, Step, meaning
 
 
 def _climb() -> Climb:
@@ -30,6 +31,13 @@ def test_each_rung_becomes_a_step_with_its_times() -> None:
     with climb.rung(Rung.ENDPOINT_DNS):
         pass
     assert climb.steps == [Step(Rung.CONFIG, 0.0, 1.0), Step(Rung.ENDPOINT_DNS, 2.0, 3.0)]
+
+
+def test_the_first_words_that_fit_count() -> None:
+    words = ((re.compile("refused$"), Failure.CONNECTION_REFUSED), (re.compile("^x"), Failure.EOF))
+    assert meaning("x refused", words) == Failure.CONNECTION_REFUSED
+    assert meaning("x refused it", words) == Failure.EOF
+    assert meaning("nothing", words) is None
 
 
 def test_a_fall_is_the_last_step() -> None:

@@ -19,7 +19,7 @@ from vpntest.failures import Failure, failure_of
 from vpntest.plan.model import Kind, TunnelSpec
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import singbox
-from vpntest.tunnel.ladder import Rung, Step
+from vpntest.tunnel.ladder import Rung, Step, meaning
 
 pytestmark = pytest.mark.root
 
@@ -581,7 +581,7 @@ _LINE = "ERROR[0003] [1 0ms] connection: open connection to 198.18.9.9:53 using 
     ],
 )
 def test_only_its_own_words_are_a_rejection(words: str) -> None:
-    assert singbox._failure(singbox._reason([f"{_LINE}{words}"])) == Failure.AUTH_REJECTED
+    assert meaning(singbox._reason([f"{_LINE}{words}"]), singbox._SAID) == Failure.AUTH_REJECTED
     for strange, failure in {
         f"unexpected status: 403 {words}": Failure.HTTP_REQUEST_FAILED,
         f"unexpected status: 403 using outbound/x[proxy]: {words}": Failure.HTTP_REQUEST_FAILED,
@@ -592,7 +592,7 @@ def test_only_its_own_words_are_a_rejection(words: str) -> None:
         f'connect to ssh server: ssh: handshake failed: ssh: disconnect, reason 2: "{words}"': Failure.EOF,
         f"ssh: rejected: administratively prohibited ({words})": None,
     }.items():
-        assert singbox._failure(singbox._reason([f"{_LINE}{strange}"])) == failure, strange
+        assert meaning(singbox._reason([f"{_LINE}{strange}"]), singbox._SAID) == failure, strange
 
 
 # ── SSH ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

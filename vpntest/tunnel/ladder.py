@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -62,6 +63,11 @@ class Fall(Exception):
         super().__init__(failure)
         self.failure = failure
         self.detail = detail
+
+
+def meaning(said: str, words: Iterable[tuple[re.Pattern[str], Failure]]) -> Failure | None:
+    """What a carrier means by what it says: that of the first words which stand in it; None where none do."""
+    return next((failure for pattern, failure in words if pattern.search(said)), None)
 
 
 class Climb:

@@ -20,7 +20,7 @@ from vpntest.plan.ovpn_words import OWN_PROVIDERS
 from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import MAX_LINE, Process, lines_of
 from vpntest.tunnel.carriers import Carrier
-from vpntest.tunnel.ladder import Fall, Rung
+from vpntest.tunnel.ladder import Fall, Rung, meaning
 from vpntest.tunnel.site import CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, SHARE_TIMEOUT, Site
 
 AUTH_TIMEOUT = 10.0
@@ -335,7 +335,7 @@ class _Session:
         self._moved.set()
 
     def _hear(self, line: str) -> None:
-        failure = next((failure for pattern, failure in _SAID if pattern.search(line)), None)
+        failure = meaning(line, _SAID)
         if failure is not None:
             self._blame(failure, line)
 

@@ -34,7 +34,7 @@ from vpntest.plan.secret import Secret
 from vpntest.tunnel import dns, netlink
 from vpntest.tunnel.cage import Process
 from vpntest.tunnel.carriers import Carrier
-from vpntest.tunnel.ladder import Fall, Rung
+from vpntest.tunnel.ladder import Fall, Rung, meaning
 from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.site import HANDSHAKE_TIMEOUT, Site
 
@@ -194,7 +194,7 @@ async def greeted(site: Site, process: Process, said: list[str], destination: st
                 await asyncio.sleep(_PAUSE)
                 reason = _reason(said)
                 for pattern, knows_us in _TURNED_DOWN:
-                    if pattern.search(reason) and _failure(reason) != Failure.AUTH_REJECTED:
+                    if pattern.search(reason) and meaning(reason, _SAID) != Failure.AUTH_REJECTED:
                         return knows_us
                 fall = _meant(site, reason)
         if not process.running():
@@ -248,13 +248,9 @@ def _reason(said: list[str]) -> str:
     return next((found[1] for line in reversed(said) if (found := _REFUSED.search(line))), "")
 
 
-def _failure(reason: str) -> Failure | None:
-    return next((failure for pattern, failure in _SAID if pattern.search(reason)), None)
-
-
 def _meant(site: Site, reason: str) -> Fall:
     detail = site.redact(_WAY.sub("", reason)) if reason else site.tail()
-    return Fall(_failure(reason) or "unknown_failure: sing-box", detail)
+    return Fall(meaning(reason, _SAID) or "unknown_failure: sing-box", detail)
 
 
 async def _rejection(site: Site, outbound: Mapping[str, Any], address: str, fall: Fall, roots: str | None) -> str:

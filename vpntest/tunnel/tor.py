@@ -33,7 +33,7 @@ from vpntest.tunnel import singbox
 from vpntest.tunnel.cage import MAX_LINE, Process, lines_of
 from vpntest.tunnel.carriers import Carrier
 from vpntest.tunnel.confinement import list_owned, owned_socket, read_owned
-from vpntest.tunnel.ladder import Fall, Rung
+from vpntest.tunnel.ladder import Fall, Rung, meaning
 from vpntest.tunnel.site import ADDRESSES_TRIED, HANDSHAKE_TIMEOUT, Site
 
 HANDSHAKE_PATIENCE = 60.0
@@ -421,7 +421,7 @@ class _Start:
         for failure, line in reversed(self._complaints()):
             return failure, line
         if self._failure is None and self._warning:
-            return _meant(self._warning) or _meant(self._reason), self._warning
+            return meaning(self._warning, _SAID) or meaning(self._reason, _SAID), self._warning
         return self._failure, self._warning
 
     def _complaints(self) -> list[tuple[Failure, str]]:
@@ -435,7 +435,7 @@ class _Start:
                 with contextlib.suppress(OSError):
                     lines = read_owned(folder, f"tor/pt_state/{name}", user).decode("utf-8", "replace").splitlines()
                     for line in lines[:_LINES_READ]:
-                        if failure := _meant(line):
+                        if failure := meaning(line, _SAID):
                             found.append((failure, _STAMP.sub("", line.strip())))
         return found
 
@@ -446,7 +446,3 @@ def _hashed(password: bytes) -> str:
     words = (salt + password) * (_HASHED_BYTES // len(password))
     hashed = hashlib.sha1(words[:_HASHED_BYTES], usedforsecurity=False).hexdigest()
     return f"16:{salt.hex()}60{hashed}"
-
-
-def _meant(words: str) -> Failure | None:
-    return next((failure for pattern, failure in _SAID if pattern.search(words)), None)
