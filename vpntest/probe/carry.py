@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -29,7 +28,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from vpntest.failures import Failure, failure_of
-from vpntest.probe.connection import Connection, at
+from vpntest.probe.connection import Connection, at, datagrams
 from vpntest.probe.http import Answer, Http, thinned
 from vpntest.probe.observation import Alive, Crowd, Echo, SmallExchanges, Transfer
 from vpntest.probe.pace import HELLO
@@ -394,9 +393,7 @@ class _Load:
         begun: dict[int, float] = {}
         ended: dict[int, float] = {}
         first_id = random.randrange(1 << 16)  # noqa: S311 - the socket takes one address and port only
-        family = socket.AF_INET6 if ":" in resolver else socket.AF_INET
-        with self._vantage.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect((resolver, dns.PORT))
+        with datagrams(self._vantage, resolver, dns.PORT) as sock:
 
             async def listen() -> None:
                 while len(ended) < ECHOES:

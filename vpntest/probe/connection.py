@@ -82,6 +82,20 @@ def at(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def datagrams(vantage: Vantage, address: str, port: int) -> socket.socket:
+    """A UDP socket of the vantage's, connected, so that the kernel drops what others send and gives us ICMP errors.
+
+    Raises OSError where there is no way to the address, CannotMeasure where this box is out of sockets.
+    """
+    sock = vantage.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.connect((address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 class Connection:
     """A TCP connection from a vantage, with TLS once :meth:`start_tls` is done.
 

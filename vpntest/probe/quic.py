@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from vpntest.failures import Failure, failure_of
-from vpntest.probe.connection import at
+from vpntest.probe.connection import at, datagrams
 from vpntest.probe.http import BODY_CAP, HEADERS, Answer
 from vpntest.probe.patience import within
 from vpntest.tunnel.vantage import Vantage
@@ -107,13 +106,7 @@ class Quic:
         self._said = False
         """The end came from the far side."""
         self._refused = 0
-        self._socket = vantage.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            # Connected, so that the kernel drops what others send and gives us ICMP errors.
-            self._socket.connect((address, port))
-        except BaseException:
-            self._socket.close()
-            raise
+        self._socket = datagrams(vantage, address, port)
 
     def __str__(self) -> str:
         return at(self.address, self.port)

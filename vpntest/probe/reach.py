@@ -15,11 +15,11 @@ Over QUIC connect and TLS are one step, and so are they with STUN, where there i
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable, Collection, Sequence
 
 from vpntest.failures import Failure
+from vpntest.probe.connection import datagrams
 from vpntest.probe.observation import Role
 from vpntest.probe.patience import side_by_side
 from vpntest.probe.schedule import Target, Task
@@ -178,9 +178,8 @@ async def _address(transaction: Transaction, host: str, found: Resolution) -> st
 
 def _has_route(vantage: Vantage, address: str) -> bool:
     try:
-        with vantage.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            # Connecting a datagram socket looks the route up and sends nothing.
-            sock.connect((address, 9))
+        # Connecting a datagram socket looks the route up and sends nothing.
+        datagrams(vantage, address, 9).close()
     except OSError:
         return False
     return True

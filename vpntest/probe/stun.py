@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 
-from vpntest.probe.connection import at
+from vpntest.probe.connection import at, datagrams
 from vpntest.probe.patience import within
 from vpntest.tunnel.vantage import Vantage
 
@@ -20,13 +19,7 @@ class Stun:
     def __init__(self, vantage: Vantage, address: str, port: int) -> None:
         """Raises OSError where there is no way to the address, CannotMeasure where this box is out of sockets."""
         self.address, self.port = address, port
-        self._socket = vantage.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            # Connected, so that the kernel drops what others send and gives us ICMP errors.
-            self._socket.connect((address, port))
-        except BaseException:
-            self._socket.close()
-            raise
+        self._socket = datagrams(vantage, address, port)
 
     async def bind(self, limit: float) -> str | None:
         """`ip:port` that the server saw; None where it says something else about our request.
