@@ -130,6 +130,30 @@ def test_an_unprepared_clone_says_what_to_do(tmp_path: Path) -> None:
     assert "run first: sudo" in done.stderr
 
 
+def test_lint_of_an_unprepared_clone_says_what_to_do(tmp_path: Path) -> None:
+    done = _run(["scripts/lint"], _clone(tmp_path))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == "lint: no .venv/bin/python; run first: sudo scripts/prepare --tests\n"
+
+
+def test_lint_names_all_that_failed(tmp_path: Path) -> None:
+    clone = _clone(tmp_path)
+    shutil.copytree(REPOSITORY / ".ci", clone / ".ci")
+    linters = {".lint/bin/ruff": 1, ".lint/bin/mypy": 0, ".carriers/bin/shellcheck": 1, ".carriers/bin/actionlint": 0}
+    for program, status in {**linters, ".venv/bin/python": 0}.items():
+        (clone / program).parent.mkdir(parents=True, exist_ok=True)
+        (clone / program).write_text(f'#!/bin/sh\necho "${{0##*/}}" "$@"\nexit {status}\n')
+        (clone / program).chmod(0o755)
+    key = _run(["bash", "-c", "{ cat scripts/lock/lint.txt && echo $PWD; } | sha256sum"], clone).stdout
+    (clone / ".lint/prepared").write_text(key)
+    done = _run(["scripts/lint"], clone)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["lint: failed: " + what for what in ("ruff check", "ruff format", "shellcheck")]
+    [shells] = [line.split() for line in done.stdout.splitlines() if line.startswith("shellcheck")]
+    assert {"scripts/prepare", "scripts/lint", ".ci/run"} <= set(shells)
+    assert not any("lock" in path for path in shells)
+
+
 def _clone(folder: Path) -> Path:
     """The scripts alone: what must be refused before anything is installed."""
     shutil.copytree(REPOSITORY / "scripts", folder / "scripts")
