@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from machine import state_of
+from machine import Standing, await_carrier, descendants, state_of
 from own_network import SHADOWSOCKS_PORT, OwnNetwork, own_network
 
 from vpntest.plan.keys import generate
@@ -288,30 +288,12 @@ def test_interrupted_it_takes_all_down_and_prints_what_it_has(network: OwnNetwor
 
 @pytest.mark.parametrize("patience", [0.0, 0.15, 0.6, 2.0])
 def test_killed_at_any_moment_it_leaves_nothing(network: OwnNetwork, tmp_path: Path, patience: float) -> None:
-    known, mounts = held([os.getpid(), *descendants(os.getpid())]), Path("/proc/1/mounts").read_text()
+    before = Standing.now()
     process = network.vpntest("run", str(network.plan(network.tunnel)), env={**os.environ, "TMPDIR": str(tmp_path)})
     await_carrier(process.pid)
     time.sleep(patience)
-    children = descendants(process.pid)
-    own = held([process.pid, *children]) - known
-    assert children
-    assert own
-    process.kill()
-    process.communicate()
-
-    def left() -> dict[str, object]:
-        return {
-            "processes": [child for child in children if exists(child)],
-            # With a namespace go the devices in it.
-            "namespaces": own & held([int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit()]),
-            "mounts": Path("/proc/1/mounts").read_text() != mounts,
-            "files": os.listdir(tmp_path),
-        }
-
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline and any(left().values()):
-        time.sleep(0.02)
-    assert not any(left().values()), left()
+    assert before.left_of_killed(process) == []
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_second_run_on_the_same_line_is_refused_and_disturbs_nothing(network: OwnNetwork) -> None:
@@ -327,57 +309,3 @@ def test_a_second_run_on_the_same_line_is_refused_and_disturbs_nothing(network: 
     status, out, err = finished(first)
     assert status == 0, err
     assert cells(json.loads(out)) == {("good", "example"): "open"}
-
-
-def held(pids: list[int]) -> set[str]:
-    """The network namespaces that these processes are in, or keep by a descriptor."""
-    found = set()
-    for pid in pids:
-        try:
-            for link in (Path(f"/proc/{pid}/ns/net"), *Path(f"/proc/{pid}/fd").iterdir()):
-                found.add(os.readlink(link))
-        except OSError:
-            continue
-    return {name for name in found if name.startswith("net:")}
-
-
-def descendants(pid: int) -> list[int]:
-    """Processes whose ancestor this one is, nearest first."""
-    parents: dict[int, list[int]] = {}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-            parents.setdefault(parent, []).append(int(process.name))
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        children = parents.get(waiting.pop(0), [])
-        found += children
-        waiting += children
-    return found
-
-
-def exists(pid: int) -> bool:
-    """Whether it still lives. A dead one that its new parent has not fetched yet holds nothing any more."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def await_carrier(pid: int) -> None:
-    """Returns once a carrier of this run lives."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        for child in descendants(pid):
-            try:
-                # Asked for its version it is no carrier yet.
-                if Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[1:2] == [b"run"]:
-                    return
-            except OSError:
-                continue
-        time.sleep(0.01)
-    raise AssertionError("the run never started its carrier")

@@ -4,8 +4,8 @@
        └─ in a cage of its own: a launcher, root for a moment ─becomes─▶ the shell, as the person who called sudo
             network     the tunnel's namespace: `lo` and its device, nothing else
             processes   the cage's: with us ends whatever was started in there, however we end
-            files       the person's own, but for /run and /tmp, which are empty: there are the sockets of this machine's
-                        resolvers, buses, agents and browsers, and they would act outside for whoever asks them
+            files       the person's own, but for /run and /tmp, which are empty: this machine's resolvers, buses, agents
+                        and browsers have their sockets there, and would act outside for whoever asks them
             names       /etc/resolv.conf is the tunnel's resolver, and the hosts line of nsswitch.conf `files dns`
 
 A terminal is lent to the shell as a shell lends it to a job: its keys are the shell's, and when that stops, so do we.

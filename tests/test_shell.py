@@ -1,0 +1,543 @@
+"""`vpntest shell` on a network of the tests' own: what runs inside goes through the tunnel, or nowhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from machine import Standing, descendants, exists, state_of
+from own_network import SHADOWSOCKS_PORT, OwnNetwork, own_network
+from uplink import capturing
+
+from vpntest.cli import main
+from vpntest.errors import UsageError
+from vpntest.plan.keys import generate
+from vpntest.shell import Person, names_by_dns, person, surroundings
+from vpntest.tunnel.cage import Cage
+
+NOBODY = pwd.getpwnam("nobody")
+CALLER = {"SUDO_UID": str(NOBODY.pw_uid), "SUDO_GID": str(NOBODY.pw_gid), "SUDO_USER": "nobody"}
+EXIT, LINE = "198.18.7.1", "198.18.7.2"
+"""Where the tunnel's server leaves, and the client's own address."""
+GRACE = 20.0
+"""Seconds in which what must come has come."""
+
+
+# ── who, and with what around ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_one_who_called_is_inside() -> None:
+    for caller in (CALLER, {"PKEXEC_UID": str(NOBODY.pw_uid)}, {"DOAS_USER": "nobody"}):
+        who = person(caller, root=False)
+        assert (who.name, who.group, who.home) == ("nobody", NOBODY.pw_gid, NOBODY.pw_dir)
+        assert who.user == (NOBODY.pw_uid if os.geteuid() != NOBODY.pw_uid else None)
+        # A service's shell lets nobody in.
+        assert who.shell == "/bin/sh"
+
+
+def test_nobody_called_or_root_is_asked_for() -> None:
+    myself = pwd.getpwuid(os.geteuid()).pw_name
+    for environment, root in (({}, False), (CALLER, True), ({"SUDO_UID": str(os.geteuid())}, False)):
+        who = person(environment, root=root)
+        assert (who.user, who.name) == (None, myself)
+
+
+@pytest.mark.parametrize("called", ["4123456789", "99999999999999999999", "no-such-user"])
+def test_a_caller_whom_nobody_knows_is_no_reason_to_become_root(called: str) -> None:
+    with pytest.raises(UsageError, match="--root"):
+        person({"SUDO_UID": called}, root=False)
+
+
+def test_what_leads_outside_is_taken_out_of_the_environment() -> None:
+    who = Person(NOBODY.pw_uid, NOBODY.pw_gid, (), "nobody", "/nonexistent", "/bin/sh")
+    leads = (
+        "http_proxy https_proxy HTTPS_PROXY ALL_PROXY no_proxy rsync_proxy DBUS_SESSION_BUS_ADDRESS SSH_AUTH_SOCK TMUX"
+        " TMUX_PANE STY DISPLAY WAYLAND_DISPLAY XAUTHORITY XDG_RUNTIME_DIR RES_OPTIONS HOSTALIASES LOCALDOMAIN TMPDIR"
+        " SUDO_USER SUDO_COMMAND"
+    )
+    stays = {"PATH": "/usr/bin", "LANG": "C.UTF-8", "TERM": "xterm", "EDITOR": "vi", "MY_PROXY_LIST": "x"}
+    around = surroundings({**dict.fromkeys(leads.split(), "x"), **stays, "HOME": "/root"}, who, "sweden")
+    assert set(around) & set(leads.split()) == set()
+    assert around.items() >= stays.items()
+    assert (around["HOME"], around["USER"], around["SHELL"]) == ("/nonexistent", "nobody", "/bin/sh")
+    assert around["VPNTEST_TUNNEL"] == "sweden"
+    assert "sweden" in around["PS1"]
+
+
+def test_hosts_are_looked_up_in_files_and_by_dns_alone() -> None:
+    given = "passwd: files systemd\nhosts: mymachines resolve [!UNAVAIL=return] files dns\n hosts : mdns4\nrpc: db"
+    assert names_by_dns(given).splitlines() == ["passwd: files systemd", "rpc: db", "hosts: files dns"]
+    assert names_by_dns("") == "hosts: files dns\n"
+
+
+# ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[OwnNetwork]:
+    with closing(Cage.open()) as cage, own_network(cage) as standing:
+        yield standing
+
+
+def inside(
+    network: OwnNetwork, *command: str, plan: str = "", options: tuple[str, ...] = (), env: dict[str, str] | None = None
+) -> tuple[int, str, str]:
+    """One command, as somebody who has called sudo."""
+    path = network.plan(plan or network.tunnel)
+    process = network.vpntest("shell", *options, str(path), "--", *command, env={**os.environ, **CALLER, **(env or {})})
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.root
+def test_what_runs_inside_leaves_by_the_tunnel_alone(network: OwnNetwork) -> None:
+    before = state_of(network.client)
+    with capturing(network.client) as uplink:
+        status, out, err = inside(
+            network, "sh", "-c", "curl -sk https://control.test/ip; echo; getent hosts www.example.test"
+        )
+    assert status == 0, err
+    address, found = out.splitlines()
+    assert address == EXIT != LINE
+    assert found.split() == ["198.18.7.80", "www.example.test"]
+    # Nobody but the tunnel's server was sent anything: no resolver, by no protocol.
+    assert uplink.sent
+    assert {(to, port) for to, _, port in uplink.sent} == {("198.18.7.99", SHADOWSOCKS_PORT)}
+    assert state_of(network.client) == before
+
+
+@pytest.mark.root
+def test_it_says_how_far_it_climbed_and_how_it_stands(network: OwnNetwork) -> None:
+    _, out, err = inside(network, "true")
+    assert out == ""
+    climbed, stands, *others = err.splitlines()
+    assert re.fullmatch(r"vpntest: good: config, endpoint-dns, endpoint in \d+\.\d s, by sing-box .*", climbed)
+    assert stands == "vpntest: good: stands; names are asked for at 198.18.7.53, which answers"
+    # The folder of the tests' network is below /run.
+    assert others == ["vpntest: good: /run is another one inside, so that it cannot begin in this folder"]
+
+
+LOOK = """
+id -u; id -g; id -G
+cat /etc/resolv.conf | tr '\\n' ' '; echo
+grep '^hosts' /etc/nsswitch.conf
+ls /sys/class/net | wc -l
+ls -d /proc/[0-9]* | wc -l
+find /run /tmp -type s
+find /run /tmp -name 'vpntest*'
+"""
+
+
+@pytest.mark.root
+def test_what_it_sees_of_the_machine(network: OwnNetwork) -> None:
+    status, out, err = inside(network, "sh", "-c", LOOK)
+    assert status == 0, err
+    user, group, groups, resolver, hosts, devices, processes = out.splitlines()
+    assert (user, group) == (str(NOBODY.pw_uid), str(NOBODY.pw_gid))
+    assert {int(one) for one in groups.split()} == set(os.getgrouplist("nobody", NOBODY.pw_gid))
+    assert resolver == "nameserver 198.18.7.53 "
+    assert hosts == "hosts: files dns"
+    assert devices == "2", "lo and the tunnel's own"
+    # The room's first one, the shell, and two or three of this pipeline: none of the machine, and no carrier.
+    assert int(processes) <= 5
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("folder", ["/tmp", "/run"])
+def test_no_socket_of_the_machine_is_to_be_met(network: OwnNetwork, folder: str) -> None:
+    """Neither those in folders nor the abstract ones, which belong to a network namespace."""
+    place = f"{folder}/shell-test-{os.getpid()}"
+    with closing(socket.socket(socket.AF_UNIX)) as by_path:
+        by_path.bind(place)
+        try:
+            by_path.listen()
+            with network.client.socket(socket.AF_UNIX, socket.SOCK_STREAM) as abstract:
+                abstract.bind(f"\0shell-test-{os.getpid()}")
+                abstract.listen()
+                status, out, _ = inside(network, "sh", "-c", f"ls {folder}; cat /proc/net/unix; hostname")
+        finally:
+            os.unlink(place)
+    assert status == 0
+    assert "shell-test" not in out
+
+
+@pytest.mark.root
+def test_root_only_where_it_is_asked_for(network: OwnNetwork) -> None:
+    assert inside(network, "id", "-u", options=("--root",))[1] == "0\n"
+    assert (
+        inside(network, "sh", "-c", "grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status | cut -f 2 | uniq")[1]
+        == f"{'0' * 16}\n"
+    )
+
+
+@pytest.mark.root
+def test_proxies_of_the_caller_are_not_used(network: OwnNetwork) -> None:
+    status, out, err = inside(
+        network,
+        "curl",
+        "-sk",
+        "https://control.test/ip",
+        env={"https_proxy": f"http://{LINE}:9", "ALL_PROXY": "socks5://x"},
+    )
+    assert (status, out) == (0, EXIT), err
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "kill -TERM $$"), 128 + signal.SIGTERM),
+        (("/no/such/program",), 127),
+        (("/etc/passwd",), 126),
+        (("printf", "%s", "--", "-x"), 0),
+    ],
+)
+def test_the_exit_status_is_the_commands(network: OwnNetwork, command: tuple[str, ...], status: int) -> None:
+    got, out, err = inside(network, *command)
+    assert got == status, err
+    if status == 0:
+        # Its own options and dashes reach it untouched.
+        assert out == "---x"
+
+
+@pytest.mark.root
+def test_what_has_no_command_is_a_shell_that_reads(network: OwnNetwork) -> None:
+    process = network.vpntest(
+        "shell", str(network.plan(network.tunnel)), env={**os.environ, **CALLER}, stdin=subprocess.PIPE
+    )
+    out, err = process.communicate("echo $VPNTEST_TUNNEL; exit 3\n", timeout=60)
+    assert (process.returncode, out) == (3, "good\n"), err
+    assert "vpntest: good: a shell inside, as nobody; leave it" in err
+
+
+@pytest.mark.root
+def test_a_tunnel_that_does_not_come_up_is_one_line_with_its_rung(network: OwnNetwork) -> None:
+    dead = network.tunnel.replace(f":{SHADOWSOCKS_PORT}", ":9")
+    status, out, err = inside(network, "echo", "ran", plan=dead)
+    assert (status, out) == (4, "")
+    assert err == "vpntest: good does not come up: it ends at endpoint: connection_refused\n"
+
+
+@pytest.mark.root
+def test_a_tunnel_that_stands_and_carries_nothing_is_told(network: OwnNetwork) -> None:
+    wrong = network.tunnel.replace(network.uri.split("//")[1].split("@")[0], "YWVzLTEyOC1nY206bm90LXRoaXMtb25l")
+    status, _, err = inside(network, "true", plan=wrong)
+    assert status == 0
+    assert "stands, but 198.18.7.53, where names are asked for, gives no answer" in err
+
+
+@pytest.mark.root
+def test_where_a_tunnel_carries_tcp_alone_names_go_over_tcp(network: OwnNetwork) -> None:
+    settings = {
+        "log": {"level": "error"},
+        "inbounds": [{"type": "http", "listen": "198.18.7.99", "listen_port": 8080}],
+    }
+    with network.server.entered():
+        server = subprocess.Popen(["sing-box", "run", "-c", "stdin"], stdin=subprocess.PIPE, text=True)
+    assert server.stdin is not None
+    server.stdin.write(json.dumps(settings))
+    server.stdin.close()
+    try:
+        deadline = time.monotonic() + GRACE
+        while time.monotonic() < deadline:
+            with network.client.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(("198.18.7.99", 8080)) == 0:
+                    break
+            time.sleep(0.05)
+        plan = '[[tunnel]]\nname = "web"\nuri = "http://198.18.7.99:8080"\n'
+        with capturing(network.client) as uplink:
+            status, out, err = inside(
+                network, "sh", "-c", "cat /etc/resolv.conf; curl -sk https://control.test/ip", plan=plan
+            )
+    finally:
+        server.kill()
+        server.wait()
+    assert status == 0, err
+    assert out.splitlines() == ["nameserver 198.18.7.53", "options use-vc", EXIT]
+    assert "over TCP, as this tunnel carries no UDP, which answers" in err
+    assert {(to, port) for to, _, port in uplink.sent} == {("198.18.7.99", 8080)}
+
+
+def carrier_of(process: subprocess.Popen[str]) -> int:
+    """Its sing-box, once there is one."""
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline:
+        for child in descendants(process.pid):
+            with suppress(OSError):
+                if Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[1:2] == [b"run"]:
+                    return child
+        time.sleep(0.01)
+    raise AssertionError("there is no carrier")
+
+
+@contextmanager
+def staying(network: OwnNetwork, script: str) -> Iterator[subprocess.Popen[str]]:
+    """A script inside that has said `here` and goes on."""
+    process = network.vpntest(
+        "shell",
+        str(network.plan(network.tunnel)),
+        "--",
+        "sh",
+        "-c",
+        f"echo here; {script}",
+        env={**os.environ, **CALLER},
+        stdin=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "here\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.root
+def test_a_tunnel_that_dies_is_told_and_nothing_leaves(network: OwnNetwork) -> None:
+    asks = "read line; getent hosts www.example.test; curl -sk -m 2 https://198.18.7.80/ip; exit 9"
+    with staying(network, asks) as process:
+        os.kill(carrier_of(process), signal.SIGKILL)
+        assert process.stderr is not None
+        assert any("the tunnel is down, its carrier has ended" in line for line in process.stderr)
+        with capturing(network.client) as uplink:
+            out, _ = process.communicate("\n", timeout=60)
+        assert (process.returncode, out) == (9, "")
+        assert uplink.sent == []
+
+
+@pytest.mark.root
+def test_killed_it_leaves_nothing(network: OwnNetwork) -> None:
+    before = Standing.now()
+    with staying(
+        network, "nohup setsid sleep 1000 > /dev/null & trap '' TERM HUP INT; read line; sleep 1000"
+    ) as process:
+        assert before.left_of_killed(process) == []
+
+
+@pytest.mark.root
+def test_interrupted_while_it_climbs_it_takes_all_down(network: OwnNetwork) -> None:
+    private, _ = generate()
+    _, peer = generate()
+    (network.directory / "silent.conf").write_text(
+        f"[Interface]\nPrivateKey = {private.reveal()}\nAddress = 10.9.0.2/32\n"
+        f"[Peer]\nPublicKey = {peer}\nAllowedIPs = 0.0.0.0/0\nEndpoint = 198.18.7.99:51820\n"
+    )
+    plan = network.plan('[[tunnel]]\nname = "silent"\nconfig = "silent.conf"\n')
+    process = network.vpntest("shell", str(plan), "--", "echo", "ran")
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline and not any(map(is_wireguard, descendants(process.pid))):
+        time.sleep(0.01)
+    children = descendants(process.pid)
+    assert any(map(is_wireguard, children))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=GRACE)
+    assert (process.returncode, out, err) == (130, "", "")
+    assert [child for child in children if exists(child)] == []
+
+
+def is_wireguard(pid: int) -> bool:
+    with suppress(OSError):
+        return "-f" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return False
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGHUP])
+def test_told_to_end_it_takes_all_down(network: OwnNetwork, order: signal.Signals) -> None:
+    with staying(network, "nohup setsid sleep 1000 > /dev/null & read line") as process:
+        children = descendants(process.pid)
+        process.send_signal(order)
+        assert process.wait(timeout=GRACE) == 128 + order
+        assert [child for child in children if exists(child)] == []
+
+
+@pytest.mark.root
+def test_what_goes_on_behind_a_command_ends_with_it(network: OwnNetwork) -> None:
+    with staying(network, "setsid sleep 1000 > /dev/null 2>&1 & read line") as process:
+        children = descendants(process.pid)
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait(timeout=GRACE) == 0
+        assert [child for child in children if exists(child)] == []
+
+
+# ── at a terminal ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Terminal:
+    """A terminal of its own, with a program that leads its session."""
+
+    program: subprocess.Popen[bytes]
+    keys: int
+    seen: str = ""
+
+    def shows(self, pattern: str) -> str:
+        """Waits until it shows this, after what was waited for before; gives what it found."""
+        deadline = time.monotonic() + GRACE
+        while not (found := re.search(pattern, self.seen)):
+            ready, _, _ = select.select([self.keys], [], [], max(deadline - time.monotonic(), 0))
+            assert ready, f"no {pattern!r} in {self.seen!r}"
+            try:
+                self.seen += os.read(self.keys, 4096).decode()
+            except OSError:
+                raise AssertionError(f"no {pattern!r} in {self.seen!r}, and it has hung up") from None
+        self.seen = self.seen[found.end() :]
+        return found[0]
+
+    def types(self, text: str) -> None:
+        """As a person would."""
+        os.write(self.keys, text.encode())
+
+
+@contextmanager
+def terminal(network: OwnNetwork, *argv: str, **environment: str) -> Iterator[Terminal]:
+    """A program at a terminal in the client's namespace."""
+    ours, theirs = os.openpty()
+    with network.client.entered():
+        program = subprocess.Popen(
+            ["setsid", "--ctty", *argv],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd="/",
+            env={**os.environ, "TERM": "dumb", "HISTFILE": "", **environment},
+        )
+    os.close(theirs)
+    try:
+        yield Terminal(program, ours)
+    finally:
+        os.close(ours)
+        program.kill()
+        program.wait()
+
+
+def shell_of(network: OwnNetwork) -> list[str]:
+    return [sys.executable, "-m", "vpntest", "shell", str(network.plan(network.tunnel))]
+
+
+@pytest.mark.root
+def test_keys_and_jobs_are_the_shells(network: OwnNetwork) -> None:
+    with terminal(network, *shell_of(network)) as at:
+        at.shows(r"a shell inside, as root")
+        assert "no job control" not in at.shows(r"(?s).*\(vpntest good\) [^\n]*# ")
+        at.types("echo $((6*7))\n")
+        at.shows(r"\n42\r")
+        at.types("sleep 1000\n")
+        at.shows("sleep 1000\r\n")
+        time.sleep(0.3)
+        at.types("\x03")
+        at.shows(r"\(vpntest good\)")
+        at.types("echo got $?\n")
+        at.shows("got 130")
+        at.types("sleep 1000\n")
+        at.shows("sleep 1000\r\n")
+        time.sleep(0.3)
+        at.types("\x1a")
+        at.shows(r"Stopped +sleep 1000")
+        at.types("kill %1; wait; curl -sk https://control.test/ip; echo\n")
+        at.shows(EXIT)
+        at.types("exit 5\n")
+        assert at.program.wait(GRACE) == 5
+
+
+@pytest.mark.root
+def test_a_shell_that_stops_gives_the_terminal_back_and_goes_on(network: OwnNetwork) -> None:
+    with terminal(network, "bash", "--norc", PS1="outer: ") as at:
+        at.shows("outer: ")
+        at.types(" ".join(shell_of(network)) + "\n")
+        at.shows(r"\(vpntest good\) [^\n]*# ")
+        at.types("suspend\n")
+        at.shows(r"Stopped[^\n]*vpntest shell")
+        at.shows("outer: ")
+        at.types("echo $((6*7))\n")
+        at.shows(r"\n42\r")
+        at.types("fg\n")
+        at.shows("vpntest shell")
+        at.types("echo $((7*7)) $VPNTEST_TUNNEL\n")
+        at.shows(r"\n49 good\r")
+        at.types("exit 6\n")
+        at.shows("outer: ")
+        at.types("echo got $?; exit\n")
+        at.shows("got 6")
+
+
+@pytest.mark.root
+def test_a_command_gets_the_keys(network: OwnNetwork) -> None:
+    with terminal(
+        network, *shell_of(network), "--", "sh", "-c", "trap 'echo caught; exit 8' INT; echo here; read x"
+    ) as at:
+        at.shows("here")
+        at.types("\x03")
+        at.shows("caught")
+        assert at.program.wait(GRACE) == 8
+
+
+@pytest.mark.root
+def test_what_a_stranger_calls_a_config_does_nothing_in_the_prompt(network: OwnNetwork, tmp_path: Path) -> None:
+    made = Path("/run") / f"made-{os.getpid()}"
+    label = f"$(touch${{IFS}}{made})`id`\\u\\$%n!;'\"\x1b[31m"
+    (network.directory / "links.txt").write_text(network.uri.replace("#good", "#" + quote(label)) + "\n")
+    plan = network.plan('[[tunnel]]\nname = "pack"\nconfig = "links.txt"\n')
+    with terminal(network, sys.executable, "-m", "vpntest", "shell", str(plan)) as at:
+        prompt = at.shows(r"\(vpntest [^\n]*# ")
+        assert re.match(r"\(vpntest [a-z0-9._-]+\) ", prompt)
+        at.types(f"ls {made}; exit\n")
+        at.shows("cannot access")
+        at.program.wait(GRACE)
+    assert not made.exists()
+
+
+# ── the command line ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def vpntest(*arguments: object) -> tuple[int, str]:
+    with redirect_stderr(StringIO()) as err:
+        try:
+            return main([*map(str, arguments)]), err.getvalue()
+        except SystemExit as left:
+            return int(left.code or 0), err.getvalue()
+
+
+def test_one_tunnel_must_be_meant(tmp_path: Path) -> None:
+    links = tmp_path / "links.txt"
+    links.write_text("socks5://198.51.100.1:1080#one\nsocks5://198.51.100.2:1080#two\n")
+    status, said = vpntest("shell", links, "--", "true")
+    assert status == 2
+    assert said == "vpntest: a shell is inside one tunnel: say which by --tunnel: links-one, links-two\n"
+    status, said = vpntest("shell", "--tunnel", "three", links)
+    assert status == 2
+    assert "'three'; it has: links-one, links-two" in said
+
+
+def test_a_config_that_is_broken_or_cannot_be_honoured_is_said(tmp_path: Path) -> None:
+    (tmp_path / "bad.conf").write_text("")
+    status, said = vpntest("shell", tmp_path / "bad.conf")
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert said.startswith("vpntest: bad: invalid: ")
+    (tmp_path / "far.txt").write_text("vless://6ba7b810-9dad-11d1-80b4-00c04fd430c8@198.51.100.1:443?type=xhttp#far\n")
+    status, said = vpntest("shell", tmp_path / "far.txt")
+    assert status == 4
+    assert ": unsupported: " in said
+
+
+def test_no_plan_is_a_slip_of_the_hand() -> None:
+    assert vpntest("shell")[0] == 2
+    assert vpntest("shell", "--", "true")[0] == 2
