@@ -17,7 +17,8 @@ from records import RESET, World, platform
 
 from vpntest.judge.judging import judge
 from vpntest.plan.model import Problem
-from vpntest.report.html import render, words
+from vpntest.report.html import render
+from vpntest.report.words import words
 
 # It needs what scripts/prepare brings.
 pytestmark = pytest.mark.root
@@ -174,6 +175,24 @@ def test_a_cell_tells_rule_witnesses_timings_and_draws_goodput(opened: Opened) -
     expect(witnesses.locator("tbody tr")).to_have_count(20)
     dialog.get_by_role("button", name="Close").click()
     expect(dialog).to_have_count(0)
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "ru-RU"])
+def test_a_cell_says_what_would_have_changed_it(chromium: Browser, report: Path, locale: str) -> None:
+    opened = Opened(chromium, report, locale=locale)
+    said = words()[locale[:2]]
+    opened.page.locator("#matrix tbody tr").nth(1).locator("button").first.click()
+    changes = opened.page.get_by_role("dialog").locator(".changes > li")
+    once = said["otherwise.once"].replace("{0}", said["where.outside"])
+    told = changes.filter(has_text=once)
+    expect(told).to_contain_text(said["word.insufficient"])
+    expect(told.locator("code")).to_have_text("endpoint.insufficient.mixed")
+    opened.page.keyboard.press("Escape")
+    # Where nothing was tried it says who would.
+    opened.page.locator("#matrix tbody tr").nth(1).locator("button").last.click()
+    expect(opened.page.get_by_role("dialog").get_by_text("vpntest explain RUN 'se' 'wiki'")).to_be_visible()
+    opened.is_clean()
+    opened.context.close()
 
 
 def test_a_cell_opened_as_another_closes_shows_its_own(opened: Opened) -> None:

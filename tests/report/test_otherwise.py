@@ -6,14 +6,15 @@ import pytest
 from records import RESET, TIMEOUT, World, platform
 
 from vpntest.judge.judging import judge
-from vpntest.report.otherwise import changes_of
+from vpntest.plan.model import Problem
+from vpntest.report.otherwise import _company, cases_of, changes_of
 
 SILENT = f"tls_handshake:{TIMEOUT}"
 
 
 def changes(world: World, tunnel: str, name: str | None = "bird") -> dict[str, str]:
     record = world.record()
-    return {one.what: one.then for one in changes_of(record, judge(record), tunnel, name)}
+    return {one.what: "; ".join(map(str, one.then)) for one in changes_of(record, judge(record), tunnel, name)}
 
 
 def censored(*, neutral: bool | None = True, elsewhere: bool = True) -> World:
@@ -160,3 +161,58 @@ def test_nothing_measured_is_nothing_to_change() -> None:
     world = World()
     world.tunnel("t", carry=False)
     assert changes(world, "outside") == {}
+
+
+def test_what_is_alike_is_tried_once_and_told_of_all() -> None:
+    world = censored()
+    world.reach("fi", "bird")
+    world.tunnel("dead", until="handshake", failure=TIMEOUT)
+    world.tunnel("dying", until="handshake", failure=TIMEOUT)
+    world.tunnel("odd", problem=Problem("invalid", "no key"))
+    record = world.record()
+    cases, belongs = cases_of(record, judge(record))
+    assert [case.place for case in cases] == [("outside", "bird"), ("se", "bird"), ("dead", None)]
+    assert belongs == {
+        ("outside", "bird"): 0,
+        ("se", "bird"): 1,
+        ("fi", "bird"): 1,
+        ("dead", None): 2,
+        ("dying", None): 2,
+    }
+    for case in cases:
+        assert case.changes == changes_of(record, judge(record), *case.place)
+
+
+def test_what_is_open_or_down_for_everybody_has_no_case() -> None:
+    world = World(platform("fine"), platform("lost"))
+    world.line()
+    for name in ("se", "fi", "no"):
+        world.tunnel(name)
+    for vantage in ("outside", "se", "fi", "no"):
+        world.reach(vantage, "fine")
+        world.reach(vantage, "lost", fails="connect:connection_refused")
+    record = world.record()
+    judgement = judge(record)
+    assert {cell.outcome for cell in judgement.cells} == {"open", "platform-down"}
+    assert cases_of(record, judgement) == ((), {})
+
+
+def test_of_many_tunnels_few_are_looked_at_and_a_verdict_that_needs_all_gets_all() -> None:
+    world = World(platform("bird"), platform("lost"))
+    world.line()
+    names = [f"t{number}" for number in range(8)]
+    for name in names:
+        world.tunnel(name)
+    for vantage in ("outside", *names):
+        world.reach(vantage, "lost", fails="connect:connection_refused")
+        world.reach(vantage, "bird", **({"fails": SILENT, "neutral": False} if vantage == "outside" else {}))
+    record = world.record()
+    judgement = judge(record)
+    part = _company(record, judgement, "t7", "bird")
+    assert [one.name for one in part.tunnels] == ["t0", "t1", "t2", "t7"]
+    assert {one.vantage for one in part.observations} == {"outside", "t0", "t1", "t2", "t7"}
+    told = {one.what: "; ".join(map(str, one.then)) for one in changes_of(record, judgement, "t7", "bird")}
+    assert told["had the neutral name got through outside"].startswith("outside blocked tls.timeout.sni")
+    assert told["had it gone outside as inside t7"].startswith("open; ")
+    down = {one.what for one in changes_of(record, judgement, "t7", "lost")}
+    assert "without what the other vantages saw of it" in down

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -21,10 +21,8 @@ from typing import Any
 from vpntest.errors import UsageError
 from vpntest.judge.attempts import Attempt, Layer, Seen
 from vpntest.judge.controls import AROUND, controls_of
-from vpntest.judge.judging import TABLES
 from vpntest.judge.platform_rules import chance_of, goodputs
 from vpntest.judge.reading import read
-from vpntest.judge.rule import Rule
 from vpntest.judge.samples import Sample, SpeedSamples
 from vpntest.judge.verdict import Cell, Judgement, PlatformVerdict, TunnelVerdict
 from vpntest.probe.observation import (
@@ -47,6 +45,7 @@ from vpntest.probe.observation import (
 )
 from vpntest.report.otherwise import changes_of
 from vpntest.report.text import plain
+from vpntest.report.words import RULES, ways
 from vpntest.tunnel.evidence import INSIDE, LINE, LOG, OUTER
 from vpntest.tunnel.vantage import OUTSIDE
 
@@ -54,8 +53,6 @@ _WIDEST = 400
 """Characters of a line."""
 _MARGIN = 1.0
 """Seconds before and after the witnesses in which their packets are looked for."""
-
-_RULES: dict[str, Rule[Any, Any]] = {rule.id: rule for table in TABLES for rule in table}
 
 
 def explain(
@@ -154,7 +151,7 @@ class _Told:
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _rule(self, rule: str, depth: int = 1) -> None:
-        known = _RULES.get(rule)
+        known = RULES.get(rule)
         if known is None:
             self._say(f"rule {rule}: this version does not know it", depth)
             return
@@ -178,9 +175,9 @@ class _Told:
         where = "Outside" if verdict.vantage == OUTSIDE else f"Through {verdict.vantage}"
         self._head(f"{where}, {verdict.platform}: {self._outcome(verdict)}")
         self._rule(verdict.rule)
-        for way in _ways(verdict.mechanism):
-            if way.id != verdict.rule:
-                self._rule(way.id)
+        for way in ways(verdict.mechanism):
+            if way != verdict.rule:
+                self._rule(way)
         if verdict.speed is not None and verdict.speed != verdict.rule:
             self._rule(verdict.speed)
         if verdict.partial:
@@ -303,7 +300,7 @@ class _Told:
         self._head("What would have changed it")
         changes = changes_of(self._record, self._judgement, tunnel, platform)
         for change in changes:
-            self._say(f"{change.what}: {change.then}", 1)
+            self._say(f"{change.what}: {'; '.join(map(str, change.then))}", 1)
         if not changes:
             self._say("nothing of what was tried", 1)
 
@@ -370,12 +367,6 @@ def _counted(number: int, what: str) -> str:
 def _is_by_speed(verdict: PlatformVerdict) -> bool:
     """Whether its state is what its transfers say."""
     return verdict.speed is not None and verdict.speed == verdict.rule
-
-
-def _ways(mechanism: str | None) -> Iterator[Rule[Any, Any]]:
-    """The rules that name a mechanism of one failed try."""
-    if mechanism is not None:
-        yield from (rule for rule in _RULES.values() if isinstance(rule.then, str) and rule.then == mechanism)
 
 
 def _worked(moments: Sequence[Any]) -> str:

@@ -3,8 +3,8 @@
     Record + Judgement ─core→ the page as it stands, in English, readable without scripts
                        └details→ what a cell opens to: packed, unpacked by the browser at the first opening
 
-The page's parts stand in `page/`: template, style, script, and `words.json`, the one catalogue of what it says in each
-language; `rules.json` beside it holds the rules' reasons. The browser's language chooses.
+The page's parts stand in `page/`: template, style, script, and the catalogue of what it says in each language (see
+words.py). The browser's language chooses.
 
 Names, titles and words of servers come from strangers. They are made plain, escaped by the template, and set by the
 script as text only; the page's policy lets nothing run or load but its own script and style, each by its hash.
@@ -18,14 +18,12 @@ import json
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from functools import cache
-from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from vpntest.judge.attempts import Attempt, Seen
 from vpntest.judge.controls import AROUND, Moment, controls_of
-from vpntest.judge.judging import TABLES, is_unproven, knows_speed
+from vpntest.judge.judging import is_unproven, knows_speed
 from vpntest.judge.platform_rules import chance_of, goodputs
 from vpntest.judge.reading import read
 from vpntest.judge.samples import PULSE, Sample, SpeedSamples
@@ -49,18 +47,15 @@ from vpntest.probe.observation import (
     TunnelFacts,
 )
 from vpntest.report.matrix import SIGNS
+from vpntest.report.otherwise import Change, cases_of
 from vpntest.report.text import plain
+from vpntest.report.words import LANGUAGES, PAGE, RULES, reasons, ways, words
 from vpntest.tunnel.ladder import RUNGS
 from vpntest.tunnel.vantage import OUTSIDE
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_PAGE: Final = Path(__file__).with_name("page")
-LANGUAGES: Final = ("en", "ru")
-"""The first is the page's own; the browser's wish chooses among them."""
-
-_RULES = {rule.id: rule for table in TABLES for rule in table}
 _TRANSFERS_SHOWN = 40
 """Transfers in the plots of one platform at one vantage; a run makes twenty."""
 
@@ -70,7 +65,7 @@ def render(record: Record, judgement: Judgement) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_PAGE),
+        loader=jinja2.FileSystemLoader(PAGE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -107,19 +102,7 @@ def render(record: Record, judgement: Judgement) -> str:
 
 
 def _part(name: str) -> str:
-    return "\n" + (_PAGE / name).read_text(encoding="utf-8")
-
-
-@cache
-def words() -> dict[str, dict[str, str]]:
-    """What the page says, by language and key; `{0}` stands for the first thing that is put in."""
-    return dict(json.loads((_PAGE / "words.json").read_text(encoding="utf-8")))
-
-
-@cache
-def reasons() -> dict[str, dict[str, str]]:
-    """Each rule's reason by rule and language. The English one is the judge's own: no translation outlives it."""
-    return dict(json.loads((_PAGE / "rules.json").read_text(encoding="utf-8")))
+    return "\n" + (PAGE / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -166,6 +149,10 @@ class _Core:
         self._record, self._judgement = record, judgement
         self.run = record.run
         self.version, self.started, self.id = (plain(one) for one in (self.run.version, self.run.started, self.run.id))
+        self.when = _when(self.started)
+        vantage = self.run.vantage
+        place = (vantage.id, vantage.country, f"AS{vantage.asn}" if vantage.asn else None)
+        self.place = " ".join(plain(one) for one in place if one)
         self.seconds = f"{self.run.seconds:.0f}"
         self.platforms = [(plain(one.id), plain(one.title)) for one in record.platforms]
         self.is_judged = judgement.local_outage is None
@@ -211,7 +198,7 @@ class _Core:
         """A rule's reason, marked for the script."""
         from markupsafe import Markup
 
-        known = _RULES.get(rule)
+        known = RULES.get(rule)
         return Markup('<span data-r="{}">{}</span>').format(rule, known.reason if known else rule)
 
     def summary(self) -> Iterator[Markup]:
@@ -250,10 +237,13 @@ class _Core:
         optional = {
             (one.id, service.id) for one in self._record.platforms for service in one.service if not service.required
         }
+        broken: dict[tuple[str, str], list[str]] = defaultdict(list)
         for one in self._judgement.outside:
             for service in one.services:
                 if (one.platform, service.service) in optional and service.mechanism is not None:
-                    yield _say("attention.optional", one.platform, service.service, service.mechanism)
+                    broken[service.service, service.mechanism].append(one.platform)
+        for (name, mechanism), platforms in broken.items():
+            yield _say("attention.optional", ", ".join(platforms), name, mechanism)
         thin: dict[tuple[str, str], list[str]] = defaultdict(list)
         for cell in self._judgement.cells:
             if cell.inside and cell.outcome is Outcome.INSUFFICIENT and cell.rule != "cell.insufficient.outside":
@@ -275,11 +265,12 @@ class _Core:
             everywhere = Counter(one.platform for one in answering)
             for one in lacking:
                 places[one.platform].append(one.vantage)
+            alike: dict[str, list[str]] = defaultdict(list)
             for platform, vantages in places.items():
-                if len(vantages) == everywhere[platform]:
-                    yield _say(f"{key}.everywhere", platform)
-                else:
-                    yield _say(key, platform, ", ".join(vantages))
+                alike["" if len(vantages) == everywhere[platform] else ", ".join(vantages)].append(platform)
+            for where, platforms in alike.items():
+                told = ", ".join(platforms)
+                yield _say(key, told, where) if where else _say(f"{key}.everywhere", told)
         for facts in self._record.tunnels:
             if facts.tls_unverified:
                 yield _say("attention.unverified", facts.name)
@@ -298,18 +289,20 @@ class _Core:
             "words": words(),
             "rules": {
                 rule: [
-                    *(reasons().get(rule, {}).get(one, _RULES[rule].reason) for one in LANGUAGES),
-                    _RULES[rule].source,
+                    *(reasons().get(rule, {}).get(one, RULES[rule].reason) for one in LANGUAGES),
+                    RULES[rule].source,
                 ]
                 for rule in sorted(used)
-                if rule in _RULES
+                if rule in RULES
             },
             "languages": LANGUAGES,
         }
 
 
-def _reason(rule: str, language: str) -> str:
-    return reasons().get(rule, {}).get(language, _RULES[rule].reason)
+def _when(started: str) -> str:
+    """To the minute, where it is a time as we write it."""
+    minute = started.removesuffix("+00:00")[:16]
+    return f"{minute.replace('T', ' ')} UTC" if started.endswith("+00:00") else started
 
 
 def _foreign(name: str, said: str) -> Markup:
@@ -372,12 +365,29 @@ class _Details:
         tunnels = [self._tunnel(facts, verdict) for facts, verdict in _tunnels(self._record, self._judgement)]
         return {
             "outside": outside,
+            "otherwise": self._otherwise(),
             "cells": [cells[facts.name] for facts in self._record.tunnels],
             "tunnels": tunnels,
             "observations": self._rows,
             "neutral": plain(self._record.run.neutral_name),
             "rules": sorted(self._rules),
         }
+
+    def _otherwise(self) -> dict[str, Any]:
+        """What would have changed it: each case once, and its number for each verdict that belongs to it."""
+        cases, number = cases_of(self._record, self._judgement)
+        platforms = [one.id for one in self._record.platforms]
+        tunnels = [facts.name for facts in self._record.tunnels]
+        return {
+            "cases": [[plain(case.place[0]), [self._change(one) for one in case.changes]] for case in cases],
+            "outside": [number.get((OUTSIDE, platform)) for platform in platforms],
+            "tunnels": [number.get((tunnel, None)) for tunnel in tunnels],
+            "cells": [[number.get((tunnel, platform)) for platform in platforms] for tunnel in tunnels],
+        }
+
+    def _change(self, change: Change) -> list[Any]:
+        then = [[one.part, one.word, plain(one.mechanism or ""), self._rule(one.rule)] for one in change.then]
+        return [change.key, [plain(one) for one in change.put_in], then]
 
     def _rule(self, rule: str | None) -> str | None:
         if rule is not None:
@@ -401,12 +411,7 @@ class _Details:
 
     def _verdict(self, verdict: PlatformVerdict) -> dict[str, Any]:
         key = (verdict.vantage, verdict.platform)
-        ways = (
-            one.id
-            for one in _RULES.values()
-            if verdict.mechanism and isinstance(one.then, str) and one.then == verdict.mechanism
-        )
-        rules = dict.fromkeys([verdict.rule, *ways, *([verdict.speed] if verdict.speed else [])])
+        rules = dict.fromkeys([verdict.rule, *ways(verdict.mechanism), *([verdict.speed] if verdict.speed else [])])
         return {
             "state": verdict.state,
             "mechanism": plain(verdict.mechanism or ""),

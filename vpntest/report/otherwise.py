@@ -4,7 +4,8 @@
 
 Nothing is guessed from the rules. Each edit leaves out observations, turns how some of them ended, puts in the place of
 what one vantage saw what another one did, or puts a tunnel beside one that fell; so it says what the verdict hangs on,
-and not how the network is.
+and not how the network is. What is told is a key of the catalogue (`otherwise.…`) and what to put in, so that every
+report says it in its own language.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from msgspec import Struct
 
 from vpntest.failures import Failure
 from vpntest.judge.judging import judge, reason_of
-from vpntest.judge.verdict import Judgement, PlatformVerdict, State
+from vpntest.judge.verdict import Judgement, Outcome, PlatformVerdict, State
 from vpntest.probe.observation import (
     Crowd,
     DnsAnswer,
@@ -31,6 +32,7 @@ from vpntest.probe.observation import (
     TlsHandshake,
     Transfer,
 )
+from vpntest.report.words import say
 from vpntest.tunnel.vantage import OUTSIDE
 
 SLOWER = 100
@@ -40,74 +42,185 @@ _OF_PLATFORMS = ("reach", "speed", "freeze", "names")
 """Probes that ask for a platform."""
 
 
+class Then(Struct, frozen=True):
+    """A part of the verdict that it would have been."""
+
+    part: str
+    """`cell`, `tunnel`, `inside`, `outside`; `line` where nothing would have been judged."""
+    word: str | None
+    """The outcome, the stage, the state; null where there would be none."""
+    mechanism: str | None = None
+    rule: str | None = None
+
+    def __str__(self) -> str:
+        """In English."""
+        why = f" [{self.rule}: {reason_of(self.rule)}]" if self.rule else ""
+        match self.part:
+            case "line":
+                return say("then.line", reason_of(self.rule or ""))
+            case "tunnel":
+                return say("then.tunnel", self.word, self.mechanism or say("then.well")) + why
+            case "cell":
+                return str(self.word)
+            case _ if self.word is None:
+                return say("then.unjudged")
+        return say(f"then.{self.part}", " ".join(one for one in (self.word, self.mechanism) if one)) + why
+
+
 class Change(Struct, frozen=True):
     """One thing that might have been otherwise."""
 
-    what: str
-    """`had …`, `without …`."""
-    then: str
-    """The verdict that it would have been."""
+    key: str
+    """`otherwise.…` of the catalogue."""
+    put_in: tuple[str, ...]
+    """The vantage that it is about comes first, where it is about one."""
+    then: tuple[Then, ...]
+    """What would have come out differently."""
+
+    @property
+    def what(self) -> str:
+        """`had …`, `without …`, in English."""
+        if not self.put_in:
+            return say(self.key)
+        vantage, *others = self.put_in
+        where = say("where.outside") if vantage == OUTSIDE else say("where.inside", vantage)
+        return say(self.key, where, *others)
 
 
 Edit = Callable[[Record], Record | None]
 """Another record; None where the edit makes no sense there."""
 Test = Callable[[Observation], bool]
-Verdict = dict[str, str]
-"""What is told of a verdict, by its part; the empty name is the whole."""
+Named = tuple[str, tuple[str, ...], Edit]
+"""An edit, and what to say of it: see :class:`Change`."""
+Verdict = dict[str, Then]
+"""What is told of a verdict, by its part."""
+
+_COMPANY = 3
+"""Other tunnels that are looked at beside a verdict's own, where it is the same without the rest."""
+_MOST_CASES = 100
+"""Each costs some twenty judgements."""
+
+Place = tuple[str, str | None]
+"""A tunnel or `outside`, and a platform; None for the tunnel itself."""
+
+
+class Case(Struct, frozen=True):
+    """What would have changed one verdict, and so, in all likelihood, those that were judged alike."""
+
+    place: Place
+    """Where it was tried."""
+    changes: tuple[Change, ...]
+
+
+def cases_of(record: Record, judgement: Judgement) -> tuple[tuple[Case, ...], dict[Place, int]]:
+    """What would have changed the verdicts of a run, tried once for those alike; and to which case each belongs.
+
+    No case have cells of tunnels that are down (the tunnels have), what is open or down for everybody, tunnels whose
+    config cannot be used, and what exceeds a bound.
+    """
+    alike: dict[object, Place] = {}
+    belongs: dict[Place, Place] = {}
+    for place, key in _alike(record, judgement):
+        if key in alike or len(alike) < _MOST_CASES:
+            belongs[place] = alike.setdefault(key, place)
+    cases = tuple(Case(place, changes_of(record, judgement, *place)) for place in alike.values())
+    numbers = {case.place: number for number, case in enumerate(cases)}
+    return cases, {place: numbers[tried] for place, tried in belongs.items()}
+
+
+def _alike(record: Record, judgement: Judgement) -> Iterator[tuple[Place, object]]:
+    for one in judgement.outside:
+        if one.state not in (State.OK, State.DOWN):
+            yield (OUTSIDE, one.platform), (OUTSIDE, one.platform)
+    for cell in judgement.cells:
+        inside = cell.inside
+        if inside and cell.outcome not in (Outcome.OPEN, Outcome.PLATFORM_DOWN):
+            services = tuple((one.state, one.mechanism, one.rule) for one in inside.services)
+            how = (inside.rule, inside.mechanism, inside.attempts, inside.speed, services)
+            yield (cell.tunnel, cell.platform), (cell.platform, cell.outcome, cell.rule, how)
+    useless = {facts.name for facts in record.tunnels if facts.problem}
+    for tunnel in judgement.tunnels:
+        if tunnel.mechanism is not None and tunnel.tunnel not in useless:
+            yield (tunnel.tunnel, None), (tunnel.stage, tunnel.mechanism, tunnel.rule)
 
 
 def changes_of(record: Record, judgement: Judgement, tunnel: str, platform: str | None) -> tuple[Change, ...]:
     """What would have changed a cell; with `outside` the platform on the line; without a platform the tunnel."""
-    part = _about(record, platform)
-    before = _verdict(judge(part), tunnel, platform)
-    if before != _verdict(judgement, tunnel, platform):
+    right = _verdict(judgement, tunnel, platform)
+    part = before = None
+    for less in (_company, _about):
+        part = less(record, judgement, tunnel, platform)
+        before = _verdict(judge(part), tunnel, platform)
+        if before == right:
+            break
+    else:
         # What was left out has a share in it.
-        part, before = record, _verdict(judge(record), tunnel, platform)
+        part, before = record, right
     changes = []
     tried = [part.observations]
-    for what, edit in _edits(part, judgement, tunnel, platform):
+    for key, put_in, edit in _edits(part, judgement, tunnel, platform):
         edited = edit(part)
         if edited is None or edited.observations in tried:
             continue
         tried.append(edited.observations)
         after = _verdict(judge(edited), tunnel, platform)
         if after != before:
-            changes.append(Change(what, "; ".join(told for name, told in after.items() if before.get(name) != told)))
+            then = tuple(told for name, told in after.items() if before.get(name) != told)
+            changes.append(Change(key, put_in, then))
     return tuple(changes)
 
 
 def _verdict(judgement: Judgement, tunnel: str, platform: str | None) -> Verdict:
     if judgement.local_outage is not None:
-        return {"": f"nothing would be judged, for {reason_of(judgement.line_rule or 'line.dead')}"}
+        return {"line": Then("line", None, None, judgement.line_rule or "line.dead")}
     told = {}
     if platform is None or tunnel != OUTSIDE:
         raised = next((one for one in judgement.tunnels if one.tunnel == tunnel), None)
         if raised is not None:
-            why = f"{raised.mechanism}" if raised.mechanism else "all is well"
-            told["tunnel"] = f"the tunnel reaches {raised.stage}: {why} [{raised.rule}: {reason_of(raised.rule)}]"
+            told["tunnel"] = Then("tunnel", raised.stage, raised.mechanism, raised.rule)
     if platform is None:
         return told
     if tunnel != OUTSIDE:
         cell = next(one for one in judgement.cells if (one.tunnel, one.platform) == (tunnel, platform))
-        told = {"": f"{cell.outcome}", **told, "inside": _state(cell.inside) if cell.inside else "inside not judged"}
-    return {**told, "outside": _state(next(one for one in judgement.outside if one.platform == platform))}
+        told = {"cell": Then("cell", cell.outcome), **told, "inside": _state("inside", cell.inside)}
+    return {**told, "outside": _state("outside", next(one for one in judgement.outside if one.platform == platform))}
 
 
-def _state(verdict: PlatformVerdict) -> str:
-    where = OUTSIDE if verdict.vantage == OUTSIDE else "inside"
-    mechanism = f" {verdict.mechanism}" if verdict.mechanism else ""
-    return f"{where} {verdict.state}{mechanism} [{verdict.rule}: {reason_of(verdict.rule)}]"
+def _state(part: str, verdict: PlatformVerdict | None) -> Then:
+    return Then(part, verdict.state, verdict.mechanism, verdict.rule) if verdict else Then(part, None)
 
 
-def _about(record: Record, platform: str | None) -> Record:
+def _about(record: Record, judgement: Judgement, tunnel: str, platform: str | None) -> Record:
     """The record with this platform alone to be judged. Every observation stays: it may vouch for the line."""
     return msgspec.structs.replace(record, platforms=tuple(one for one in record.platforms if one.id == platform))
+
+
+def _company(record: Record, judgement: Judgement, tunnel: str, platform: str | None) -> Record:
+    """The same of a large run, as if it had had few tunnels: this one, those whose witnesses are called, some more."""
+    own = next((facts for facts in record.tunnels if facts.name == tunnel), None)
+    verdicts = [one for one in _verdicts(judgement, platform) if one.vantage in (OUTSIDE, tunnel)] if platform else []
+    called = {name for one in verdicts for name in one.witnesses}
+    called |= {name for one in judgement.tunnels if one.tunnel == tunnel for name in one.witnesses}
+    wanted = {tunnel, *(one.vantage for one in record.observations if one.id in called)}
+    working = [one.vantage for one in _verdicts(judgement, platform) if one.state is State.OK] if platform else []
+    alike = [one.name for one in record.tunnels if own and own.servers and set(one.servers) == set(own.servers)]
+    for few in (working, alike, [one.tunnel for one in judgement.tunnels if one.usable]):
+        wanted |= set([name for name in few if name not in (OUTSIDE, tunnel)][:_COMPANY])
+    few_left = tuple(one for one in record.tunnels if one.name in wanted)
+    kept = {OUTSIDE, *(one.name for one in few_left)}
+    own_places = (OUTSIDE, tunnel)
+    seen = tuple(
+        one
+        for one in record.observations
+        if one.vantage in own_places or (one.vantage in kept and one.platform in (None, platform))
+    )
+    return _about(msgspec.structs.replace(record, tunnels=few_left, observations=seen), judgement, tunnel, platform)
 
 
 # ── the edits ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _edits(record: Record, judgement: Judgement, tunnel: str, platform: str | None) -> Iterator[tuple[str, Edit]]:
+def _edits(record: Record, judgement: Judgement, tunnel: str, platform: str | None) -> Iterator[Named]:
     if platform is None:
         yield from _of_tunnel(record, tunnel)
         return
@@ -116,55 +229,52 @@ def _edits(record: Record, judgement: Judgement, tunnel: str, platform: str | No
         if vantage in verdicts:
             yield from _of_platform(record, judgement, verdicts[vantage])
     others = tuple(facts.name for facts in record.tunnels if facts.name != tunnel)
-    yield "without what the other vantages saw of it", _without(_which(others, platform=platform))
+    yield "otherwise.others", (), _without(_which(others, platform=platform))
     if tunnel == OUTSIDE:
         return
     if tunnel not in verdicts:
         yield from _of_tunnel(record, tunnel)
     elif verdicts[OUTSIDE].state is not verdicts[tunnel].state:
-        yield f"had it gone outside as inside {tunnel}", _as_seen_at(tunnel, OUTSIDE, platform)
-        yield f"had it gone inside {tunnel} as outside", _as_seen_at(OUTSIDE, tunnel, platform)
+        yield "otherwise.as-inside", (OUTSIDE, tunnel), _as_seen_at(tunnel, OUTSIDE, platform)
+        yield "otherwise.as-outside", (tunnel,), _as_seen_at(OUTSIDE, tunnel, platform)
 
 
-def _of_platform(record: Record, judgement: Judgement, verdict: PlatformVerdict) -> Iterator[tuple[str, Edit]]:
+def _of_platform(record: Record, judgement: Judgement, verdict: PlatformVerdict) -> Iterator[Named]:
     vantage, platform = verdict.vantage, verdict.platform
-    where = OUTSIDE if vantage == OUTSIDE else f"inside {vantage}"
+    where = (vantage,)
 
     def here(probe: str, **more: Any) -> Test:
         return _which((vantage,), (probe,), platform=platform, **more)
 
     if verdict.state is not State.OK:
-        fared = f"had the neutral name fared {where} as the platform's own did"
-        yield fared, _neutral_as_target(here("reach"), here("speed"))
+        yield "otherwise.neutral.as-own", where, _neutral_as_target(here("reach"), here("speed"))
         through = here("reach", role="neutral")
-        yield f"had the neutral name got through {where}", _passing(lambda one: through(one) and _is_step(one))
+        yield "otherwise.neutral.through", where, _passing(lambda one: through(one) and _is_step(one))
     if verdict.state in (State.OK, State.THROTTLED):
         neutral = _which((vantage,), ("reach", "speed"), platform=platform, role="neutral")
-        yield f"without the neutral name {where}", _without(neutral)
-    yield f"without the platform's name at another address {where}", _without(here("reach", role="alternate"))
-    yield f"without a browser's ClientHello {where}", _without(here("reach", role="browser"))
+        yield "otherwise.neutral.none", where, _without(neutral)
+    yield "otherwise.alternate.none", where, _without(here("reach", role="alternate"))
+    yield "otherwise.browser.none", where, _without(here("reach", role="browser"))
     controls = _which((vantage,), ("control",))
-    yield f"without the controls {where}", _without(controls)
-    yield f"had the controls fallen silent {where}", _failing(controls)
+    yield "otherwise.controls.none", where, _without(controls)
+    yield "otherwise.controls.silent", where, _failing(controls)
     first = here("reach")
-    yield f"had it been tried only once {where}", _without(lambda one: first(one) and one.attempt > 1)
-    yield from _other_tries(record, judgement, verdict, where)
+    yield "otherwise.once", where, _without(lambda one: first(one) and one.attempt > 1)
+    yield from _other_tries(record, judgement, verdict)
     if any(map(here("speed"), record.observations)):
-        yield f"without the confirming round {where}", _without(here("speed", phase="confirm"))
+        yield "otherwise.confirming.none", where, _without(here("speed", phase="confirm"))
         yield (
-            f"had its transfers been {SLOWER} times slower {where}, twice",
+            "otherwise.slower",
+            (vantage, str(SLOWER)),
             _slower(here("speed", role="target"), here("speed")),
         )
-        slow = f"had the neutral name's transfers been {SLOWER} times slower {where}"
-        yield slow, _slower(here("speed", role="neutral"))
-        yield f"without its transfers {where}", _without(here("speed"))
-    yield f"without the search for whoever answers DNS on the way {where}", _without(_which((vantage,), ("names",)))
-    yield f"without the test for a budget of packets {where}", _without(here("freeze"))
+        yield "otherwise.neutral.slower", (vantage, str(SLOWER)), _slower(here("speed", role="neutral"))
+        yield "otherwise.transfers.none", where, _without(here("speed"))
+    yield "otherwise.names.none", where, _without(_which((vantage,), ("names",)))
+    yield "otherwise.freeze.none", where, _without(here("freeze"))
 
 
-def _other_tries(
-    record: Record, judgement: Judgement, verdict: PlatformVerdict, where: str
-) -> Iterator[tuple[str, Edit]]:
+def _other_tries(record: Record, judgement: Judgement, verdict: PlatformVerdict) -> Iterator[Named]:
     """How many tries would have had to go otherwise: the fewest that make a difference."""
     vantage, platform = verdict.vantage, verdict.platform
     target = _which((vantage,), ("reach",), platform=platform, role="target")
@@ -172,47 +282,44 @@ def _other_tries(
     working = (one.vantage for one in _verdicts(judgement, platform) if one.state is State.OK)
     source = next((one for one in working if one != vantage), None)
     before = _verdict(judge(record), vantage, platform)
+    more: tuple[str, ...]
     for tries in range(1, made + 1):
         if verdict.state is State.OK:
-            what, edit = f"fallen silent {where}", _silent_first(target, tries)
+            key, more, edit = "otherwise.tries.silent", (), _silent_first(target, tries)
         elif source is not None:
-            what, edit = f"gone {where} as at {source}", _as_seen_at(source, vantage, platform, tries)
+            key, more, edit = "otherwise.tries.as-at", (source,), _as_seen_at(source, vantage, platform, tries)
         else:
             return
         edited = edit(record)
         if edited is not None and _verdict(judge(edited), vantage, platform) != before:
-            yield f"had {tries} of its {made} tries {what}", edit
+            yield key, (vantage, str(tries), str(made), *more), edit
             return
 
 
-_LOADS: dict[str, type[Any]] = {
-    "many connections": Crowd,
-    "many small requests": SmallExchanges,
-    "questions at an even pace": Echo,
-}
+_LOADS: dict[str, type[Any]] = {"crowd": Crowd, "small": SmallExchanges, "echo": Echo}
 
 
-def _of_tunnel(record: Record, tunnel: str) -> Iterator[tuple[str, Edit]]:
+def _of_tunnel(record: Record, tunnel: str) -> Iterator[Named]:
     def own(*probes: str, **more: Any) -> Test:
         return _which((tunnel,), probes, **more)
 
-    yield "had another tunnel to the same server got through", _with_sibling(tunnel)
-    yield "without its load tests", _without(own("carry"))
+    yield "otherwise.sibling", (), _with_sibling(tunnel)
+    yield "otherwise.loads.none", (), _without(own("carry"))
     for what, kind in _LOADS.items():
-        yield f"without the load test of {what}", _without(own("carry", kind=kind))
+        yield f"otherwise.load.{what}.none", (), _without(own("carry", kind=kind))
     for direction in ("down", "up"):
         load = own("carry", direction=direction)
-        yield f"without the load test {direction}", _without(load)
-        yield f"had the load test {direction} fallen silent", _failing(load, Failure.STALLED)
-    yield "without the look at its end", _without(own("alive"))
-    yield "had nothing come through it at the end", _failing(own("alive"))
-    yield "without the addresses that the world saw of it", _without(own("exit", "resolver"))
-    yield "without its controls", _without(own("control"))
+        yield f"otherwise.load.{direction}.none", (), _without(load)
+        yield f"otherwise.load.{direction}.silent", (), _failing(load, Failure.STALLED)
+    yield "otherwise.alive.none", (), _without(own("alive"))
+    yield "otherwise.alive.silent", (), _failing(own("alive"))
+    yield "otherwise.exit.none", (), _without(own("exit", "resolver"))
+    yield "otherwise.own-controls.none", (), _without(own("control"))
     others = tuple(facts.name for facts in record.tunnels if facts.name != tunnel)
-    yield "without the other tunnels", _without(_which(others))
+    yield "otherwise.tunnels.none", (), _without(_which(others))
     line = _which((OUTSIDE,), ("control",))
-    yield "without the line's controls", _without(line)
-    yield "had the line's controls fallen silent", _failing(line)
+    yield "otherwise.line-controls.none", (), _without(line)
+    yield "otherwise.line-controls.silent", (), _failing(line)
 
 
 def _verdicts(judgement: Judgement, platform: str) -> Iterator[PlatformVerdict]:

@@ -39,7 +39,7 @@
     for (const node of document.querySelectorAll("[data-r]")) node.textContent = reason(node.dataset.r);
     for (const node of document.querySelectorAll("#matrix button")) node.firstChild.data = words[`word.${node.className}`];
     for (const how of ["reached", "failed"]) {
-      for (const node of document.querySelectorAll(`.rung.${how}`)) node.firstChild.data = words[`rung.is.${how}`];
+      for (const node of document.querySelectorAll(`.rung.${how} > span`)) node.textContent = words[`rung.is.${how}`];
     }
     for (const node of document.querySelectorAll("[data-w]")) node.textContent = words[`word.${node.classList[1]}`];
   }
@@ -148,10 +148,39 @@
       parts.push(tunnel(all, all.tunnels[row - 1]));
     }
     parts.push(verdict(all, outside, null, 0, column, words["cell.outside"]));
-    const command = `vpntest explain RUN '${name}' '${platform}'`;
-    parts.push(make("p", { class: "part" }, say("cell.otherwise", make("code", { dir: "ltr" }, command))));
+    const { otherwise } = all;
+    const number = row ? otherwise.cells[row - 1][column] ?? otherwise.tunnels[row - 1] : otherwise.outside[column];
+    parts.push(changes(number === null ? null : otherwise.cases[number], name, platform));
     return parts;
   }
+
+  // ── what would have changed it ─────────────────────────────────────────────────────────────────────────────────────
+
+  function changes(known, name, platform) {
+    const head = make("h3", {}, words.otherwise);
+    if (!known) return make("div", { class: "part" }, head, make("p", {}, say("otherwise.by", make("code", { dir: "ltr" }, `vpntest explain RUN '${name}' '${platform}'`))));
+    const [tried, list] = known;
+    return make("div", { class: "part" }, head,
+      make("p", { class: "quiet" }, words["otherwise.how"], tried === name ? "" : [" ", say("otherwise.alike", tried)]),
+      list.length ? make("ul", { class: "changes" }, list.map(change)) : make("p", {}, words["otherwise.nothing"]));
+  }
+
+  function change([key, [vantage, ...more], then]) {
+    const at = vantage === undefined ? [] : [vantage === "outside" ? words["where.outside"] : say("where.inside", vantage)];
+    // The cell's own outcome stands beside the condition, and its reasons beneath.
+    const [whole, parts] = [then.filter(([part]) => part === "cell"), then.filter(([part]) => part !== "cell")];
+    return make("li", {}, say(key, ...at, ...more), ": ", whole.map(([, state]) => word(state)), parts.map((one) => make("div", { class: "rule" }, ...would(one))));
+  }
+
+  function would([part, state, mechanism, rule]) {
+    const why = rule ? make("small", {}, reason(rule), " ", make("code", {}, rule)) : "";
+    const what = mechanism ? make("code", {}, mechanism) : "";
+    if (part === "line") return [say("then.line", reason(rule))];
+    if (part === "tunnel") return [say("then.tunnel", words[`rung.${state}`] || words.nothing, what || words["then.well"]), why];
+    return state ? [say(`then.${part}`, [word(state), " ", what]), why] : [words["then.unjudged"]];
+  }
+
+  // ── the parts of a cell's page ─────────────────────────────────────────────────────────────────────────────────────
 
   const ruled = (rules) =>
     rules.map((rule) =>
@@ -257,10 +286,12 @@
       return [
         drawn.length ? plot(drawn, words[key]) : "",
         those[0] ? table(words[key], ["speed.who", "speed.median", "speed.number", "speed.chance"],
-          ["speed.own", "speed.neutral", "speed.control"].map((who, at) => those[at] && [words[who], ...those[at]]).filter(Boolean).map((cells) => [...cells.slice(0, 3), cells[3] || "–"]), [0, 1, 1, 1])
+          ["speed.own", "speed.neutral", "speed.control"].map((who, at) => those[at] && [words[who], figure(those[at][0]), those[at][1], those[at][2] || "–"]).filter(Boolean), [0, 1, 1, 1])
           : make("p", {}, say("speed.none", number))];
     })];
   }
+
+  const figure = (one) => one.toLocaleString(language, { maximumFractionDigits: 1 });
 
   function plot(transfers, title) {
     const width = 640, height = 240, left = 62, right = 14, top = 12, bottom = 40;
@@ -271,7 +302,7 @@
     const end = Math.max(...transfers.map(([, , t0, took]) => t0 + took), begin + 0.01);
     const x = (t) => left + ((t - begin) / (end - begin)) * (width - left - right);
     const y = (rate) => height - bottom - ((Math.log10(Math.max(rate, 10 ** low)) - low) / (high - low)) * (height - top - bottom);
-    const svg = drawing("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": told("plot", title), dir: "ltr" });
+    const svg = drawing("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": told("plot", title) });
     for (let power = low; power <= high; power++) {
       const at = y(10 ** power);
       svg.append(drawing("line", { class: "grid", x1: left, x2: width - right, y1: at, y2: at }));
