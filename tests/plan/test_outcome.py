@@ -7,7 +7,7 @@ import pytest
 from vpntest.errors import ConfigError
 from vpntest.plan import outcome
 from vpntest.plan.model import Finding, Kind, Problem, ProxyConfig, Server
-from vpntest.plan.proxies import Proxy
+from vpntest.plan.proxy_words import Proxy
 from vpntest.plan.secret import Secret
 from vpntest.plan.syntax import Refused, Unsupported
 

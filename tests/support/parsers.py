@@ -119,7 +119,7 @@ def hold(name: str, data: bytes) -> int:
                 assert server.host.isascii(), "a host that a resolver could not ask for"
                 assert 0 < server.port < 65536
         if isinstance(entry.config, ProxyConfig):
-            json.dumps(_bare(entry.config.outbound), allow_nan=False).encode()
+            json.dumps(bare(entry.config.outbound), allow_nan=False).encode()
     return sum(entry.config is not None for entry in entries)
 
 
@@ -132,14 +132,15 @@ def _check_text(text: str, secrets: Iterable[Secret]) -> None:
         assert len(shown) < _TELLING or shown not in text, "a message with a secret in it"
 
 
-def _bare(value: object) -> Any:
+def bare(value: object) -> Any:
+    """With secrets in the open."""
     match value:
         case Secret():
             return value.reveal()
         case dict():
-            return {key: _bare(part) for key, part in value.items()}
+            return {key: bare(part) for key, part in value.items()}
         case list() | tuple():
-            return [_bare(part) for part in value]
+            return [bare(part) for part in value]
     return value
 
 

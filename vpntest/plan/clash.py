@@ -14,7 +14,8 @@ from vpntest.plan import outcome, wgquick
 from vpntest.plan.model import Entry, Kind
 from vpntest.plan.outbounds import disguise, early_data, endpoint, headers_of, no_reserved, place, sing_mux, tables, yes
 from vpntest.plan.outcome import Meaning
-from vpntest.plan.proxies import Proxy
+from vpntest.plan.proxies import outbound
+from vpntest.plan.proxy_words import Proxy
 from vpntest.plan.syntax import Refused
 from vpntest.plan.trees import Keys, Table
 
@@ -77,8 +78,6 @@ def _entry(table: Table, where: str) -> Entry:
     kind = _KINDS.get(named, Kind.UNKNOWN)
 
     def parse() -> Meaning:
-        from vpntest.plan import proxies
-
         keys = Keys(table, where, lenient=True)
         if kind is Kind.UNKNOWN:
             keys.unsupported(f"`{named}` is not carried" if named in _KNOWN else "a `type` that is not carried")
@@ -91,7 +90,7 @@ def _entry(table: Table, where: str) -> Entry:
             return meaning[0], (*keys.findings, *meaning[1])
         proxy = _proxy(kind, keys)
         keys.done()
-        return proxies.outbound(proxy)
+        return outbound(proxy)
 
     return outcome.made(kind, parse, line=table.line, label="" if name is None else str(name))
 

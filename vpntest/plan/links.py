@@ -18,7 +18,7 @@ from urllib.parse import unquote, unquote_plus
 from vpntest.errors import ConfigError
 from vpntest.plan import proxies, syntax
 from vpntest.plan.model import Finding, Kind, ProxyConfig
-from vpntest.plan.proxies import Proxy, decoded_base64
+from vpntest.plan.proxy_words import WORDS, Proxy, decoded_base64
 from vpntest.plan.syntax import Unsupported
 
 SCHEMES = {
@@ -74,7 +74,7 @@ _NOT_IN_LINKS = frozenset(
     global-padding authenticated-length udp-over-stream eh
     """.split()
 )
-_WORDS = {word.lower(): word for word in proxies.WORDS - _NOT_IN_LINKS}
+_WORDS = {word.lower(): word for word in WORDS - _NOT_IN_LINKS}
 _ALIASES = {
     "allowinsecure": "insecure",
     "allow_insecure": "insecure",
@@ -119,7 +119,7 @@ _ALIASES = {
     "tls-fragment": "fragment",
     "record_fragment": "fragment",
 }
-"""Other spellings that generators have, in lower case, and the word of :mod:`vpntest.plan.proxies`."""
+"""Other spellings that generators have, in lower case, and the word of :mod:`vpntest.plan.proxy_words`."""
 _VMESS_WORDS = (
     ("aid", "aid"),
     ("scy", "scy"),
@@ -138,7 +138,7 @@ _VMESS_WORDS = (
     ("ech", "ech"),
     ("fm", "fm"),
 )
-"""Keys of v2rayN's JSON, and the words of :mod:`vpntest.plan.proxies`."""
+"""Keys of v2rayN's JSON, and the words of :mod:`vpntest.plan.proxy_words`."""
 _VMESS_READ = frozenset(key for key, _ in _VMESS_WORDS) | frozenset(
     "v ps add port id type insecure allowinsecure skip-cert-verify fragment noise noises".split()
 )
@@ -261,7 +261,7 @@ def _words(query: str, where: str) -> tuple[dict[str, str], str]:
             value = "ws" if value.lower() in ("1", "true") else ""
         if low == "outline" or not value.strip():
             continue
-        if spelled.setdefault(low, value) != value and word in proxies.WORDS:
+        if spelled.setdefault(low, value) != value and word in WORDS:
             raise Unsupported(f"`{word}` is given twice, and clients differ in which one they read", where=where)
         if word == "insecure":
             if words.get(word, "0").lower() in ("0", "false"):  # v2rayN writes it under two names; one yes is a yes

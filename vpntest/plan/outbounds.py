@@ -18,10 +18,10 @@ from typing import Any
 from msgspec import structs
 
 from vpntest.errors import ConfigError
-from vpntest.plan import outcome, wgquick
+from vpntest.plan import outcome, proxies, wgquick
 from vpntest.plan.model import Entry, Finding, Kind
 from vpntest.plan.outcome import Meaning
-from vpntest.plan.proxies import Proxy
+from vpntest.plan.proxy_words import Proxy
 from vpntest.plan.syntax import Refused
 from vpntest.plan.trees import Keys, Table
 
@@ -110,8 +110,6 @@ def _entry(
     kind = kinds.get(str(outbound.get(type_key)), Kind.UNKNOWN)
 
     def parse() -> Meaning:
-        from vpntest.plan import proxies
-
         keys = Keys(outbound, where, lenient=read is _xray)
         named = keys.text(type_key).lower()
         if kind is Kind.UNKNOWN:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from msgspec import structs
 
 from vpntest.errors import ConfigError
-from vpntest.plan import syntax
+from vpntest.plan import proxies, syntax
 from vpntest.plan.model import Config, Entry, Finding, Kind, Problem, WireGuardConfig
-from vpntest.plan.proxies import Proxy
+from vpntest.plan.proxy_words import Proxy
 from vpntest.plan.secret import secrets_in
 from vpntest.plan.syntax import Refused, Unsupported
 
@@ -43,8 +43,6 @@ def made(kind: Kind, parse: Callable[[], Meaning], *, line: int | None = None, l
 
 def proxied(read: Callable[[], Proxy], kind: Kind, *, line: int | None = None, label: str = "") -> Entry:
     """The entry of one proxy, which carries its own label."""
-    from vpntest.plan import proxies
-
     named = label
 
     def parse() -> Meaning:

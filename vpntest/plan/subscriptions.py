@@ -13,7 +13,7 @@ from vpntest.errors import ConfigError
 from vpntest.plan import outcome, syntax
 from vpntest.plan.model import Entry, Kind
 from vpntest.plan.outbounds import place, yes
-from vpntest.plan.proxies import Proxy
+from vpntest.plan.proxy_words import Proxy
 from vpntest.plan.trees import Keys, Table
 
 
