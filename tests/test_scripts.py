@@ -33,10 +33,11 @@ def prepared() -> None:
 
 @pytest.mark.root
 @pytest.mark.usefixtures("prepared")
-def test_preparing_again_changes_nothing_and_needs_no_network() -> None:
+@pytest.mark.parametrize("arguments", [[], ["--tests"]])
+def test_preparing_again_changes_nothing_and_needs_no_network(arguments: list[str]) -> None:
     before = _state()
     # The tests' own namespace has no way out: see test_no_way_out.py.
-    done = subprocess.run([PREPARE], capture_output=True, text=True, check=False)
+    done = subprocess.run([PREPARE, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"prepare: ready \(\d+ s\)\n", done.stderr)
     assert done.stdout == ""

@@ -219,10 +219,10 @@ def gitlab_script() -> str:
 
 
 def gitlab_job(box: Box, **env: str) -> tuple[int, str]:
-    """As its runner's shell executor does."""
+    """The job's script, in what its runner's shell executor wraps it."""
     given = {key: str(value) for key, value in read(GITLAB_NIGHT)["night"]["variables"].items()}
     done = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", gitlab_script()],
+        ["bash", "-c", f"set -eo pipefail\nset +o noclobber\n: | eval {shlex.quote(gitlab_script())}\nexit 0"],
         env=box.environment(**{**given, **env}),
         cwd=box.folder,
         capture_output=True,
