@@ -636,7 +636,9 @@ def _history(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         import msgspec
 
-        print(msgspec.json.encode({"schema": "vpntest.history/1", "runs": lines}).decode())
+        from vpntest.history.store import History
+
+        print(msgspec.json.encode(History("vpntest.history/1", tuple(lines))).decode())
     else:
         from vpntest.history.telling import history
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import msgspec
 import pytest
 from definition import by_the_definition
 from nights import document, identity, night, series
+from schemas import fits
 from story import story
 
 from vpntest.cli import main
@@ -196,17 +196,17 @@ def test_two_files_are_compared_without_a_database(tmp_path: Path, path: Path) -
     assert "Not confirmed" in out.getvalue()
 
 
-def test_machine_forms_name_their_schema(path: Path, vpntest: Command) -> None:
+def test_machine_forms_fit_the_schema_that_they_name(path: Path, vpntest: Command) -> None:
     keep(path, series(OK, OK, OK, CUT))
-    kept = json.loads(vpntest("history", "--format", "json").stdout)
+    kept = fits(vpntest("history", "--format", "json").stdout)
     assert (kept["schema"], [run["id"] for run in kept["runs"]]) == (
         "vpntest.history/1",
         [identity(day) for day in (1, 2, 3, 4)],
     )
-    found = json.loads(vpntest("diff", "--format", "json").stdout)
+    found = fits(vpntest("diff", "--format", "json").stdout)
     assert (found["schema"], found["before"], found["after"]) == ("vpntest.diff/1", identity(3), identity(4))
     assert found["changes"][0]["kind"] == "regression"
-    plot = json.loads(vpntest("trend", "se", "bird", "--format", "json").stdout)
+    plot = fits(vpntest("trend", "se", "bird", "--format", "json").stdout)
     assert (plot["schema"], [point["level"] for point in plot["strips"][0]["points"]]) == (
         "vpntest.trend/1",
         ["works", "works", "works", "fails"],

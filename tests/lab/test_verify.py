@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec.structs import replace
+from schemas import fits
 
 from vpntest.judge.verdict import Cell, Judgement, Outcome, PlatformVerdict, ServiceVerdict, State, TunnelVerdict
 from vpntest.lab.profiles import Profile, load, platform
@@ -262,7 +263,7 @@ def test_tables_say_what_was_expected_and_found() -> None:
 
 
 def test_the_json_says_all_of_it_under_its_schema() -> None:
-    plain = json.loads(msgspec.json.encode(counted(otherwise(Outcome.OPEN))))
+    plain = fits(msgspec.json.encode(counted(otherwise(Outcome.OPEN))))
     assert list(plain) == ["schema", "summary", "confusion", "cells", "faults", "seconds", "untried"]
     assert plain["schema"] == "vpntest.verify/1"
     assert list(plain["cells"][0]) == ["profile", "repeat", "where", "expected", "found", "kind", "rule"]

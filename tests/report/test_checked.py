@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from pathlib import Path
 
-import jsonschema
 import pytest
+from schemas import fits
 
 from vpntest.plan.keys import generate
 from vpntest.plan.model import (
@@ -103,13 +101,10 @@ def test_a_carrier_that_is_not_here_says_nothing_of_the_config() -> None:
     assert one(sound(proxy("utls"), kind=Kind.TROJAN), having=carriers(there=False)).status == "ok"
 
 
-def test_the_published_schema_is_that_of_the_types_and_the_report_fits_it() -> None:
-    published = (Path(checked.__file__).parent / "check.schema.json").read_text()
-    assert published == checked.schema_text()
+def test_the_report_fits_its_schema() -> None:
     bad = Entry(Kind.UNKNOWN, None, Problem("invalid", "b: no config"), line=3, label="x")
     report = checked.check([("a", sound(wireguard(), Finding("danger", "x", 1))), ("b", bad)], carriers(), NOW)
-    document = json.loads(checked.encode(report))
-    jsonschema.validate(document, json.loads(published))
+    document = fits(checked.encode(report))
     assert document["schema"] == "vpntest.check/1"
     assert set(document["configs"][0]) >= {"path", "line", "kind", "status", "findings"}
 

@@ -20,7 +20,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -322,7 +322,7 @@ def complaints(condition: Condition, after: Night, changes: Sequence[Change]) ->
 class Diff(Struct, frozen=True):
     """The JSON form of a comparison."""
 
-    schema: str
+    schema: Literal["vpntest.diff/1"]
     before: str
     """Run ids."""
     after: str

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -86,6 +86,14 @@ class Line(Struct, frozen=True):
     """What its document takes here."""
 
 
+class History(Struct, frozen=True):
+    """The JSON form of the list."""
+
+    schema: Literal["vpntest.history/1"]
+    runs: tuple[Line, ...]
+    """The oldest first."""
+
+
 def default_path(environment: Mapping[str, str], *, root: bool) -> Path:
     """Where runs are kept unless somebody says otherwise.
 
@@ -99,6 +107,29 @@ def default_path(environment: Mapping[str, str], *, root: bool) -> Path:
     if root:
         return Path("/var/lib/vpntest/runs.sqlite")
     return Path(environment.get("HOME") or "/", ".local", "state", "vpntest", "runs.sqlite")
+
+
+def obstacle(path: Path) -> str | None:
+    """Why no run can be kept there, as far as looking tells; None where nothing stands against it.
+
+    Makes nothing, opens no database and waits for nobody: SQLite would leave files beside one that it only reads.
+    """
+    if path.resolve().is_relative_to("/run"):
+        return "/run does not outlive a restart"
+    if not os.path.exists(path):
+        above = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+        return None if above.is_dir() and os.access(above, os.W_OK | os.X_OK) else f"{above} cannot be written"
+    if not (path.is_file() and os.access(path, os.R_OK | os.W_OK) and os.access(path.absolute().parent, os.W_OK)):
+        return "it cannot be written"
+    with path.open("rb") as file:
+        head = file.read(100)
+    # SQLite's file format, 1.3: the text at its begin, the user version, the application id.
+    if head and not head.startswith(b"SQLite format 3\0"):
+        return "it is no database of kept runs"
+    version, mark = int.from_bytes(head[60:64], "big"), int.from_bytes(head[68:72], "big")
+    if mark not in (0, _MARK):
+        return "it is another program's database"
+    return "it was written by a newer vpntest" if version > len(MIGRATIONS) else None
 
 
 class Store:

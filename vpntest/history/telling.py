@@ -9,7 +9,7 @@ from vpntest.history.changes import Change, Diff, Kind, Weight
 from vpntest.history.night import Row, Told
 from vpntest.history.store import Line
 from vpntest.judge.judging import reason_of
-from vpntest.report.text import plain
+from vpntest.report.text import plain, to_ascii
 from vpntest.tunnel.vantage import OUTSIDE
 
 _HEADS = {
@@ -18,8 +18,6 @@ _HEADS = {
     Weight.FLAPPING: "Flapping: goes to and fro, so a single night says nothing",
     Weight.PASSING: "Back to what it was: the earlier run stood alone",
 }
-
-_TO_ASCII = str.maketrans({"→": ">", "…": "...", "�": "?"})
 
 
 def history(lines: Sequence[Line]) -> str:
@@ -71,10 +69,7 @@ def changes(diff: Diff, *, width: int, unicode: bool = True) -> str:
                 textwrap.fill(one, width, initial_indent="  ", subsequent_indent="      ")
                 for one in map(sentence, found)
             ]
-    text = "\n".join(lines) + "\n"
-    if unicode:
-        return text
-    return text.translate(_TO_ASCII).encode("ascii", "replace").decode("ascii")
+    return to_ascii("\n".join(lines) + "\n", unicode)
 
 
 def sentence(one: Change | Row | Told) -> str:

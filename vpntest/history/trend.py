@@ -10,7 +10,7 @@ sweden × twitter · 7 nights
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -18,7 +18,7 @@ from vpntest.errors import UsageError
 from vpntest.history.night import LEVELS, Night, Row, Told
 from vpntest.judge.verdict import Outcome
 from vpntest.report.matrix import SIGNS
-from vpntest.report.text import plain
+from vpntest.report.text import plain, to_ascii
 from vpntest.tunnel.vantage import OUTSIDE
 
 SCHEMA: Final = "vpntest.trend/1"
@@ -26,7 +26,6 @@ _UP, _DEAD, _ABSENT = "up", "line dead", "absent"
 _OWN_SIGNS = {_UP: ("✓", "+"), _DEAD: ("·", "."), _ABSENT: (" ", " ")}
 _DOWN = ("✗", "x")
 _MARGIN = 2
-_TO_ASCII = str.maketrans({"×": "x", "…": "...", "�": "?"})
 
 
 class Point(Struct, frozen=True):
@@ -55,7 +54,7 @@ class Strip(Struct, frozen=True):
 class Trend(Struct, frozen=True):
     """The JSON form."""
 
-    schema: str
+    schema: Literal["vpntest.trend/1"]
     strips: tuple[Strip, ...]
 
 
@@ -101,7 +100,7 @@ def render(trend: Trend, *, width: int, unicode: bool = True) -> str:
     strips = trend.strips
     plots = _one(strips[0], width, unicode) if len(strips) == 1 else _many(strips, width, unicode)
     text = "\n".join([*plots, "", *_legend(strips, unicode)]) + "\n"
-    return text if unicode else text.translate(_TO_ASCII).encode("ascii", "replace").decode("ascii")
+    return to_ascii(text, unicode)
 
 
 def _one(strip: Strip, width: int, unicode: bool) -> list[str]:

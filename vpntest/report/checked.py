@@ -9,18 +9,17 @@ machine that checks is often not the one that measures.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from vpntest.plan.model import Entry, Finding, Kind, OpenVpnConfig, Problem, TunnelSpec
-from vpntest.report.text import plain
+from vpntest.report.text import painted, plain, to_ascii
 from vpntest.tunnel.carriers import Carriers
 
 SCHEMA: Final = "vpntest.check/1"
@@ -136,17 +135,6 @@ def encode(report: Report) -> bytes:
     return msgspec.json.encode(report)
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of the report."""
-    made = msgspec.json.schema(Report)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **made}
-
-
-def schema_text() -> str:
-    """What `check.schema.json` must hold. `python -m vpntest.report.checked` prints it."""
-    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
-
-
 def render(
     report: Report, *, width: int, colour: bool, unicode: bool = True, all_of_them: bool = True
 ) -> Iterator[str]:
@@ -156,7 +144,7 @@ def render(
     """
     for config in report.configs:
         if all_of_them or config.status != "ok":
-            yield _to_ascii(_told(config, width, colour, unicode), unicode)
+            yield to_ascii(_told(config, width, colour, unicode), unicode)
     sums = Counter(config.status for config in report.configs)
     words = ", ".join(f"{sums[status]} {status}" for status in _SIGNS if sums[status])
     total = len(report.configs)
@@ -170,23 +158,10 @@ def _told(config: Checked, width: int, colour: bool, unicode: bool) -> str:
         servers.append(f"and {more} more")
     label = f" “{plain(config.label, 60)}”" if config.label else ""
     glyph, ascii_glyph, rgb = _SIGNS[config.status]
-    head = f"{glyph if unicode else ascii_glyph} {config.status}"
-    if colour:
-        head = f"\x1b[38;2;{rgb[0]};{rgb[1]};{rgb[2]}m{head}\x1b[0m"
+    head = painted(f"{glyph if unicode else ascii_glyph} {config.status}", rgb, colour)
     lines = [f"{head}  {place}  {config.kind}  {', '.join(servers)}".rstrip() + label]
     for one in config.findings:
         where = "" if one.line is None or one.line == config.line else f"line {one.line}: "
         text = f"{one.level}: {where}{plain(one.text, 600)}"
         lines.append(textwrap.fill(text, max(width, 40), initial_indent="    ", subsequent_indent="      "))
     return "\n".join(lines) + "\n"
-
-
-def _to_ascii(text: str, unicode: bool) -> str:
-    if unicode:
-        return text
-    quotes = str.maketrans({"“": '"', "”": '"', "…": "...", "–": "-", "�": "?"})
-    return text.translate(quotes).encode("ascii", "replace").decode("ascii")
-
-
-if __name__ == "__main__":
-    print(schema_text(), end="")

@@ -3,12 +3,11 @@
     Record + Judgement ─document→ {"schema": "vpntest.run/1", …} ─decode→ Record   (to be judged again)
 
 Fields are added, never changed in meaning. `run.schema.json` beside this file is the published JSON Schema, made from
-these types.
+these types (see schemas.py).
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final, Literal
 
 import msgspec
@@ -117,18 +116,3 @@ def _record(kept: Document) -> Record:
         platforms=kept.platforms,
         observations=kept.observations,
     )
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of the document."""
-    made = msgspec.json.schema(Document)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **made}
-
-
-def schema_text() -> str:
-    """What `run.schema.json` must hold. `python -m vpntest.report.document` prints it."""
-    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
-
-
-if __name__ == "__main__":
-    print(schema_text(), end="")

@@ -8,7 +8,6 @@ where it is long, in groups of rows, each beneath the line's own row.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 
 import msgspec
 from tabulate import tabulate
@@ -16,7 +15,7 @@ from tabulate import tabulate
 from vpntest.judge.verdict import Judgement, Outcome, State
 from vpntest.probe.observation import Record
 from vpntest.report.matrix import SIGNS, Entry, Matrix, arrange, attention, summary
-from vpntest.report.text import plain
+from vpntest.report.text import painted, plain, to_ascii
 from vpntest.report.view import View
 
 _COLOURS = {
@@ -68,7 +67,7 @@ def render(
         told = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="      ") for line in lines]
         parts.append("\n".join(["Needs attention", *told]))
     text = "\n\n".join(parts) + "\n"
-    return text if unicode else text.translate(_TO_ASCII).encode("ascii", "replace").decode("ascii")
+    return to_ascii(text, unicode)
 
 
 def _tables(matrix: Matrix, width: int | None, colour: bool, unicode: bool) -> list[str]:
@@ -92,9 +91,6 @@ def _shortened(name: str, longest: int) -> str:
         return name
     end = (longest - 1) // 2
     return f"{name[: longest - 1 - end]}…{name[-end:]}"
-
-
-_TO_ASCII = str.maketrans({"×": "x", "·": "-", "…": "...", "–": "-", "�": "?"})
 
 
 def _title(record: Record, matrix: Matrix) -> str:
@@ -140,10 +136,7 @@ def _glyph(word: str, unicode: bool) -> str:
 
 
 def _painted(text: str, word: str, colour: bool) -> str:
-    rgb: Sequence[int] | None = _COLOURS.get(word)  # type: ignore[call-overload]
-    if not colour or rgb is None:
-        return text
-    return f"\x1b[38;2;{rgb[0]};{rgb[1]};{rgb[2]}m{text}\x1b[0m"
+    return painted(text, _COLOURS.get(word), colour)  # type: ignore[call-overload]
 
 
 def _legend(width: int, colour: bool, unicode: bool) -> str:

@@ -9,6 +9,19 @@ _NEVER_SHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 what has no glyph at all."""
 
 
+_TO_ASCII = str.maketrans({"“": '"', "”": '"', "×": "x", "·": "-", "…": "...", "–": "-", "→": "->", "�": "?"})
+
+
+def to_ascii(text: str, unicode: bool = False) -> str:
+    """The text for whom nothing beyond ASCII can be shown; with `unicode` as it is."""
+    return text if unicode else text.translate(_TO_ASCII).encode("ascii", "replace").decode("ascii")
+
+
+def painted(text: str, rgb: tuple[int, int, int] | None, colour: bool) -> str:
+    """The text in a colour, if there is to be any."""
+    return f"\x1b[38;2;{rgb[0]};{rgb[1]};{rgb[2]}m{text}\x1b[0m" if colour and rgb else text
+
+
 def plain(text: str, limit: int = 300) -> str:
     """One line without controls and formats, at most `limit` characters; what was taken out shows as `�`."""
     shown = "".join(
