@@ -84,7 +84,7 @@ def test_imports_point_left() -> None:
 
 
 def test_only_the_command_line_knows_the_lab() -> None:
-    others = [path for path in MODULES if _part(path) not in ("lab", "cli")]
+    others = [path for path in MODULES if _part(path) not in ("lab", "doctor", "cli")]
     assert {_name(path) for path in others if "lab" in _parts_read(path)} == set()
 
 
@@ -93,7 +93,7 @@ def test_one_module_knows_httpx() -> None:
     assert len([path for path in MODULES if any(name.split(".")[0] == "httpx" for name in _imports(path))]) <= 1
 
 
-@pytest.mark.parametrize("part", ["plan", "judge", "report", "cli"])
+@pytest.mark.parametrize("part", ["plan", "judge", "report", "doctor", "cli"])
 def test_heavy_libraries_are_not_loaded_by(part: str) -> None:
     """They cost more than all else together, and what only reads, judges, prints or shows help needs none of them."""
     names = [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in MODULES if _part(path) == part]

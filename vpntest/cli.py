@@ -35,23 +35,36 @@ _LONGEST_LINE = 1000
 INTERRUPTED = 128
 """Plus the signal's number."""
 
-EXAMPLES = """\
-examples:
-  vpntest check configs/              what each config in the folder is, and what of it cannot be honoured
-  sudo vpntest run configs/           each config in the folder against every built-in platform
-  sudo vpntest run plan.toml          what plan.toml asks for
-  sudo vpntest demo                   the same on an embedded lab: censor, platforms and VPN servers on this machine
-  sudo vpntest lab verify             every censor of the lab, held against its truth
-  vpntest report run.json --redact --format html -o report.html
-                                      a kept run as a page, a table, JUnit …, fit to be published
-  vpntest explain run.json se twitter why that cell is what it is, and what would have changed it
-  vpntest diff                        what changed since the run before the last, and whether it is news
-  vpntest doctor                      what this machine can do, and the command that adds what is missing
+EXAMPLES = (
+    ("vpntest check configs/", "what each config in the folder is, and what of it cannot be honoured"),
+    ("sudo vpntest run configs/", "each config in the folder against every built-in platform"),
+    ("sudo vpntest run plan.toml", "what plan.toml asks for"),
+    ("sudo vpntest shell plan.toml --tunnel se", "a shell whose every packet goes through the tunnel se"),
+    ("sudo vpntest demo", "the same as run, on an embedded lab: censor, platforms and VPN servers on this machine"),
+    ("sudo vpntest lab verify", "every censor of the lab, held against its truth"),
+    ("vpntest report run.json --redact --format html -o report.html", "a kept run as a page, fit to be published"),
+    ("vpntest explain run.json se twitter", "why that cell is what it is, and what would have changed it"),
+    ("vpntest diff", "what changed since the run before the last, and whether it is news"),
+    ("vpntest doctor", "what this machine can do, and the command that adds what is missing"),
+)
+STATUSES = (
+    ("0", "done"),
+    ("1", "--fail-on holds, or the lab differs from its truth"),
+    ("2", "usage or config error"),
+    ("3", "fault of vpntest"),
+    ("4", "could not measure: no root, a tool missing, the line or the tunnel is dead"),
+    ("5", "nothing selected"),
+    ("130, 143", "interrupted; what had been measured was printed"),
+)
 
-exit status:
-  0 done   1 --fail-on holds, or the lab differs from its truth   2 usage or config error   3 fault of vpntest
-  4 could not measure (no root, a tool missing, the line is dead)   5 nothing selected   130, 143 interrupted
-"""
+
+def _epilog() -> str:
+    """The examples and the exit statuses, for --help."""
+    lines = ["examples:"]
+    for command, meaning in EXAMPLES:
+        # A long one stands alone.
+        lines += [f"  {command:36}{meaning}"] if len(command) < 36 else [f"  {command}", f"{'':38}{meaning}"]
+    return "\n".join([*lines, "", "exit status:", *(f"  {status:10}{meaning}" for status, meaning in STATUSES)])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,11 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="vpntest",
         description="Which VPN setups still get people around the blocking on this network, and how the others fail.",
-        epilog=EXAMPLES,
+        epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="say the version, and the carriers', and exit")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
     output = _Parser(add_help=False)
     # As vpntest.report.forms.FORMS, which is not read for the sake of --help.
@@ -115,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "demo", parents=[output, select, keep], help="the same on the embedded lab, held against its truth (needs root)"
     )
     demo.add_argument(
-        "--profile", default="ru_2023_08_vpn", metavar="NAME", help="the lab's censor (default: %(default)s)"
+        "--profile", default="ru_2023_08_vpn", metavar="PROFILE", help="the lab's censor (default: %(default)s)"
     )
     demo.set_defaults(call=_demo)
 
@@ -145,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     judge.set_defaults(call=_judge)
 
     lab = commands.add_parser("lab", help="the embedded lab: its censors, and how well they are told apart")
-    actions = lab.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = lab.add_subparsers(title="commands", dest="action", required=True, metavar="ACTION")
     verify = actions.add_parser("verify", help="run profiles and count what differs from their truth (needs root)")
     verify.add_argument("profiles", nargs="*", metavar="PROFILE", help="default: all of them")
     verify.add_argument("--repeat", type=_positive, default=1, metavar="N", help="runs of each (default: %(default)s)")
@@ -203,7 +216,20 @@ def _parser() -> argparse.ArgumentParser:
     shell.add_argument("--root", action="store_true", help="as root, and not as the person who called sudo")
     shell.set_defaults(call=_shell)
 
-    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    # As vpntest.manual.SHELLS, which is not read for the sake of --help.
+    shells = ("bash", "zsh", "tcsh", "fish")
+    completion = commands.add_parser("completion", help="print what teaches a shell to complete vpntest's words")
+    completion.add_argument("shell", choices=shells, metavar="SHELL", help=f"one of {', '.join(shells)}")
+    completion.set_defaults(call=_completion)
+
+    man = commands.add_parser("man", help="print the manual page, as man reads it")
+    man.set_defaults(call=_man)
+
+    doctor = commands.add_parser(
+        "doctor", parents=[kept, form], help="what this machine can do, and the command that adds what is missing"
+    )
+    doctor.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
+    doctor.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of the text")
     doctor.set_defaults(call=_doctor)
     return parser
 
@@ -544,6 +570,24 @@ def _shell(arguments: argparse.Namespace) -> int:
     return asyncio.run(inside(chosen[0], line, plan.settings, who, arguments.inside, _say, environment=os.environ))
 
 
+def _completion(arguments: argparse.Namespace) -> int:
+    from vpntest.lab.profiles import names as profiles
+    from vpntest.manual import completion
+    from vpntest.plan.platforms import built_in
+
+    platforms = [platform.id for platform in built_in()]
+    words = {"ID": platforms, "PLATFORM": platforms, "PROFILE": profiles()}
+    print(completion(_parser(), arguments.shell, words))
+    return DONE
+
+
+def _man(_: argparse.Namespace) -> int:
+    from vpntest.manual import page
+
+    print(page(_parser(), EXAMPLES, STATUSES, os.environ), end="")
+    return DONE
+
+
 # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -712,12 +756,17 @@ def _prune(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _doctor(_: argparse.Namespace) -> int:
-    from vpntest.tunnel.carriers import find
+def _doctor(arguments: argparse.Namespace) -> int:
+    from vpntest.doctor import encode, examine, look, render
 
-    carriers = find()
-    print(carriers.table())
-    return DONE if carriers.any() else CANNOT_MEASURE
+    with _stream(arguments) as stream:
+        report = examine(look(_database(arguments)))
+        if arguments.format == "json":
+            stream.write(encode(report).decode() + "\n")
+        else:
+            colour = _in_colour(arguments.color, stream)
+            stream.write(render(report, width=_width(arguments), colour=colour, unicode=_unicode(stream)))
+    return CANNOT_MEASURE if report.can_measure is False else DONE
 
 
 @contextlib.contextmanager
