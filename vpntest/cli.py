@@ -88,44 +88,64 @@ def _parser() -> argparse.ArgumentParser:
     output = _Parser(add_help=False)
     # As vpntest.report.forms.FORMS, which is not read for the sake of --help.
     forms = ("table", "markdown", "html", "csv", "json", "junit", "ooni", "prometheus")
-    output.add_argument("--format", choices=forms, default="table", help="of the result")
-    output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
-    output.add_argument("--redact", action="store_true", help="fit to be published: no servers, no addresses, no place")
-    output.add_argument("--width", type=_positive, metavar="COLUMNS", help="of the table; default: the terminal's")
-    output.add_argument("--wide", action="store_true", help="the table in one piece, however wide")
+    output.add_argument("--format", choices=forms, default="table", help="form of the result (default: %(default)s)")
+    output.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result to FILE, not to stdout")
     output.add_argument(
-        "--sort", choices=("plan", "name", "kind", "helpful"), default="plan", help="tunnels, in table and Markdown"
+        "--redact", action="store_true", help="leave out servers, addresses and the place: fit to be published"
     )
     output.add_argument(
-        "--outcome", action="append", metavar="WORD", help="show only tunnels with such a cell (may be repeated)"
+        "--width", type=_positive, metavar="COLUMNS", help="width of the table (default: the terminal's)"
     )
-    output.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of the table")
+    output.add_argument("--wide", action="store_true", help="print the table in one piece, however wide it is")
+    output.add_argument(
+        "--sort",
+        choices=("plan", "name", "kind", "helpful"),
+        default="plan",
+        help="order of the tunnels, in the table and in Markdown (default: %(default)s)",
+    )
+    output.add_argument(
+        "--outcome", action="append", metavar="WORD", help="show only tunnels that have such a cell (may be repeated)"
+    )
+    output.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour in the table (default: on a terminal, unless NO_COLOR is set)",
+    )
     output.add_argument("--timings", action="store_true", help="say on stderr where the time went")
 
     select = _Parser(add_help=False)
-    select.add_argument("--tunnel", action="append", metavar="NAME", help="only this tunnel (may be repeated)")
-    select.add_argument("--platform", action="append", metavar="ID", help="only this platform (may be repeated)")
+    select.add_argument("--tunnel", action="append", metavar="NAME", help="measure only this tunnel (may be repeated)")
+    select.add_argument(
+        "--platform", action="append", metavar="ID", help="measure only this platform (may be repeated)"
+    )
 
     keep = _Parser(add_help=False)
     keep.add_argument(
-        "--evidence", type=Path, metavar="DIR", help="keep packets, carriers' logs and the run there (a new directory)"
+        "--evidence", type=Path, metavar="DIR", help="keep packets, carriers' logs and the run in DIR, a new directory"
     )
 
     run = commands.add_parser(
-        "run", parents=[output, select, keep], help="raise, probe, judge, print the matrix (needs root)"
+        "run",
+        parents=[output, select, keep],
+        help="raise every tunnel, measure outside and inside, print the matrix (needs root)",
     )
     run.add_argument(
         "paths", nargs="+", type=Path, metavar="PLAN|DIR|FILE", help="a plan, a folder of configs, configs"
     )
     _add_fail_on(run)
-    run.add_argument("--baseline", metavar="RUN|FILE", help="--fail-on holds against this run, not the ones before")
+    run.add_argument(
+        "--baseline", metavar="RUN|FILE", help="hold --fail-on against this run, not against the ones before"
+    )
     run.add_argument(
         "--db", metavar="PATH|none", help="where the run is kept (default: the user's state folder; root: /var/lib)"
     )
     run.set_defaults(call=_run)
 
     demo = commands.add_parser(
-        "demo", parents=[output, select, keep], help="the same on the embedded lab, held against its truth (needs root)"
+        "demo",
+        parents=[output, select, keep],
+        help="the same as run, on the embedded lab, held against its truth (needs root)",
     )
     demo.add_argument(
         "--profile", default="ru_2023_08_vpn", metavar="PROFILE", help="the lab's censor (default: %(default)s)"
@@ -133,81 +153,119 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(call=_demo)
 
     check = commands.add_parser(
-        "check", help="what configs are, and what of them cannot be honoured (no root, no network)"
+        "check", help="say what configs are, and what of them cannot be honoured (no root, no network)"
     )
     check.add_argument(
         "paths", nargs="+", type=Path, metavar="PLAN|DIR|FILE", help="plans, folders of configs, archives, configs"
     )
-    check.add_argument("--format", choices=("text", "json"), default="text", help="of the result")
-    check.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
-    check.add_argument("--problems", action="store_true", help="only count what is ok")
-    check.add_argument("--width", type=_positive, metavar="COLUMNS", help="of the text; default: the terminal's")
-    check.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of the text")
+    check.add_argument(
+        "--format", choices=("text", "json"), default="text", help="form of the result (default: %(default)s)"
+    )
+    check.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result to FILE, not to stdout")
+    check.add_argument("--problems", action="store_true", help="show only what is not ok, and how many are")
+    check.add_argument("--width", type=_positive, metavar="COLUMNS", help="width of the text (default: the terminal's)")
+    check.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour in the text (default: on a terminal, unless NO_COLOR is set)",
+    )
     check.set_defaults(call=_check)
 
-    report = commands.add_parser("report", parents=[output], help="a kept run (JSON) in any form: --format, --redact")
-    report.add_argument("kept", type=Path, metavar="RUN", help="its JSON, or the directory of its evidence")
+    report = commands.add_parser(
+        "report", parents=[output], help="print a kept run in any form, whole or fit to be published"
+    )
+    report.add_argument(
+        "kept", type=Path, metavar="RUN", help="its JSON, the directory of its evidence, or last, last~1 …"
+    )
     for what, metavar in (("tunnel", "NAME"), ("platform", "ID")):
         report.add_argument(
-            f"--{what}", action="append", metavar=metavar, dest=f"show_{what}", help=f"show only this {what}"
+            f"--{what}",
+            action="append",
+            metavar=metavar,
+            dest=f"show_{what}",
+            help=f"show only this {what} (may be repeated)",
         )
     report.set_defaults(call=_report)
 
-    judge = commands.add_parser("judge", parents=[output], help="judge a kept run (JSON) again, offline")
-    judge.add_argument("kept", type=Path, metavar="RUN", help="its JSON, or the directory of its evidence")
+    judge = commands.add_parser(
+        "judge", parents=[output], help="judge a kept run again, offline, by the rules of this version"
+    )
+    judge.add_argument(
+        "kept", type=Path, metavar="RUN", help="its JSON, the directory of its evidence, or last, last~1 …"
+    )
     judge.set_defaults(call=_judge)
 
-    lab = commands.add_parser("lab", help="the embedded lab: its censors, and how well they are told apart")
+    lab = commands.add_parser("lab", help="list the embedded lab's censors, or see how well they are told apart")
     actions = lab.add_subparsers(title="commands", dest="action", required=True, metavar="ACTION")
-    verify = actions.add_parser("verify", help="run profiles and count what differs from their truth (needs root)")
-    verify.add_argument("profiles", nargs="*", metavar="PROFILE", help="default: all of them")
-    verify.add_argument("--repeat", type=_positive, default=1, metavar="N", help="runs of each (default: %(default)s)")
-    verify.add_argument("--jobs", type=_positive, default=3, metavar="J", help="side by side (default: %(default)s)")
-    verify.add_argument("--format", choices=("table", "json"), default="table", help="of the result")
-    verify.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
+    verify = actions.add_parser("verify", help="run profiles, and count what differs from their truth (needs root)")
+    verify.add_argument("profiles", nargs="*", metavar="PROFILE", help="a censor of the lab (default: all of them)")
+    verify.add_argument(
+        "--repeat", type=_positive, default=1, metavar="N", help="measure each N times (default: %(default)s)"
+    )
+    verify.add_argument(
+        "--jobs", type=_positive, default=3, metavar="J", help="measure J side by side (default: %(default)s)"
+    )
+    verify.add_argument(
+        "--format", choices=("table", "json"), default="table", help="form of the result (default: %(default)s)"
+    )
+    verify.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result to FILE, not to stdout")
     verify.set_defaults(call=_verify)
-    listing = actions.add_parser("list", help="the profiles that there are")
+    listing = actions.add_parser("list", help="list the profiles that there are")
     listing.set_defaults(call=_list)
 
-    explain = commands.add_parser("explain", help="why a cell of a kept run is what it is, and what would change it")
-    explain.add_argument("kept", type=Path, metavar="RUN", help="its JSON, or the directory of its evidence")
+    explain = commands.add_parser(
+        "explain", help="say why a cell of a kept run is what it is, and what would change it"
+    )
+    explain.add_argument(
+        "kept", type=Path, metavar="RUN", help="its JSON, the directory of its evidence, or last, last~1 …"
+    )
     explain.add_argument("tunnel", metavar="TUNNEL", help="a tunnel's name, or outside")
-    explain.add_argument("platform", nargs="?", metavar="PLATFORM", help="default: the tunnel itself, and its row")
-    explain.add_argument("--evidence", type=Path, metavar="DIR", help="point into this directory")
+    explain.add_argument(
+        "platform", nargs="?", metavar="PLATFORM", help="a platform's id (default: the tunnel itself, and its row)"
+    )
+    explain.add_argument("--evidence", type=Path, metavar="DIR", help="point into this directory of evidence")
     explain.set_defaults(call=_explain)
 
     kept = _Parser(add_help=False)
-    kept.add_argument("--db", type=Path, metavar="PATH", help="where runs are kept (default: as `run` keeps them)")
+    kept.add_argument("--db", type=Path, metavar="PATH", help="where runs are kept (default: where run keeps them)")
     form = _Parser(add_help=False)
-    form.add_argument("--format", choices=("text", "json"), default="text", help="of the result")
-    form.add_argument("--width", type=_positive, metavar="COLUMNS", help="of the text; default: the terminal's")
+    form.add_argument(
+        "--format", choices=("text", "json"), default="text", help="form of the result (default: %(default)s)"
+    )
+    form.add_argument("--width", type=_positive, metavar="COLUMNS", help="width of the text (default: the terminal's)")
 
-    history = commands.add_parser("history", parents=[kept, form], help="the runs that are kept, newest first")
+    history = commands.add_parser("history", parents=[kept, form], help="list the runs that are kept, newest first")
     history.set_defaults(call=_history)
 
-    diff = commands.add_parser("diff", parents=[kept, form], help="what changed between two runs: news, or noise")
+    diff = commands.add_parser("diff", parents=[kept, form], help="say what changed between two runs: news, or noise")
     diff.add_argument("before", nargs="?", metavar="A", help="a run's id, last, last~1 …, or a file (default: last~1)")
     diff.add_argument("after", nargs="?", metavar="B", help="the later one (default: last)")
     _add_fail_on(diff)
-    diff.add_argument("--baseline", metavar="RUN|FILE", help="instead of A: what was so in it is taken for usual")
+    diff.add_argument(
+        "--baseline", metavar="RUN|FILE", help="in place of A: what was so in this run is taken for usual"
+    )
     diff.set_defaults(call=_diff)
 
-    trend = commands.add_parser("trend", parents=[kept, form], help="how a tunnel has done, night by night")
+    trend = commands.add_parser("trend", parents=[kept, form], help="show how a tunnel has done, night by night")
     trend.add_argument("tunnel", metavar="TUNNEL", help="a tunnel's name, or outside")
-    trend.add_argument("platform", nargs="?", metavar="PLATFORM", help="default: the tunnel itself, and its row")
+    trend.add_argument(
+        "platform", nargs="?", metavar="PLATFORM", help="a platform's id (default: the tunnel itself, and its row)"
+    )
     trend.set_defaults(call=_trend)
 
     prune = commands.add_parser("prune", parents=[kept], help="forget old runs")
-    prune.add_argument("--keep", type=_positive, metavar="N", help="all but the newest N")
-    prune.add_argument("--older", type=_positive, metavar="DAYS", help="those that began more than so many days ago")
+    prune.add_argument("--keep", type=_positive, metavar="N", help="forget all but the newest N")
+    prune.add_argument(
+        "--older", type=_positive, metavar="DAYS", help="forget those that began more than DAYS days ago"
+    )
     prune.set_defaults(call=_prune)
 
     shell = commands.add_parser(
         "shell",
         usage="%(prog)s [-h] [--tunnel NAME] [--root] PLAN|DIR|FILE [PLAN|DIR|FILE ...] [-- COMMAND ...]",
         help="raise one tunnel and open a shell inside it, or run a command there (needs root)",
-        description="Whatever runs inside goes through the tunnel, or nowhere. It sees an empty /run and /tmp; the exit"
-        " status is the shell's, or the command's.",
+        description="Whatever runs inside goes through the tunnel, or nowhere; it sees an empty /run and /tmp.",
     )
     shell.add_argument(
         "paths", nargs="+", type=Path, metavar="PLAN|DIR|FILE", help="a plan, a folder of configs, configs"
@@ -228,8 +286,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor", parents=[kept, form], help="what this machine can do, and the command that adds what is missing"
     )
-    doctor.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result there, not to stdout")
-    doctor.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of the text")
+    doctor.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result to FILE, not to stdout")
+    doctor.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour in the text (default: on a terminal, unless NO_COLOR is set)",
+    )
     doctor.set_defaults(call=_doctor)
     return parser
 
