@@ -22,26 +22,28 @@ JUDGEMENT = judge(RECORD)
 AT_80 = """\
 vpntest 0.1.0 · 2026-11-20T03:00:00+00:00 · 5 tunnels × 5 platforms · 42 s
 
-         twitter         facebook                 bank           lost
--------  --------------  -----------------------  -------------  ---------------
-outside  ▼ throttled     ✗ blocked                ○ ok           □ down
-           throttle.sni    tls.reset.sni 9 of 10                   tcp.refused
-se       ✓ circumvents   ✓ circumvents            ⊘ refused      □ platform-down
-                                                    http.403       tcp.refused
-ss       ? insufficient  ✗ blocked                ⊘ refused      □ platform-down
-                           http.timeout             http.403       tcp.refused
-ov       – tunnel-down   – tunnel-down            – tunnel-down  – tunnel-down
-wg       – tunnel-down   – tunnel-down            – tunnel-down  – tunnel-down
-bad      – tunnel-down   – tunnel-down            – tunnel-down  – tunnel-down
+         twitter         facebook
+-------  --------------  -----------------------
+outside  ▼ throttled     ✗ blocked
+           throttle.sni    tls.reset.sni 9 of 10
+se       ✓ circumvents   ✓ circumvents
+ss       ? insufficient  ✗ blocked
+                           http.timeout
+ov       – tunnel-down   – tunnel-down
+wg       – tunnel-down   – tunnel-down
+bad      – tunnel-down   – tunnel-down
 
-         wiki
--------  --------------
-outside  ? insufficient
-se       ? insufficient
-ss       ? insufficient
-ov       – tunnel-down
-wg       – tunnel-down
-bad      – tunnel-down
+         bank           lost             wiki
+-------  -------------  ---------------  --------------
+outside  ○ ok           □ down           ? insufficient
+                          tcp.refused
+se       ⊘ refused      □ platform-down  ? insufficient
+           http.403       tcp.refused
+ss       ⊘ refused      □ platform-down  ? insufficient
+           http.403       tcp.refused
+ov       – tunnel-down  – tunnel-down    – tunnel-down
+wg       – tunnel-down  – tunnel-down    – tunnel-down
+bad      – tunnel-down  – tunnel-down    – tunnel-down
 
 Legend
   ✓ circumvents    blocked or throttled outside, works through this tunnel
@@ -188,6 +190,14 @@ def test_a_long_name_on_a_narrow_terminal_keeps_its_end() -> None:
     tables = shown.split("\n\nLegend")[0]
     assert max(map(len, tables.splitlines())) <= 60
     assert "…" not in render(record, judge(record), width=200, colour=False).split("\n\nLegend")[0]
+
+
+@pytest.mark.parametrize(("platforms", "columns"), [(7, [4, 3]), (8, [4, 4]), (9, [5, 4]), (11, [4, 4, 3])])
+def test_the_columns_are_spread_over_the_blocks(platforms: int, columns: list[int]) -> None:
+    record = many(2, platforms)
+    shown = render(record, judge(record), width=120, colour=False)
+    tables = [part for part in shown.split("\n\n") if "\noutside " in part]
+    assert [len(table.splitlines()[0].split()) for table in tables] == columns
 
 
 def test_wide_is_one_table_with_whole_names() -> None:

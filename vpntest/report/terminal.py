@@ -8,6 +8,7 @@ where it is long, in groups of rows, each beneath the line's own row.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import msgspec
 from tabulate import tabulate
@@ -101,16 +102,25 @@ def _title(record: Record, matrix: Matrix) -> str:
 
 
 def _blocks(matrix: Matrix, width: int) -> list[range]:
-    """Column ranges that fit, each beside the tunnels' names."""
-    first = max(len(row.name) for row in matrix.rows)
-    blocks, start, used = [], 0, first
-    for index, column in enumerate(matrix.columns):
-        wide = max(len(column), *(_width(row.entries[index]) for row in matrix.rows))
-        if index > start and used + _GAP + wide > width:
+    """Column ranges that fit, each beside the tunnels' names: as few as can be, and as even, lest one be left over."""
+    room = width - max(len(row.name) for row in matrix.rows)
+    wide = [
+        _GAP + max(len(column), *(_width(row.entries[index]) for row in matrix.rows))
+        for index, column in enumerate(matrix.columns)
+    ]
+    fewest = len(_filled(wide, room))
+    return next(blocks for less in range(room + 1) if len(blocks := _filled(wide, less)) <= fewest)
+
+
+def _filled(wide: Sequence[int], room: int) -> list[range]:
+    """Ranges that take no more than that room, each filled before the next begins; one at least is in each."""
+    blocks, start, used = [], 0, 0
+    for index, one in enumerate(wide):
+        if index > start and used + one > room:
             blocks.append(range(start, index))
-            start, used = index, first
-        used += _GAP + wide
-    return [*blocks, range(start, len(matrix.columns))]
+            start, used = index, 0
+        used += one
+    return [*blocks, range(start, len(wide))]
 
 
 def _width(entry: Entry) -> int:
