@@ -20,7 +20,7 @@ from vpntest.report.progress import Progress, line, show
             Progress("raise and reach", 23, 13, 7, 10, ("se: raise", "ov: carry"), 61),
             "0:23  raise and reach: 70 of 130 cells, about 1:01 left of it; se: raise, ov: carry",
         ),
-        (Progress("speed", 3661, 2, 2, 3, (), 0.4), "61:01  speed: 6 of 6 cells, about 0:00 left of it"),
+        (Progress("speed", 3661, 2, 2, 3, (), 0.4), "1:01:01  speed: 6 of 6 cells, about 0:00 left of it"),
     ],
 )
 def test_lines(progress: Progress, text: str) -> None:
@@ -31,6 +31,8 @@ def test_what_does_not_fit_is_counted() -> None:
     progress = Progress("raise and reach", 23, 13, 7, 10, tuple(f"tunnel-{number}: reach" for number in range(9)))
     assert line(progress, 75) == "0:23  raise and reach: 70 of 130 cells; tunnel-0: reach … 8 more"
     assert line(progress, 50) == "0:23  raise and reach: 70 of 130 cells … 9 more"
+    # How long it may take is told whole or not at all.
+    assert line(Progress("speed", 23, 13, 7, 10, (), 61), 40) == "0:23  speed: 70 of 130 cells"
 
 
 @given(st.lists(st.text(max_size=30), max_size=5), st.integers(1, 200))

@@ -39,7 +39,7 @@ def line(progress: Progress, width: int) -> str:
     cells, done = (rows * progress.platforms for rows in (progress.rows, progress.rows_done))
     head = f"{_clock(progress.seconds)}  {progress.phase}: {done} of {cells} cells"
     tail = "" if progress.left is None else f", about {_clock(progress.left)} left of it"
-    text = f"{head}{tail}"
+    text = f"{head}{tail}" if len(head) + len(tail) <= width else head
     for number, one in enumerate(progress.under_way):
         more = f" … {len(progress.under_way) - number} more"
         longer = f"{text}{'; ' if number == 0 else ', '}{plain(one, 60)}"
@@ -53,7 +53,8 @@ def line(progress: Progress, width: int) -> str:
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(max(seconds, 0.0)), 60)
-    return f"{minutes}:{rest:02}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 async def show(progress: Callable[[], Progress], stream: TextIO, every: float = EVERY) -> None:
