@@ -19,7 +19,7 @@ from story import story
 from vpntest.errors import HistoryError, UsageError
 from vpntest.history import store as module
 from vpntest.history.night import Night
-from vpntest.history.store import Store, default_path, is_name
+from vpntest.history.store import Store, default_path, is_name, obstacle
 from vpntest.judge.judging import judge
 from vpntest.report.document import encode
 
@@ -274,6 +274,31 @@ def test_two_at_once_lose_nothing(path: Path) -> None:
 
 
 # ── other versions, other files ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_stands_against_keeping_runs_is_seen_without_opening_the_file(path: Path, tmp_path: Path) -> None:
+    assert obstacle(path) is None
+    assert not path.parent.exists()
+    filled(path, [night(1)])
+    before = sorted((one.name, one.stat().st_mtime_ns) for one in path.parent.iterdir())
+    assert obstacle(path) is None
+    assert sorted((one.name, one.stat().st_mtime_ns) for one in path.parent.iterdir()) == before
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    assert obstacle(path) == "it was written by a newer vpntest"
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as database:
+        database.execute("PRAGMA application_id = 7")
+    database.close()
+    assert obstacle(other) == "it is another program's database"
+    other.write_bytes(b"not SQLite at all")
+    assert obstacle(other) == "it is no database of kept runs"
+    other.write_bytes(b"")
+    assert obstacle(other) is None
+    assert obstacle(other / "below" / "runs.sqlite") == f"{other} cannot be written"
+    assert obstacle(tmp_path) == "it cannot be written"
+    assert obstacle(Path("/run/vpntest/runs.sqlite")) == "/run does not outlive a restart"
 
 
 def test_a_newer_file_is_refused_with_one_line_and_left_alone(path: Path) -> None:

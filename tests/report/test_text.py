@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntest.report.text import plain
+from vpntest.report.text import painted, plain, to_ascii
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,13 @@ def test_nothing_that_steers_is_left(text: str) -> None:
     assert len(shown) <= 300
     assert not {unicodedata.category(one) for one in shown} & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
     assert plain(shown) == shown
+
+
+def test_ascii_is_for_whom_nothing_else_can_be_shown() -> None:
+    assert to_ascii("“a” × b · c… → д") == '"a" x b - c... -> ?'
+    assert to_ascii("“a” → д", unicode=True) == "“a” → д"
+
+
+def test_a_colour_is_put_around_the_text_and_only_where_it_is_wanted() -> None:
+    assert painted("word", (0, 158, 115), True) == "\x1b[38;2;0;158;115mword\x1b[0m"
+    assert painted("word", (0, 158, 115), False) == painted("word", None, True) == "word"

@@ -32,6 +32,24 @@ async def _joined(one: Namespace, other: Namespace) -> None:
     await netlink.move("b", one, other)
 
 
+def test_the_way_out_is_told_with_its_link_and_without_a_packet(pair: tuple[Namespace, Namespace]) -> None:
+    one, other = pair
+    with one.entered():
+        assert netlink.way("198.18.9.9") is None
+
+    async def body() -> None:
+        await _joined(one, other)
+        await netlink.address(one, "a", addresses=("198.18.7.2/24",), routes=("0.0.0.0/0",))
+        await netlink.within(other, lambda ip: ip.link("set", index=ip.link_lookup(ifname="b")[0], state="up"))
+
+    asyncio.run(body())
+    before = netlink.count(one, "a")
+    with one.entered():
+        assert netlink.way("198.18.9.9") == netlink.Way("a", "veth")
+        assert netlink.way("fd00:9::9") is None
+    assert netlink.count(one, "a") == before
+
+
 def test_a_link_is_moved_addressed_and_routed(pair: tuple[Namespace, Namespace], links: Any) -> None:
     one, other = pair
 

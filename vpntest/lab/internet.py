@@ -51,7 +51,6 @@ from vpntest.lab.sites import (
 )
 from vpntest.lab.truth import without_carrier
 from vpntest.plan import platforms
-from vpntest.plan.model import Platform
 from vpntest.tunnel.cage import Cage
 from vpntest.tunnel.namespace import Namespace
 
@@ -111,7 +110,7 @@ async def raise_lab(profile: Profile, cage: Cage) -> Lab:
         profile = msgspec.structs.replace(profile, truth=without_carrier(profile.truth, vpn.REALITY))
     if importlib.util.find_spec("trustme") is None:
         raise CannotMeasure("the lab needs the Python package trustme, which is not on this machine")
-    web = lay_out(_platforms(profile), PLATFORMS, LITERALS)
+    web = _web(profile)
     directory = cage.directory / "lab"
     directory.mkdir(mode=0o700)
     lab = Lab(profile, Network(cage), directory, web)
@@ -129,25 +128,53 @@ async def raise_lab(profile: Profile, cage: Cage) -> Lab:
     return lab
 
 
-def _platforms(profile: Profile) -> list[Platform]:
-    return [*(platform(name) for name in (*BUILT_IN, *OWN, *FURTHER)), *profile.brought]
+def _web(profile: Profile) -> Web:
+    every = [*(platform(name) for name in (*BUILT_IN, *OWN, *FURTHER)), *profile.brought]
+    return lay_out(every, PLATFORMS, LITERALS)
 
 
-async def _raise(lab: Lab, reality: bool) -> None:
-    network, web, directory, line = lab.network, lab.web, lab.directory, lab.profile.line
-    hosts = (
-        Host("isp", (ISP_RESOLVER, LIE, PORTAL, *lab.profile.world.relays)),
+def _hosts(profile: Profile, web: Web) -> tuple[Host, ...]:
+    return (
+        Host("isp", (ISP_RESOLVER, LIE, PORTAL, *profile.world.relays)),
         Host("home", (HOME,)),
         Host("public", (PUBLIC_RESOLVER,)),
         Host("control", (CONTROL, WHOAMI), CONTROL6),
         Host("platforms", tuple(web.platform_of)),
         Host("cover", (COVER,)),
         *vpn.HOSTS,
-        *((dialects.HOST,) if _has_dialects(lab.profile) else ()),
-        *(tor.HOSTS if TOR in lab.profile.tunnels else ()),
+        *((dialects.HOST,) if has_dialects(profile) else ()),
+        *(tor.HOSTS if TOR in profile.tunnels else ()),
     )
-    network.wire(hosts)
-    censor = _start_censor(lab, hosts)
+
+
+def programs(profile: Profile) -> dict[str, Program]:
+    """Host → what it follows in all that it forwards: the censor, and the hosts whose exits stand behind another."""
+    web = _web(profile)
+    known: dict[str, Sequence[str]] = {
+        host.name: host.addresses for host in _hosts(profile, web) if host.name != "platforms"
+    }
+    # Trojan's alone, as of a server in a cloud that a whitelist holds.
+    known["proxy-2"] = known["proxy"][1:]
+    addresses = known | web.addresses
+    return {
+        host: compile_rules(rules, addresses, LIE) for host, rules in {"censor": profile.rules, **profile.exits}.items()
+    }
+
+
+def follow(network: Network, host: str, program: Program) -> None:
+    """Makes a host follow the rules of a program, without its workers. Raises CannotMeasure where it cannot."""
+    if program.iptables:
+        network.run(host, ["iptables-nft-restore"], program.iptables)
+    if program.nftables:
+        network.run(host, ["nft", "-f", "-"], program.nftables)
+        # Before the first flow, or budgets of packets never see it; after the rules, which bring connection tracking.
+        network.sysctl(host, {"net/netfilter/nf_conntrack_acct": "1"})
+
+
+async def _raise(lab: Lab, reality: bool) -> None:
+    network, web, directory, line = lab.network, lab.web, lab.directory, lab.profile.line
+    network.wire(_hosts(lab.profile, web))
+    censor = _start_censor(lab)
     network.condition(line)
     if line.portal:
         network.lead_to_portal(PORTAL, ISP_RESOLVER)
@@ -182,12 +209,13 @@ async def _raise(lab: Lab, reality: bool) -> None:
     )
 
 
-def _has_dialects(profile: Profile) -> bool:
+def has_dialects(profile: Profile) -> bool:
+    """Whether its cast names a tunnel of dialects.py."""
     return not set(profile.tunnels) <= {*TUNNELS, TOR}
 
 
 async def _raise_dialects(lab: Lab, issuer: Issuer) -> tuple[vpn.ClientTunnel, ...]:
-    if not _has_dialects(lab.profile):
+    if not has_dialects(lab.profile):
         return ()
     return await dialects.raise_servers(lab.network, lab.directory / "dialects", PUBLIC_RESOLVER, issuer)
 
@@ -206,29 +234,17 @@ class _Censor:
     """Lines for the access provider's resolver."""
 
 
-def _start_censor(lab: Lab, hosts: Sequence[Host]) -> _Censor:
+def _start_censor(lab: Lab) -> _Censor:
     """Installs the rules of the censor, and of those that exits stand behind, and starts the workers that they need."""
-    profile = lab.profile
-    known: dict[str, Sequence[str]] = {host.name: host.addresses for host in hosts if host.name != "platforms"}
-    # Trojan's alone, as of a server in a cloud that a whitelist holds.
-    known["proxy-2"] = known["proxy"][1:]
-    addresses = known | lab.web.addresses
-    program = compile_rules(profile.rules, addresses, LIE)
-    daemons = _install(lab, "censor", program)
-    for host, rules in profile.exits.items():
-        daemons += _install(lab, host, compile_rules(rules, addresses, LIE))
-    return _Censor(tuple(daemons), program.lies)
+    found = programs(lab.profile)
+    daemons = [daemon for host, program in found.items() for daemon in _install(lab, host, program)]
+    return _Censor(tuple(daemons), found["censor"].lies)
 
 
 def _install(lab: Lab, host: str, program: Program) -> list[Daemon]:
     """Makes a host follow a program in all that it forwards; returns the workers that it starts."""
     network = lab.network
-    if program.iptables:
-        network.run(host, ["iptables-nft-restore"], program.iptables)
-    if program.nftables:
-        network.run(host, ["nft", "-f", "-"], program.nftables)
-        # Before the first flow, or budgets of packets never see it; after the rules, which bring connection tracking.
-        network.sysctl(host, {"net/netfilter/nf_conntrack_acct": "1"})
+    follow(network, host, program)
     daemons = []
     for worker, settings in (("inspector", program.inspector), ("interceptor", program.interceptor)):
         if settings:

@@ -59,7 +59,8 @@ def program(name: str) -> str:
 class Network:
     """Namespaces, wires and programs of a lab; everything in it goes when it is closed."""
 
-    def __init__(self, cage: Cage) -> None:
+    def __init__(self, cage: Cage | None) -> None:
+        """Without a cage no program can be started on it."""
         self._cage = cage
         self._namespaces: dict[str, Namespace] = {}
         self._daemons: list[Daemon] = []
@@ -237,6 +238,7 @@ drop
 
     def start(self, name: str, argv: Sequence[str], *, cwd: Path | None = None) -> Daemon:
         """Starts a server program on a host."""
+        assert self._cage is not None
         process = self._cage.spawn([program(argv[0]), *argv[1:]], self[name], cwd=cwd)
         # Of this package it is the module that one knows it by, and not the interpreter.
         called = argv[2].rpartition(".")[2] if argv[1:2] == ["-m"] else process.program

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
-import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
@@ -78,23 +82,6 @@ class Carriers:
     def any(self) -> bool:
         """Whether some tunnel can be raised on this box at all."""
         return any(row.usable for row in self.rows)
-
-    def table(self) -> str:
-        """The rows as text for a terminal: name, version, features, and what to do where one is missing."""
-        from tabulate import tabulate
-
-        rows = [
-            (
-                row.name,
-                "ok" if row.usable else "missing",
-                row.version or "",
-                " ".join(feature.removeprefix("with_") for feature in row.features),
-                row.hint,
-            )
-            for row in self.rows
-        ]
-        headers = ("carrier", "", "version", "features", "what to do")
-        return str(tabulate(rows, headers=headers, disable_numparse=True))
 
     def choose(self, spec: TunnelSpec) -> str | Problem:
         """The name of the carrier for a tunnel, or why there is none."""
@@ -171,27 +158,45 @@ def find(path: str | None = None) -> Carriers:
     Never raises because one is missing, broken or old: its row says so.
     """
     finders = (_kernel, _wireguard_go, _amneziawg_go, _openvpn, _sing_box, _tor)
-    rows: dict[int, Carrier] = {}
-
-    def look(position: int) -> None:
-        rows[position] = finders[position](path)
-
-    threads = [threading.Thread(target=look, args=(position,)) for position in range(len(finders))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return Carriers(tuple(rows[position] for position in range(len(finders))))
+    with ThreadPoolExecutor(len(finders)) as pool:
+        return Carriers(tuple(pool.map(lambda look: look(path), finders)))
 
 
-def _run(argv: list[str], stdin: bytes = b"", env: dict[str, str] | None = None) -> tuple[int, str]:
+def answer(
+    argv: Sequence[str],
+    stdin: bytes = b"",
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    within: float = _TIMEOUT,
+) -> tuple[int, str]:
+    """Runs a short program. Returns its exit status and what it has said, errors included.
+
+    What does not end `within` so many seconds is killed, with all that it has started; the status is -1 then, as it is
+    of what cannot be started at all.
+    """
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_TIMEOUT, check=False, env=env
+        # A group of its own: what hangs is often what a script has called, and not the script.
+        popen = subprocess.Popen(
+            argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=env, cwd=cwd, start_new_session=True
         )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return -1, type(exc).__name__
-    return done.returncode, done.stdout.decode("utf-8", "replace")
+    except OSError:
+        return -1, ""
+    try:
+        said, status = popen.communicate(stdin, within)[0], popen.returncode
+    except subprocess.TimeoutExpired as late:
+        said, status = late.output or b"", -1
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(popen.pid, signal.SIGKILL)
+        # What waits for itself in the kernel is not gone at once, and is not waited for.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            popen.wait(1)
+        for end in (popen.stdin, popen.stdout):
+            if end is not None:
+                with contextlib.suppress(OSError):
+                    end.close()
+    return status, said.decode("utf-8", "replace")
 
 
 def _kernel(path: str | None) -> Carrier:
@@ -216,7 +221,7 @@ def _userspace(name: str, path: str | None, install: str) -> Carrier:
     program = shutil.which(name, path=path)
     if program is None:
         return Carrier(name, None, None, (), f"{name} is not installed; {install}")
-    status, said = _run([program, "--version"])
+    status, said = answer([program, "--version"])
     if status != 0:
         return Carrier(name, program, None, (), f"{program} does not run; {install}")
     version = re.search(r"\bv?(\d+\.\d+\.\S+)", said)
@@ -259,7 +264,7 @@ def _openvpn(path: str | None) -> Carrier:
     program = shutil.which(name, path=path)
     if program is None:
         return Carrier(name, None, None, (), f"openvpn is not installed; {install}")
-    said = _run([program, "--version"])[1]
+    said = answer([program, "--version"])[1]
     version = re.match(r"OpenVPN (\d+)\.(\d+)\S*", said)
     if version is None:
         return Carrier(name, program, None, (), f"{program} does not run; {install}")
@@ -275,7 +280,7 @@ def _sing_box(path: str | None) -> Carrier:
     program = shutil.which(name, path=path)
     if program is None:
         return Carrier(name, None, None, (), f"sing-box is not installed; {install}")
-    status, said = _run([program, "version"])
+    status, said = answer([program, "version"])
     if status != 0:
         return Carrier(name, program, None, (), f"{program} does not run; {install}")
     version = re.match(r"sing-box version (\d\S*)", said)
@@ -285,7 +290,7 @@ def _sing_box(path: str | None) -> Carrier:
         return Carrier(
             name, program, carrier.version, carrier.features, f"this sing-box was built without with_gvisor; {install}"
         )
-    if _run([program, "check", "-c", "stdin"], _TUN_IN_NAMESPACE)[0] != 0:
+    if answer([program, "check", "-c", "stdin"], _TUN_IN_NAMESPACE)[0] != 0:
         return Carrier(name, program, carrier.version, carrier.features, f"this sing-box is too old; {install}")
     return carrier
 
@@ -295,16 +300,17 @@ def _tor(path: str | None) -> Carrier:
     program = shutil.which(name, path=path)
     if program is None:
         return Carrier(name, None, None, (), f"tor is not installed; {install}")
-    status, said = _run([program, "--version"])
+    status, said = answer([program, "--version"])
     version = re.match(r"Tor version (\d+\.\d+\.\d+\.\d+\S*?)\.?\s", said)
     if status != 0 or version is None:
         return Carrier(name, program, None, (), f"{program} does not run; {install}")
     if tuple(map(int, version[1].split(".")[:3])) < _TOR_MINIMUM:
         return Carrier(name, program, version[1], (), f"tor {version[1]} is too old; {install}")
+    there = [found for candidate in _TRANSPORT_PROGRAMS if (found := shutil.which(candidate, path=path))]
     helpers: dict[str, str] = {}
-    for candidate in _TRANSPORT_PROGRAMS:
-        if found := shutil.which(candidate, path=path):
-            for transport in _spoken(found):
+    with ThreadPoolExecutor(max(len(there), 1)) as pool:
+        for found, transports in zip(there, pool.map(_spoken, there), strict=True):
+            for transport in transports:
                 helpers.setdefault(transport, found)
     return Carrier(name, program, version[1], tuple(helpers), helpers=tuple(helpers.items()))
 
@@ -312,7 +318,7 @@ def _tor(path: str | None) -> Carrier:
 def _spoken(program: str) -> list[str]:
     """The transports that a program offers when tor's protocol for such programs asks it (pt-spec, 3.3.2)."""
     with tempfile.TemporaryDirectory(prefix="vpntest-") as state:
-        _, said = _run(
+        _, said = answer(
             [program],
             env={
                 "TOR_PT_MANAGED_TRANSPORT_VER": "1",

@@ -15,6 +15,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -177,6 +178,33 @@ async def own(namespace: Namespace, addresses: Sequence[str]) -> list[str | None
         return [_owned(ip, address) for address in addresses]
 
     return await within(namespace, job)
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where packets to an address leave."""
+
+    device: str
+    kind: str | None
+    """What the kernel calls it (`wireguard`, `tun`, `veth`); None for what stands for hardware."""
+
+
+def way(address: str) -> Way | None:
+    """The way to an address from where we are; None where there is none. Sends nothing, and needs no root.
+
+    Not for callers in an event loop.
+    """
+    from pyroute2 import IPRoute, NetlinkError
+
+    with IPRoute() as ip:
+        try:
+            (route, *_) = ip.route("get", dst=address, family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+            (link, *_) = ip.get_links(route.get_attr("RTA_OIF"))
+        except (NetlinkError, ValueError):
+            return None
+        info = link.get_attr("IFLA_LINKINFO")
+        kind = info.get_attr("IFLA_INFO_KIND") if info else None
+        return Way(link.get_attr("IFLA_IFNAME"), kind) if route["type"] == _RTN_UNICAST else None
 
 
 def _owned(ip: IPRoute, address: str) -> str | None:

@@ -71,19 +71,17 @@ def outside(underlay: Namespace, settings: Settings) -> Vantage:
 
     To be called before a cage hides /run, where many hosts keep the file that /etc/resolv.conf points to.
     """
-    return Vantage(OUTSIDE, underlay, settings.resolver or _host_resolver() or settings.public_resolver)
+    return Vantage(OUTSIDE, underlay, settings.resolver or next(iter(host_resolvers()), settings.public_resolver))
 
 
-def _host_resolver() -> str | None:
+def host_resolvers() -> tuple[str, ...]:
+    """Those of /etc/resolv.conf, in its order; the first is asked."""
     try:
         lines = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return None
-    for line in lines:
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver" and _is_address(words[1]):
-            return words[1]
-    return None
+        return ()
+    words = [line.split() for line in lines]
+    return tuple(line[1] for line in words if len(line) > 1 and line[0] == "nameserver" and _is_address(line[1]))
 
 
 def _is_address(text: str) -> bool:

@@ -1,0 +1,777 @@
+"""What `vpntest doctor` says: what this machine can do, and the command that adds what is missing.
+
+    look ─▶ Facts ─examine─▶ Report ─render─▶ text for people, JSON for machines
+
+To look sends no packet and leaves nothing behind: what is tried is tried in namespaces of its own (see
+:mod:`vpntest.tunnel.kernel`), routes are asked of the kernel, and the database is not opened. Without root much cannot
+be tried, and is `unknown`: never `missing`.
+
+Each item stands for itself; each kind of tunnel, and each profile of the lab, names the items that it needs. Whether it
+can be had follows from them alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from vpntest import __version__
+from vpntest.plan.model import Kind, Settings
+from vpntest.report.text import painted, plain, to_ascii
+
+if TYPE_CHECKING:
+    from vpntest.tunnel.carriers import Carrier, Carriers
+    from vpntest.tunnel.kernel import Tried
+    from vpntest.tunnel.netlink import Way
+
+SCHEMA: Final = "vpntest.doctor/1"
+RELEASED: Final = date(2026, 11, 21)
+"""The day of this version. A clock that is before it is wrong."""
+
+State = Literal["ok", "degraded", "missing", "unknown"]
+Group = Literal["privileges", "kernel", "python", "carriers", "line", "clock", "storage", "lab"]
+
+_SIGNS: dict[State, tuple[str, str, tuple[int, int, int]]] = {
+    "missing": ("✗", "x", (213, 94, 0)),
+    "degraded": ("!", "!", (230, 159, 0)),
+    "unknown": ("?", "?", (86, 180, 233)),
+    "ok": ("✓", "+", (0, 158, 115)),
+}
+"""A glyph, one in ASCII, and a colour of Okabe and Ito's palette; the word stands beside them always."""
+
+_SPARE = ("○", "o", (204, 121, 167))
+"""The same of what is missing and in nobody's way."""
+
+_MIB = 1 << 20
+_ROOM_FOR_RUNS, _ROOM_FOR_FILES = 100 * _MIB, 16 * _MIB
+"""A kept run of 50 tunnels × 12 platforms takes less than 1 MiB; what carriers are asked with takes some KiB."""
+_DESCRIPTORS = 4096
+"""What a run of many tunnels wants: of each some dozens of connections at a time, and its carrier's pipes."""
+_PUBLIC_RESOLVER6 = "2620:fe::fe"
+"""The default public resolver's IPv6 address, to ask the kernel for a way to."""
+_TUNNEL_LINKS = ("tun", "wireguard", "ppp", "xfrm", "vti", "gre", "ipip", "sit")
+"""Links that lead a machine's own traffic through a tunnel, more often than not (linux/rtnl_link_ops)."""
+
+PREPARE: Final = "sudo scripts/prepare"
+
+
+class Item(Struct, frozen=True):
+    """One thing that a machine has or has not."""
+
+    id: str
+    """Never changes its meaning."""
+    group: Group
+    name: str
+    """In words."""
+    state: State
+    """`degraded`: it is there, and something of it is wanting. `unknown`: only root can tell, or no try came to an
+    end."""
+    needed_for: str
+    """In words, also of what falls away without it."""
+    found: str | None = None
+    """What was found, or why it is missing."""
+    path: str | None = None
+    """Of a program."""
+    version: str | None = None
+    """As it calls itself; null where it does not say."""
+    remedy: str | None = None
+    """The command, or else the deed, that adds what is missing; null where nothing is, or nothing is known."""
+
+
+class Ability(Struct, frozen=True):
+    """A kind of tunnel, or a profile of the lab, and whether it can be had on this machine."""
+
+    id: str
+    state: State
+    """`degraded`: some of it, as VLESS without Reality, or a profile one of whose tunnels nobody here can carry."""
+    carrier: str | None = None
+    """Who carries such tunnels here; null where nobody does, and for profiles."""
+    lacks: tuple[str, ...] = ()
+    """The items that stand in its way: those that are missing, else those that are unknown."""
+
+
+class Report(Struct, frozen=True):
+    """All that was found."""
+
+    schema: Literal["vpntest.doctor/1"]
+    version: str
+    """vpntest's."""
+    system: str
+    """What this machine runs."""
+    clock: str
+    """The time by this machine's clock, in UTC."""
+    root: bool
+    """Whether root asked. Nobody else can measure, and nobody else can try most of it."""
+    can_measure: bool | None
+    """Whether `vpntest run`, started as `doctor` was, can measure anything; null where that is not known."""
+    reasons: tuple[str, ...]
+    """Why not, each a sentence; empty where it can."""
+    items: tuple[Item, ...]
+    kinds: tuple[Ability, ...]
+    """Each kind of tunnel."""
+    profiles: tuple[Ability, ...]
+    """Each profile of the lab, for `demo` and `lab verify`."""
+
+
+# ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found, before anything is made of it."""
+
+    root: bool
+    lacking_capabilities: tuple[str, ...]
+    container: str | None
+    descriptors: int
+    kernel: Mapping[str, Tried]
+    """By id, as :mod:`vpntest.tunnel.kernel` has them."""
+    carriers: Carriers
+    lab: Mapping[str, Tried]
+    """By id, as :mod:`vpntest.lab.needs` has them."""
+    profiles: Mapping[str, Tried]
+    """Likewise, by the profile's name."""
+    packages: Mapping[str, bool] | None
+    """Python packages that vpntest asks for, and whether each is there; None where nobody has installed vpntest."""
+    resolvers: tuple[str, ...]
+    ways: tuple[Way | None, Way | None]
+    """The ways out by IPv4 and by IPv6."""
+    now: datetime
+    is_synchronised: bool | None
+    database: Path
+    obstacle: str | None
+    """Why no run can be kept there."""
+    room: Mapping[str, int | None]
+    """Bytes free where runs are kept (`runs`) and where temporary files go (`temporary`); None: not known."""
+    is_clone: bool
+    """Whether `scripts/prepare` is at hand."""
+    has_apt: bool
+
+
+def look(database: Path) -> Facts:
+    """Finds out all of it, for runs that are kept in `database`. Takes some seconds at most, of what hangs too."""
+    from vpntest.history.store import obstacle
+    from vpntest.lab import needs
+    from vpntest.tunnel import carriers, kernel, netlink
+    from vpntest.tunnel.raising import host_resolvers
+
+    with ThreadPoolExecutor(3) as pool:
+        tries, lab, found = pool.submit(kernel.tries), pool.submit(needs.needs), pool.submit(carriers.find)
+    primitives, profiles = lab.result()
+    return Facts(
+        root=os.geteuid() == 0,
+        lacking_capabilities=kernel.lacking_capabilities(),
+        container=kernel.container(),
+        descriptors=kernel.most_descriptors(),
+        kernel=tries.result(),
+        carriers=found.result(),
+        lab=primitives,
+        profiles=profiles,
+        packages=_packages(),
+        resolvers=host_resolvers(),
+        ways=(netlink.way(Settings().public_resolver), netlink.way(_PUBLIC_RESOLVER6)),
+        now=datetime.now(UTC),
+        is_synchronised=_is_synchronised(),
+        database=database,
+        obstacle=obstacle(database),
+        room={"runs": _room(database), "temporary": _room(Path(tempfile.gettempdir()))},
+        is_clone=(Path(__file__).parents[1] / "scripts" / "prepare").is_file(),
+        has_apt=shutil.which("apt-get") is not None,
+    )
+
+
+def _packages() -> dict[str, bool] | None:
+    try:
+        wanted = metadata.requires("vpntest") or []
+    except metadata.PackageNotFoundError:
+        return None
+    found = {}
+    # Of `httpx[http2]>=0.28` the name; what has a marker is for the lab or for the tests.
+    for name in (one.split(">")[0].split("[")[0].strip() for one in wanted if ";" not in one):
+        try:
+            found[name] = bool(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            found[name] = False
+    return found
+
+
+_TIME_ERROR = 5
+"""adjtimex(2): the clock is not synchronised."""
+
+
+def _is_synchronised() -> bool | None:
+    """What the kernel has been told by whoever sets its clock; None where it does not say. Asks nobody else."""
+    # struct timex: it is read for as long as its first word, the modes, is zero. It has less than 256 bytes.
+    state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(256)))
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def _room(path: Path) -> int | None:
+    try:
+        return shutil.disk_usage(next(one for one in (path, *path.absolute().parents) if one.exists())).free
+    except OSError:
+        return None
+
+
+# ── what follows from it ─────────────────────────────────────────────────────────────────────────────────────────────
+
+_KERNEL: dict[str, tuple[str, str, str]] = {
+    "netns": (
+        "network namespaces",
+        "every tunnel: each has one of its own, so that nothing leaks",
+        "a container needs CAP_SYS_ADMIN (docker run --privileged); a kernel, CONFIG_NET_NS",
+    ),
+    "cage": (
+        "PID and mount namespaces",
+        "every tunnel: what ends vpntest ends its carriers",
+        "a container needs CAP_SYS_ADMIN (docker run --privileged); a chroot will not do",
+    ),
+    "confinement": (
+        "confinement of carriers",
+        "every tunnel that a program carries: it gets a user and a root folder of its own",
+        "Linux 5.12 or newer, and the capabilities that a container takes away (docker run --privileged)",
+    ),
+    "tun": (
+        "TUN devices",
+        "every tunnel but WireGuard in the kernel",
+        "sudo modprobe tun; a container needs --device /dev/net/tun",
+    ),
+    "ipv6": (
+        "IPv6",
+        "tunnels that carry IPv6, the leak test for it, and the lab",
+        "sudo sysctl net.ipv6.conf.default.disable_ipv6=0, and no ipv6.disable=1 at the kernel's start",
+    ),
+    "userns": (
+        "user namespaces",
+        "sing-box, for every proxy: without, its powers are over the whole machine and not its tunnel alone",
+        "sudo sysctl user.max_user_namespaces=10000; the package util-linux",
+    ),
+    "seccomp": (
+        "seccomp",
+        "carriers that strangers talk to: without, nothing keeps them from making namespaces",
+        "a kernel with CONFIG_SECCOMP_FILTER, on x86-64 or aarch64",
+    ),
+}
+"""By the ids of :data:`vpntest.tunnel.kernel.FEATURES`: its name, what it is needed for, and how to get it."""
+_WANTED = frozenset(("ipv6", "userns", "seccomp"))
+"""Without these all can be measured, less well or less safely."""
+
+_PROXIES = "Shadowsocks, VLESS, VMess, Trojan, Hysteria2, TUIC, AnyTLS, SOCKS, HTTP, SSH, Tor and `command` clients"
+_CARRIERS: dict[str, tuple[str, str]] = {
+    "wireguard-go": ("WireGuard where the kernel has none, and the lab's servers", "wireguard-go"),
+    "amneziawg-go": ("AmneziaWG", ""),
+    "openvpn": ("OpenVPN", "openvpn"),
+    "sing-box": (_PROXIES, ""),
+    "tor": ("Tor's bridges", "tor"),
+}
+"""What each is for, and Debian's package."""
+_TAGS = {
+    "utls": "VLESS with Reality, and links that ask for a browser's ClientHello",
+    "quic": "Hysteria2 and TUIC",
+}
+"""Build tags of sing-box without which it serves all the same."""
+_TRANSPORTS = {
+    "obfs4": "obfs4proxy",
+    "webtunnel": "",
+    "snowflake": "snowflake-client",
+    "meek_lite": "obfs4proxy",
+}
+"""Of Tor's, those that bridges have today, and Debian's package."""
+
+_ALWAYS = ("privileges.root", "python.packages", "kernel.netns", "kernel.cage", "line.way")
+_BY_PROGRAM = ("kernel.tun", "kernel.confinement")
+
+
+def examine(facts: Facts) -> Report:
+    """All that can be said of the facts. Pure."""
+    items = tuple(_items(facts))
+    state_of = {item.id: item.state for item in items}
+    kinds = tuple(_kind(kind, facts.carriers, state_of) for kind in Kind if kind is not Kind.UNKNOWN)
+    profiles = tuple(_profile(name, tried, state_of) for name, tried in sorted(facts.profiles.items()))
+    states = {kind.state for kind in kinds}
+    can = True if states & {"ok", "degraded"} else None if "unknown" in states else False
+    return Report(
+        schema=SCHEMA,
+        version=__version__,
+        system=_system(),
+        clock=facts.now.isoformat(timespec="seconds"),
+        root=facts.root,
+        can_measure=can,
+        reasons=tuple(_reasons(items, kinds)) if can is False else (),
+        items=items,
+        kinds=kinds,
+        profiles=profiles,
+    )
+
+
+def _system() -> str:
+    try:
+        name = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        name = platform.system()
+    return f"{name}, {platform.system()} {platform.release()}, {platform.machine()}"
+
+
+def _reasons(items: Iterable[Item], kinds: Iterable[Ability]) -> Iterator[str]:
+    """What of all that is missing no kind of tunnel can do without; where that is nothing, that there is no carrier."""
+    every = [set(kind.lacks) for kind in kinds]
+    common = set.intersection(*every)
+    for item in items:
+        if item.id in common:
+            yield f"{item.name}: {item.found or item.state}"
+    if not common:
+        yield "no carrier that is here can carry any kind of tunnel"
+
+
+def _ability(
+    name: str,
+    needs: Iterable[str],
+    state_of: Mapping[str, State],
+    wants: Iterable[str] = (),
+    carrier: str | None = None,
+) -> Ability:
+    """What follows for a thing from what it needs, and from what some of it needs."""
+    needs, wants = list(needs), list(wants)
+    for state, among in (("missing", needs), ("unknown", needs), ("missing", wants)):
+        if lacks := tuple(one for one in among if state_of.get(one, "unknown") == state):
+            told: State = state if among is needs else "degraded"  # type: ignore[assignment]
+            return Ability(name, told, carrier if told == "degraded" else None, lacks)
+    return Ability(name, "ok", carrier)
+
+
+def carriers_of(kind: Kind) -> tuple[tuple[str, ...], ...]:
+    """The carriers of a kind of tunnel: all of the first row, or else all of the next one."""
+    match kind:
+        case Kind.WIREGUARD:
+            return (("kernel",), ("wireguard-go",))
+        case Kind.AMNEZIAWG:
+            return (("amneziawg-go",),)
+        case Kind.OPENVPN:
+            return (("openvpn",),)
+        case Kind.TOR:
+            return (("tor", "sing-box"),)
+    return (("sing-box",),)
+
+
+def _kind(kind: Kind, carriers: Carriers, state_of: Mapping[str, State]) -> Ability:
+    wants = {Kind.VLESS: ["carriers.sing-box.utls"], Kind.TOR: [f"carriers.tor.{name}" for name in _TRANSPORTS]}
+    found = []
+    for names in carriers_of(kind):
+        needs = [*_ALWAYS, *(_id_of(name) for name in names)]
+        if names != ("kernel",):
+            needs += _BY_PROGRAM
+        if kind in (Kind.HYSTERIA2, Kind.TUIC):
+            needs.append("carriers.sing-box.quic")
+        found.append(_ability(kind, needs, state_of, wants.get(kind, ()), str(carriers[names[0]])))
+    # What is best: ok, degraded, unknown, missing; the earlier of two alike, but for why there is none: the last.
+    order: tuple[State, ...] = ("ok", "degraded", "unknown", "missing")
+    return min(reversed(found) if found[0].state == "missing" else found, key=lambda one: order.index(one.state))
+
+
+def _id_of(carrier: str) -> str:
+    return "kernel.wireguard" if carrier == "kernel" else f"carriers.{carrier}"
+
+
+def _profile(name: str, tried: Tried, state_of: Mapping[str, State]) -> Ability:
+    wants = {"carriers.sing-box.utls"}.intersection(tried.needs)
+    found = _ability(name, sorted(set(tried.needs) - wants), state_of, wants)
+    if found.state in ("ok", "degraded") and tried.works is not True:
+        return Ability(name, "missing" if tried.works is False else "unknown", None, (f"lab.profile.{name}",))
+    return found
+
+
+# ── the items ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _items(facts: Facts) -> Iterator[Item]:
+    yield from _privileges(facts)
+    yield from _kernel(facts)
+    yield _python(facts)
+    yield from _carriers(facts)
+    yield from _line(facts)
+    yield from _clock(facts)
+    yield from _storage(facts)
+    yield from _lab(facts)
+
+
+def _install(facts: Facts, package: str) -> str:
+    """The command that brings a package of Debian, or what only `scripts/prepare` builds (`package` is empty)."""
+    if package and facts.has_apt:
+        return f"sudo apt-get install {package}"
+    if facts.is_clone and facts.has_apt:
+        return PREPARE
+    return f"install {package} (Debian's name of the package)" if package else "see scripts/prepare of the repository"
+
+
+def _privileges(facts: Facts) -> Iterator[Item]:
+    yield Item(
+        *("privileges.root", "privileges", "root", "ok" if facts.root else "missing"),
+        "network namespaces and devices; and to try here what the kernel gives",
+        None if facts.root else "this user is not root",
+        remedy=None if facts.root else "sudo vpntest …",
+    )
+    lacking = facts.lacking_capabilities
+    state: State = "unknown" if not facts.root else "missing" if lacking else "ok"
+    inside = f", in a container ({facts.container})" if facts.container else ""
+    yield Item(
+        *("privileges.capabilities", "privileges", "capabilities", state),
+        "what makes namespaces, devices and mounts, and carriers users of their own",
+        f"without {', '.join(lacking)}{inside}" if state == "missing" else None if facts.root else _FOR_ROOT,
+        remedy=(
+            "start it where root has them: no unit and no container that takes them away (docker run --privileged)"
+            if state == "missing"
+            else None
+        ),
+    )
+    few = 0 <= facts.descriptors < _DESCRIPTORS
+    yield Item(
+        *("privileges.descriptors", "privileges", "open files", "degraded" if few else "ok"),
+        "many tunnels at a time: without, a run of some dozens may end in exit 4",
+        f"at most {facts.descriptors}" if facts.descriptors >= 0 else "without a limit",
+        remedy="ulimit -Hn 65536, or LimitNOFILE=65536 in the unit" if few else None,
+    )
+
+
+def _state(tried: Tried | None, otherwise: State = "missing") -> State:
+    if tried is None or tried.works is None:
+        return "unknown"
+    return "ok" if tried.works else otherwise
+
+
+def _kernel(facts: Facts) -> Iterator[Item]:
+    for name, (called, purpose, remedy) in _KERNEL.items():
+        tried = facts.kernel.get(name)
+        state = _state(tried, "degraded" if name in _WANTED else "missing")
+        yield Item(
+            *(f"kernel.{name}", "kernel", called, state, purpose, _unknown(facts, tried)),
+            remedy=remedy if state in ("missing", "degraded") else None,
+        )
+    row = facts.carriers["kernel"]
+    has_namespaces = _state(facts.kernel.get("netns")) == "ok"
+    yield Item(
+        *("kernel.wireguard", "kernel", "WireGuard in the kernel"),
+        "ok" if row.usable else "missing" if has_namespaces else "unknown",
+        "WireGuard at less cost; wireguard-go serves as well",
+        None if row.usable else row.hint.split("; ")[0] if has_namespaces else _unknown(facts, None),
+        remedy="sudo modprobe wireguard" if not row.usable and has_namespaces else None,
+    )
+
+
+_FOR_ROOT, _NO_END = "only root can try it", "the try came to no end"
+
+
+def _unknown(facts: Facts, tried: Tried | None) -> str | None:
+    if tried is not None and tried.works is not None:
+        return tried.said or None
+    return (tried.said if tried else "") or (_NO_END if facts.root else _FOR_ROOT)
+
+
+def _python(facts: Facts) -> Item:
+    absent = [name for name, there in (facts.packages or {}).items() if not there]
+    state: State = "missing" if absent else "ok"
+    found = f"without {', '.join(absent)}" if absent else None
+    if facts.packages is None:
+        state, found = "unknown", "vpntest is not installed as a package, so what it asks for cannot be looked up"
+    return Item(
+        *("python.packages", "python", f"Python {platform.python_version()}", state, "vpntest itself", found),
+        path=sys.executable,
+        version=platform.python_version(),
+        remedy=(PREPARE if facts.is_clone else f"pip install {' '.join(absent)}") if absent else None,
+    )
+
+
+def _carriers(facts: Facts) -> Iterator[Item]:
+    for name, (purpose, package) in _CARRIERS.items():
+        row = facts.carriers[name]
+        yield Item(
+            *(f"carriers.{name}", "carriers", name, "ok" if row.usable else "missing", purpose),
+            _features(row) if row.usable else row.hint.split("; ")[0],
+            path=row.program,
+            version=row.version,
+            remedy=None if row.usable else _install(facts, package),
+        )
+    sing_box, tor = facts.carriers["sing-box"], facts.carriers["tor"]
+    for tag, purpose in _TAGS.items():
+        there = sing_box.usable and f"with_{tag}" in sing_box.features
+        yield Item(
+            *(f"carriers.sing-box.{tag}", "carriers", f"sing-box with {tag}", "ok" if there else "missing", purpose),
+            None if there else f"this sing-box was built without with_{tag}" if sing_box.usable else "no sing-box",
+            remedy=None if there else f"{_install(facts, '')} builds one that has it",
+        )
+    helpers = dict(tor.helpers)
+    for transport, package in _TRANSPORTS.items():
+        there = transport in tor.features
+        yield Item(
+            *(f"carriers.tor.{transport}", "carriers", f"Tor's {transport}", "ok" if there else "missing"),
+            f"Tor's bridges that speak {transport}",
+            None if there else "no program here speaks it" if tor.usable else "no tor",
+            path=helpers.get(transport),
+            remedy=None if there else _install(facts, package) if package else "install lyrebird, which speaks it",
+        )
+
+
+def _features(row: Carrier) -> str | None:
+    return " ".join(feature.removeprefix("with_") for feature in row.features) or None
+
+
+def _line(facts: Facts) -> Iterator[Item]:
+    ways = [(name, way) for name, way in zip(("IPv4", "IPv6"), facts.ways, strict=True) if way is not None]
+    tunnels = sorted({way.device for _, way in ways if (way.kind or "").startswith(_TUNNEL_LINKS)})
+    told = ""
+    if tunnels:
+        told = f"{' and '.join(tunnels)} is itself a tunnel: what is seen outside is not the provider's line"
+    yield Item(
+        *("line.way", "line", "a way out", "missing" if not ways else "degraded" if tunnels else "ok"),
+        "every measurement: the kernel has a route for it, which says nothing of what is behind",
+        told or (None if ways else "no default route, neither for IPv4 nor for IPv6"),
+        remedy="bring the line up" if not ways else "end that tunnel while vpntest measures" if tunnels else None,
+    )
+    for name, way in zip(("IPv4", "IPv6"), facts.ways, strict=True):
+        yield Item(
+            *(f"line.{name.lower()}", "line", name, "missing" if way is None else "ok"),
+            f"servers and platforms that have {name} only",
+            "this line has none" if way is None else f"by {way.device}",
+        )
+    own = [one for one in facts.resolvers[:1] if one.startswith("127.") or one == "::1"]
+    told = ", ".join(facts.resolvers) + (
+        ": a program of this machine, and what it asks is its own affair" if own else ""
+    )
+    yield Item(
+        *("line.resolver", "line", "resolver", "ok" if facts.resolvers else "degraded"),
+        "what names resolve to outside, as programs here see it; the first is asked",
+        told or f"/etc/resolv.conf names none; {Settings().public_resolver} is asked, who is not the provider's",
+        remedy=None if facts.resolvers else '`resolver = "…"` in the plan: the address of the provider\'s',
+    )
+
+
+def _clock(facts: Facts) -> Iterator[Item]:
+    early = facts.now.date() < RELEASED
+    yield Item(
+        *("clock.date", "clock", "date", "missing" if early else "ok"),
+        "TLS: with a wrong clock sound certificates look forged",
+        f"{facts.now.date()} is before the day of this version, {RELEASED}" if early else None,
+        remedy=f"sudo date --set {RELEASED}, or better: sudo timedatectl set-ntp true" if early else None,
+    )
+    known = facts.is_synchronised
+    yield Item(
+        *("clock.synchronised", "clock", "synchronisation"),
+        "ok" if known else "unknown" if known is None else "degraded",
+        "TLS, and nights that are compared: a clock that nobody sets drifts",
+        None if known else "the kernel does not say" if known is None else "nobody sets this clock, says the kernel",
+        remedy="sudo timedatectl set-ntp true (package systemd-timesyncd), or chrony" if known is False else None,
+    )
+
+
+def _storage(facts: Facts) -> Iterator[Item]:
+    yield Item(
+        *("storage.database", "storage", "kept runs", "missing" if facts.obstacle else "ok"),
+        "history, diff, trend and --fail-on; without, `run` wants --db",
+        facts.obstacle,
+        path=str(facts.database),
+        remedy="--db PATH, or --db none" if facts.obstacle else None,
+    )
+    places = (
+        ("runs", "room for runs", _ROOM_FOR_RUNS, "kept runs, each of up to 1 MiB"),
+        ("temporary", "room for temporary files", _ROOM_FOR_FILES, "what carriers are asked with"),
+    )
+    for name, called, least, purpose in places:
+        free = facts.room.get(name)
+        state: State = "unknown" if free is None else "ok" if free >= least else "degraded"
+        yield Item(
+            *(f"storage.{name}", "storage", called, state, purpose),
+            "not known" if free is None else f"{free // _MIB} MiB free",
+            path=str(facts.database.parent) if name == "runs" else tempfile.gettempdir(),
+            remedy="make room, or name another place" if state == "degraded" else None,
+        )
+
+
+def _lab(facts: Facts) -> Iterator[Item]:
+    from vpntest.lab.needs import PACKAGES
+
+    users: dict[str, list[str]] = {}
+    for name, profile in sorted(facts.profiles.items()):
+        for need in profile.needs:
+            users.setdefault(need, []).append(name)
+    for name, tried in facts.lab.items():
+        _, sort, what = name.split(".") if name.count(".") == 2 else (*name.split("."), "")
+        state = _state(tried)
+        package = PACKAGES.get(what, "") if sort == "program" else ""
+        using = users.get(name, [])
+        said = "every profile of the lab" if len(using) == len(facts.profiles) else f"the lab's {', '.join(using)}"
+        yield Item(
+            *(name, "lab", f"{sort} {what}".strip() if sort != "program" else what, state, said),
+            None if sort == "program" and tried.works else _unknown(facts, tried),
+            path=tried.said if sort == "program" and tried.works else None,
+            remedy=_lab_remedy(facts, sort, what, package) if state == "missing" else None,
+        )
+
+
+def _lab_remedy(facts: Facts, sort: str, what: str, package: str) -> str:
+    if sort == "program":
+        return _install(facts, package)
+    if sort == "python":
+        return PREPARE if facts.is_clone else "pip install 'vpntest[lab]'"
+    return "a kernel that has it; in a container, the modules must be loaded outside"
+
+
+# ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode(report: Report) -> bytes:
+    """The report as JSON in UTF-8, on one line."""
+    return msgspec.json.encode(report)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the report."""
+    made = msgspec.json.schema(Report)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **made}
+
+
+def schema_text() -> str:
+    """What `doctor.schema.json` must hold. `python -m vpntest.doctor` prints it."""
+    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+
+
+_COLUMN = 12
+"""Of the groups' names."""
+
+
+def render(report: Report, *, width: int, colour: bool, unicode: bool = True) -> str:
+    """The report for people: of each group what is wrong, then what is well in one line; and last what follows."""
+    telling = _Telling(report, max(width, 60), colour, unicode)
+    lines = telling.title()
+    for group in dict.fromkeys(item.group for item in report.items):
+        first, *rest = telling.group(group)
+        lines += [f"{group:<{_COLUMN}}{first.strip()}", *rest]
+    return "\n".join((*lines, *telling.conclusion())) + "\n"
+
+
+class _Telling:
+    """How a report is told at some width."""
+
+    def __init__(self, report: Report, width: int, colour: bool, unicode: bool) -> None:
+        self._report = report
+        self._width = width
+        self._colour = colour
+        self._unicode = unicode
+        self._names = {item.id: item.name for item in report.items}
+        self._in_the_way = {one for ability in (*report.kinds, *report.profiles) for one in ability.lacks}
+
+    def title(self) -> list[str]:
+        """What was looked at."""
+        return self._wrapped(f"vpntest {self._report.version} · {plain(self._report.system)}", "", "  ")
+
+    def group(self, group: Group) -> Iterator[str]:
+        """Its lines, the first of which has room for its name."""
+        items = [item for item in self._report.items if item.group == group]
+        absent = {item.id for item in items if item.state != "ok"}
+        # A part of what is not there as a whole is no news.
+        news = [item for item in items if item.id.rpartition(".")[0] not in absent]
+        for item in news:
+            if item.state in ("missing", "degraded"):
+                yield from self._trouble(item)
+        unknown: dict[str, list[str]] = {}
+        for item in news:
+            if item.state == "unknown":
+                unknown.setdefault(item.found or "", []).append(item.name)
+        for why, names in unknown.items():
+            yield from self._entry("unknown", f"{_listed(group, names)}: {why}")
+        if well := [_short(item) for item in news if item.state == "ok"]:
+            yield from self._entry("ok", _listed(group, well))
+        if group == "lab":
+            yield from self._profiles()
+
+    def conclusion(self) -> list[str]:
+        """What all of it comes to."""
+        report = self._report
+        of_state: dict[State, list[str]] = {}
+        for kind in report.kinds:
+            without = f" (without {self._named(kind.lacks)})" if kind.state == "degraded" else ""
+            of_state.setdefault(kind.state, []).append(kind.id + without)
+        if report.can_measure is False:
+            lines = self._wrapped(f"Nothing can be measured: {'; '.join(map(plain, report.reasons))}.", "", "  ")
+            perhaps = [kind.id for kind in report.kinds if kind.lacks == ("privileges.root",)]
+            if perhaps:
+                lines += self._wrapped(f"As root, as far as can be told: {', '.join(perhaps)}.", "", "  ")
+            return lines
+        words: dict[State, str] = {"ok": "", "degraded": "in part ", "unknown": "perhaps ", "missing": "not "}
+        said = [f"{word}{', '.join(of_state[state])}" for state, word in words.items() if state in of_state]
+        return self._wrapped(f"Can be measured: {'; '.join(said)}.", "", "  ")
+
+    def _named(self, ids: Iterable[str]) -> str:
+        return ", ".join(self._names.get(one, one) for one in ids)
+
+    def _trouble(self, item: Item) -> Iterator[str]:
+        found = f": {item.found}" if item.found else ""
+        yield from self._entry(item.state, f"{item.name}{found}", is_needed=item.id in self._in_the_way)
+        yield from self._wrapped(f"for {item.needed_for}", self._indent(4))
+        if item.remedy:
+            yield from self._wrapped(f"→ {item.remedy}", self._indent(4))
+
+    def _entry(self, state: State, text: str, *, is_needed: bool = True) -> list[str]:
+        glyph, ascii_glyph, rgb = _SIGNS[state] if state != "missing" or is_needed else _SPARE
+        head = f"{glyph if self._unicode else ascii_glyph} {state}"
+        first, *rest = self._wrapped(f"{head}  {plain(text, 2000)}", self._indent(0), self._indent(4))
+        return [first.replace(head, painted(head, rgb, self._colour), 1), *rest]
+
+    def _profiles(self) -> list[str]:
+        every = self._report.profiles
+        if not every or all(one.state == "unknown" for one in every):
+            return self._wrapped("which of its profiles can be raised is not known", self._indent(0))
+        possible = [one for one in every if one.state in ("ok", "degraded")]
+        lines = self._wrapped(f"{len(possible)} of its {len(every)} profiles can be raised", self._indent(0))
+        gone: dict[tuple[str, ...], list[str]] = {}
+        for one in every:
+            if one.state not in ("ok", "degraded"):
+                gone.setdefault(one.lacks, []).append(one.id)
+        for lacks, names in gone.items():
+            lines += self._wrapped(f"not {', '.join(names)}: without {self._named(lacks)}", self._indent(4))
+        return lines
+
+    def _indent(self, more: int) -> str:
+        return " " * (_COLUMN + more)
+
+    def _wrapped(self, text: str, first: str, others: str | None = None) -> list[str]:
+        # No command and no path is broken in two.
+        return textwrap.wrap(
+            to_ascii(text, self._unicode),
+            self._width,
+            initial_indent=first,
+            subsequent_indent=first + "  " if others is None else others,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+
+def _listed(group: Group, names: list[str]) -> str:
+    """The names; of the lab's many only how many there are."""
+    if group == "lab" and len(names) > 1:
+        return f"{len(names)} of the things that its profiles need"
+    return ", ".join(names)
+
+
+def _short(item: Item) -> str:
+    if item.group in ("line", "storage"):
+        return plain(f"{item.name} ({item.found})" if item.found else item.name)
+    return plain(f"{item.name} {item.version}" if item.group == "carriers" and item.version else item.name)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema_text())
