@@ -6,7 +6,6 @@ import json
 import os
 import pwd
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stderr, suppress
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +20,7 @@ from urllib.parse import quote
 import pytest
 from machine import Standing, descendants, exists, state_of
 from own_network import SHADOWSOCKS_PORT, OwnNetwork, own_network
+from terminal import terminal
 from uplink import capturing
 
 from vpntest.cli import main
@@ -381,61 +380,13 @@ def test_what_goes_on_behind_a_command_ends_with_it(network: OwnNetwork) -> None
 # ── at a terminal ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass
-class Terminal:
-    """A terminal of its own, with a program that leads its session."""
-
-    program: subprocess.Popen[bytes]
-    keys: int
-    seen: str = ""
-
-    def shows(self, pattern: str) -> str:
-        """Waits until it shows this, after what was waited for before; gives what it found."""
-        deadline = time.monotonic() + GRACE
-        while not (found := re.search(pattern, self.seen)):
-            ready, _, _ = select.select([self.keys], [], [], max(deadline - time.monotonic(), 0))
-            assert ready, f"no {pattern!r} in {self.seen!r}"
-            try:
-                self.seen += os.read(self.keys, 4096).decode()
-            except OSError:
-                raise AssertionError(f"no {pattern!r} in {self.seen!r}, and it has hung up") from None
-        self.seen = self.seen[found.end() :]
-        return found[0]
-
-    def types(self, text: str) -> None:
-        """As a person would."""
-        os.write(self.keys, text.encode())
-
-
-@contextmanager
-def terminal(network: OwnNetwork, *argv: str, **environment: str) -> Iterator[Terminal]:
-    """A program at a terminal in the client's namespace."""
-    ours, theirs = os.openpty()
-    with network.client.entered():
-        program = subprocess.Popen(
-            ["setsid", "--ctty", *argv],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            cwd="/",
-            env={**os.environ, "TERM": "dumb", "HISTFILE": "", **environment},
-        )
-    os.close(theirs)
-    try:
-        yield Terminal(program, ours)
-    finally:
-        os.close(ours)
-        program.kill()
-        program.wait()
-
-
 def shell_of(network: OwnNetwork) -> list[str]:
     return [sys.executable, "-m", "vpntest", "shell", str(network.plan(network.tunnel))]
 
 
 @pytest.mark.root
 def test_keys_and_jobs_are_the_shells(network: OwnNetwork) -> None:
-    with terminal(network, *shell_of(network)) as at:
+    with network.client.entered(), terminal(*shell_of(network)) as at:
         at.shows(r"a shell inside, as root")
         assert "no job control" not in at.shows(r"(?s).*\(vpntest good\) [^\n]*# ")
         at.types("echo $((6*7))\n")
@@ -460,7 +411,7 @@ def test_keys_and_jobs_are_the_shells(network: OwnNetwork) -> None:
 
 @pytest.mark.root
 def test_a_shell_that_stops_gives_the_terminal_back_and_goes_on(network: OwnNetwork) -> None:
-    with terminal(network, "bash", "--norc", PS1="outer: ") as at:
+    with network.client.entered(), terminal("bash", "--norc", PS1="outer: ") as at:
         at.shows("outer: ")
         at.types(" ".join(shell_of(network)) + "\n")
         at.shows(r"\(vpntest good\) [^\n]*# ")
@@ -481,9 +432,8 @@ def test_a_shell_that_stops_gives_the_terminal_back_and_goes_on(network: OwnNetw
 
 @pytest.mark.root
 def test_a_command_gets_the_keys(network: OwnNetwork) -> None:
-    with terminal(
-        network, *shell_of(network), "--", "sh", "-c", "trap 'echo caught; exit 8' INT; echo here; read x"
-    ) as at:
+    script = "trap 'echo caught; exit 8' INT; echo here; read x"
+    with network.client.entered(), terminal(*shell_of(network), "--", "sh", "-c", script) as at:
         at.shows("here")
         at.types("\x03")
         at.shows("caught")
@@ -496,7 +446,7 @@ def test_what_a_stranger_calls_a_config_does_nothing_in_the_prompt(network: OwnN
     label = f"$(touch${{IFS}}{made})`id`\\u\\$%n!;'\"\x1b[31m"
     (network.directory / "links.txt").write_text(network.uri.replace("#good", "#" + quote(label)) + "\n")
     plan = network.plan('[[tunnel]]\nname = "pack"\nconfig = "links.txt"\n')
-    with terminal(network, sys.executable, "-m", "vpntest", "shell", str(plan)) as at:
+    with network.client.entered(), terminal(sys.executable, "-m", "vpntest", "shell", str(plan)) as at:
         prompt = at.shows(r"\(vpntest [^\n]*# ")
         assert re.match(r"\(vpntest [a-z0-9._-]+\) ", prompt)
         at.types(f"ls {made}; exit\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -111,14 +110,15 @@ def _escaped(text: str) -> str:
 
 def _tidied(lines: Sequence[str]) -> Iterator[str]:
     """As every reader of man(7) takes it: ASCII, no blank lines, no words torn in a usage."""
-    kept = [re.sub(r"[^\x00-\x7f]", lambda found: f"\\[u{ord(found[0]):04X}]", line) for line in lines]
+    plain = (line.replace("…", "...") for line in lines)
+    kept = [re.sub(r"[^\x00-\x7f]", lambda found: f"\\[u{ord(found[0]):04X}]", line) for line in plain]
     for number, line in enumerate(kept):
         if not line:
             before, after = kept[number - 1], next(filter(None, kept[number:]), ".")
             if before and not after.startswith("."):
                 yield ".PP"
         elif line.startswith(".TH"):
-            yield line.replace('"\\-"', '""')
+            yield line.replace("\\-", "-").replace('"-"', '""')
             yield from (".nh", ".ad l")
         else:
             yield line
