@@ -14,24 +14,13 @@ from vpntest.plan import outcome, wgquick
 from vpntest.plan.model import Entry, Kind
 from vpntest.plan.outbounds import disguise, early_data, endpoint, headers_of, no_reserved, place, sing_mux, tables, yes
 from vpntest.plan.outcome import Meaning
-from vpntest.plan.proxies import outbound
+from vpntest.plan.proxies import KINDS, outbound
 from vpntest.plan.proxy_words import Proxy
 from vpntest.plan.syntax import Refused
 from vpntest.plan.trees import Keys, Table
 
-_KINDS = {
-    "ss": Kind.SHADOWSOCKS,
-    "vless": Kind.VLESS,
-    "vmess": Kind.VMESS,
-    "trojan": Kind.TROJAN,
-    "hysteria2": Kind.HYSTERIA2,
-    "tuic": Kind.TUIC,
-    "anytls": Kind.ANYTLS,
-    "socks5": Kind.SOCKS,
-    "http": Kind.HTTP,
-    "ssh": Kind.SSH,
-    "wireguard": Kind.WIREGUARD,
-}
+_OWN_NAMES = {Kind.SHADOWSOCKS: "ss", Kind.SOCKS: "socks5"}
+_KINDS = {_OWN_NAMES.get(kind, kind.value): kind for kind in (*KINDS, Kind.WIREGUARD)}
 _KNOWN = frozenset(
     "ssr snell hysteria mieru masque sudoku trusttunnel tailscale openvpn juicity naive shadowquic gost-relay".split()
 )

@@ -26,19 +26,7 @@ from vpntest.plan.syntax import Refused
 from vpntest.plan.trees import Keys, Table
 
 _NO_SERVER = frozenset("selector urltest direct block dns freedom blackhole loopback".split())
-_SING_BOX = {
-    "shadowsocks": Kind.SHADOWSOCKS,
-    "vless": Kind.VLESS,
-    "vmess": Kind.VMESS,
-    "trojan": Kind.TROJAN,
-    "hysteria2": Kind.HYSTERIA2,
-    "tuic": Kind.TUIC,
-    "anytls": Kind.ANYTLS,
-    "socks": Kind.SOCKS,
-    "http": Kind.HTTP,
-    "ssh": Kind.SSH,
-    "wireguard": Kind.WIREGUARD,
-}
+_SING_BOX = {kind.value: kind for kind in (*proxies.KINDS, Kind.WIREGUARD)}
 _XRAY = {name: _SING_BOX[name] for name in "shadowsocks vless vmess trojan socks http wireguard".split()}
 _KNOWN = frozenset("hysteria shadowtls shadowsocksr tor naive snell mieru tailscale juicity trusttunnel masque".split())
 """Types of clients' documents that are not carried."""
