@@ -15,11 +15,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import msgspec
 import pytest
+from schemas import fits
 
 from vpntest import doctor
-from vpntest.doctor import Facts, Report, encode, examine, look, render, schema_text
+from vpntest.cli import main
+from vpntest.doctor import Facts, Report, encode, examine, render
 from vpntest.plan.model import (
     AmneziaParameters,
     Bridge,
@@ -76,7 +78,7 @@ def facts(**change: Any) -> Facts:
         "database": Path("/var/lib/vpntest/runs.sqlite"),
         "obstacle": None,
         "room": {"runs": 1 << 40, "temporary": 1 << 40},
-        "is_clone": True,
+        "built": frozenset(),
         "has_apt": True,
     }
     return Facts(**(sound | change))
@@ -150,11 +152,7 @@ def test_what_is_missing_has_a_remedy_and_what_is_unknown_has_none(change: str) 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_report_fits_the_published_schema(change: str) -> None:
-    published = (Path(doctor.__file__).parent / "doctor.schema.json").read_text()
-    assert published == schema_text()
-    document = json.loads(encode(examine(facts(**CHANGES[change]))))
-    jsonschema.validate(document, json.loads(published))
-    assert document["schema"] == "vpntest.doctor/1"
+    assert fits(encode(examine(facts(**CHANGES[change]))))["schema"] == "vpntest.doctor/1"
 
 
 def test_without_root_nothing_is_said_to_be_missing_but_root() -> None:
@@ -245,7 +243,10 @@ def test_the_command_fits_the_machine() -> None:
     assert remedy("sing-box") == "sudo scripts/prepare"
     assert "openvpn" in str(remedy("openvpn", has_apt=False))
     assert "apt" not in str(remedy("openvpn", has_apt=False))
-    assert "sudo" not in str(remedy("sing-box", is_clone=False))
+    assert "sudo" not in str(remedy("sing-box", built=None))
+    assert str(remedy("sing-box", built=frozenset(("sing-box",)))).startswith("start it by scripts/vpntest: ")
+    assert item(examine(facts(root=False)), "privileges.root").remedy == "sudo scripts/vpntest …"
+    assert item(examine(facts(root=False, built=None)), "privileges.root").remedy == "sudo vpntest …"
 
 
 SAMPLES: dict[Kind, Config] = {
@@ -276,6 +277,10 @@ def test_a_profile_lacks_what_it_needs_and_else_what_its_own_rules_met() -> None
     assert report.profiles == (doctor.Ability("p", "missing", None, ("lab.profile.p",)),)
     assert report.can_measure is True
     assert "not p: without lab.profile.p" in render(report, width=200, colour=False)
+    many = {f"p{number}": PROFILE for number in range(9)}
+    text = render(examine(facts(profiles=many, carriers=carriers("sing-box"))), width=200, colour=False)
+    assert "0 of its 9 profiles can be raised" in text
+    assert "not 9 of them: without sing-box\n" in text
 
 
 def test_the_line() -> None:
@@ -371,8 +376,14 @@ def test_a_terminal_obeys_nothing_of_it() -> None:
 # ── on this machine ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_looking_ends_in_a_report_whoever_looks(tmp_path: Path) -> None:
-    report = examine(look(tmp_path / "state" / "runs.sqlite"))
+def test_whoever_asks_gets_a_report_and_the_exit_status_that_follows(tmp_path: Path) -> None:
+    file = tmp_path / "doctor.json"
+    database = tmp_path / "state" / "runs.sqlite"
+    status = main(["doctor", "--format", "json", "-o", str(file), "--db", str(database)])
+    fits(file.read_bytes())
+    report = msgspec.json.decode(file.read_bytes(), type=Report)
+    assert status == (4 if report.can_measure is False else 0)
+    assert item(report, "storage.database").path == str(database)
     assert report.root == (os.geteuid() == 0)
     assert len(report.profiles) == 33 or not report.profiles
     assert item(report, "storage.database").state == "ok"

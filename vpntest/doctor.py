@@ -13,7 +13,6 @@ can be had follows from them alone.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import platform
 import shutil
@@ -26,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -159,8 +158,8 @@ class Facts:
     """Why no run can be kept there."""
     room: Mapping[str, int | None]
     """Bytes free where runs are kept (`runs`) and where temporary files go (`temporary`); None: not known."""
-    is_clone: bool
-    """Whether `scripts/prepare` is at hand."""
+    built: frozenset[str] | None
+    """The carriers that `scripts/prepare` has put into this clone; None where we are in none."""
     has_apt: bool
 
 
@@ -191,9 +190,15 @@ def look(database: Path) -> Facts:
         database=database,
         obstacle=obstacle(database),
         room={"runs": _room(database), "temporary": _room(Path(tempfile.gettempdir()))},
-        is_clone=(Path(__file__).parents[1] / "scripts" / "prepare").is_file(),
+        built=_built(Path(__file__).parents[1]),
         has_apt=shutil.which("apt-get") is not None,
     )
+
+
+def _built(clone: Path) -> frozenset[str] | None:
+    if not (clone / "scripts" / "prepare").is_file():
+        return None
+    return frozenset(one.name for one in (clone / ".carriers" / "bin").glob("*"))
 
 
 def _packages() -> dict[str, bool] | None:
@@ -286,6 +291,7 @@ _TAGS = {
     "quic": "Hysteria2 and TUIC",
 }
 """Build tags of sing-box without which it serves all the same."""
+_BUILD = "install a sing-box that was built with_gvisor, with_quic and with_utls"
 _TRANSPORTS = {
     "obfs4": "obfs4proxy",
     "webtunnel": "",
@@ -410,11 +416,13 @@ def _items(facts: Facts) -> Iterator[Item]:
     yield from _lab(facts)
 
 
-def _install(facts: Facts, package: str) -> str:
+def _install(facts: Facts, package: str, name: str = "") -> str:
     """The command that brings a package of Debian, or what only `scripts/prepare` builds (`package` is empty)."""
+    if name in (facts.built or ()):
+        return "start it by scripts/vpntest: this clone has one, which PATH does not name"
     if package and facts.has_apt:
         return f"sudo apt-get install {package}"
-    if facts.is_clone and facts.has_apt:
+    if facts.built is not None and facts.has_apt:
         return PREPARE
     return f"install {package} (Debian's name of the package)" if package else "see scripts/prepare of the repository"
 
@@ -424,7 +432,7 @@ def _privileges(facts: Facts) -> Iterator[Item]:
         *("privileges.root", "privileges", "root", "ok" if facts.root else "missing"),
         "network namespaces and devices; and to try here what the kernel gives",
         None if facts.root else "this user is not root",
-        remedy=None if facts.root else "sudo vpntest …",
+        remedy=None if facts.root else f"sudo {'vpntest' if facts.built is None else 'scripts/vpntest'} …",
     )
     lacking = facts.lacking_capabilities
     state: State = "unknown" if not facts.root else "missing" if lacking else "ok"
@@ -492,7 +500,7 @@ def _python(facts: Facts) -> Item:
         *("python.packages", "python", f"Python {platform.python_version()}", state, "vpntest itself", found),
         path=sys.executable,
         version=platform.python_version(),
-        remedy=(PREPARE if facts.is_clone else f"pip install {' '.join(absent)}") if absent else None,
+        remedy=None if not absent else f"pip install {' '.join(absent)}" if facts.built is None else PREPARE,
     )
 
 
@@ -504,7 +512,7 @@ def _carriers(facts: Facts) -> Iterator[Item]:
             _features(row) if row.usable else row.hint.split("; ")[0],
             path=row.program,
             version=row.version,
-            remedy=None if row.usable else _install(facts, package),
+            remedy=None if row.usable else _install(facts, package, "" if row.program else name),
         )
     sing_box, tor = facts.carriers["sing-box"], facts.carriers["tor"]
     for tag, purpose in _TAGS.items():
@@ -512,7 +520,8 @@ def _carriers(facts: Facts) -> Iterator[Item]:
         yield Item(
             *(f"carriers.sing-box.{tag}", "carriers", f"sing-box with {tag}", "ok" if there else "missing", purpose),
             None if there else f"this sing-box was built without with_{tag}" if sing_box.usable else "no sing-box",
-            remedy=None if there else f"{_install(facts, '')} builds one that has it",
+            # A ready-made one that `scripts/prepare` had to fall back to is kept until its stamp is gone.
+            remedy=None if there else _BUILD if facts.built is None else f"rm -f .carriers/sing-box.key; {PREPARE}",
         )
     helpers = dict(tor.helpers)
     for transport, package in _TRANSPORTS.items():
@@ -626,7 +635,7 @@ def _lab_remedy(facts: Facts, sort: str, what: str, package: str) -> str:
     if sort == "program":
         return _install(facts, package)
     if sort == "python":
-        return PREPARE if facts.is_clone else "pip install 'vpntest[lab]'"
+        return "pip install 'vpntest[lab]'" if facts.built is None else PREPARE
     return "a kernel that has it; in a container, the modules must be loaded outside"
 
 
@@ -638,19 +647,10 @@ def encode(report: Report) -> bytes:
     return msgspec.json.encode(report)
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of the report."""
-    made = msgspec.json.schema(Report)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **made}
-
-
-def schema_text() -> str:
-    """What `doctor.schema.json` must hold. `python -m vpntest.doctor` prints it."""
-    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
-
-
 _COLUMN = 12
 """Of the groups' names."""
+_LISTED = 8
+"""Profiles that are named; JSON has all."""
 
 
 def render(report: Report, *, width: int, colour: bool, unicode: bool = True) -> str:
@@ -715,8 +715,8 @@ class _Telling:
         said = [f"{word}{', '.join(of_state[state])}" for state, word in words.items() if state in of_state]
         return self._wrapped(f"Can be measured: {'; '.join(said)}.", "", "  ")
 
-    def _named(self, ids: Iterable[str]) -> str:
-        return ", ".join(self._names.get(one, one) for one in ids)
+    def _named(self, ids: tuple[str, ...]) -> str:
+        return ", ".join(self._names.get(one, one) for one in ids if one.rpartition(".")[0] not in ids)
 
     def _trouble(self, item: Item) -> Iterator[str]:
         found = f": {item.found}" if item.found else ""
@@ -742,7 +742,8 @@ class _Telling:
             if one.state not in ("ok", "degraded"):
                 gone.setdefault(one.lacks, []).append(one.id)
         for lacks, names in gone.items():
-            lines += self._wrapped(f"not {', '.join(names)}: without {self._named(lacks)}", self._indent(4))
+            which = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} of them"
+            lines += self._wrapped(f"not {which}: without {self._named(lacks)}", self._indent(4))
         return lines
 
     def _indent(self, more: int) -> str:
@@ -771,7 +772,3 @@ def _short(item: Item) -> str:
     if item.group in ("line", "storage"):
         return plain(f"{item.name} ({item.found})" if item.found else item.name)
     return plain(f"{item.name} {item.version}" if item.group == "carriers" and item.version else item.name)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(schema_text())

@@ -20,6 +20,7 @@ from pathlib import Path
 from vpntest.errors import CannotMeasure
 from vpntest.lab.rules import Line
 from vpntest.tunnel.cage import Cage, Process
+from vpntest.tunnel.carriers import path_of_programs
 from vpntest.tunnel.namespace import Namespace
 
 CLIENT = ("198.19.0.2", "fd00:19::2")
@@ -50,7 +51,7 @@ class Host:
 
 def program(name: str) -> str:
     """Path of a program, also where PATH lacks the sbin directories. Raises CannotMeasure where there is none."""
-    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin")))
+    found = shutil.which(name, path=path_of_programs())
     if found is None:
         raise CannotMeasure(f"the lab needs the program {name}, which is not on this machine")
     return found

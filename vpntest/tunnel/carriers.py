@@ -152,14 +152,19 @@ def _able(config: Config | None) -> tuple[str, ...]:
             assert_never(never)
 
 
+def path_of_programs() -> str:
+    """The environment's PATH, with the folders that only root's has on some systems."""
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+
 def find(path: str | None = None) -> Carriers:
-    """Looks for every carrier on `path` (as the environment's PATH is by default) and asks each what it is.
+    """Looks for every carrier on `path` (by default :func:`path_of_programs`) and asks each what it is.
 
     Never raises because one is missing, broken or old: its row says so.
     """
     finders = (_kernel, _wireguard_go, _amneziawg_go, _openvpn, _sing_box, _tor)
     with ThreadPoolExecutor(len(finders)) as pool:
-        return Carriers(tuple(pool.map(lambda look: look(path), finders)))
+        return Carriers(tuple(pool.map(lambda look: look(path or path_of_programs()), finders)))
 
 
 def answer(
