@@ -397,14 +397,15 @@ EXPOSURE = 46
 def test_systemd_takes_the_units_wherever_the_clone_and_the_plan_are(tmp_path: Path) -> None:
     box = Box(tmp_path, r"""100% of "my" $HOME\n it's clone""")
     (box.folder / "text %n").mkdir()
-    at = ("--at", "Mon..Fri 02:15", "--spread", "0", "--deadline", "90min", "--textfile-dir", "text %n")
-    done = box.install(*at)
+    at = ("--at", "Mon..Fri 02:15", "--spread", "0", "--deadline", "90min")
+    done = box.install(*at, "--textfile-dir", "text %n", "--writable", box.clone.name)
     assert done.returncode == 0, done.stderr
     for kind in ("service", "timer"):
         checked = box.run("systemd-analyze", "verify", f"units/vpntest-nightly.{kind}")
         assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
     assert "\nOnCalendar=Mon..Fri 02:15\nRandomizedDelaySec=0\n" in re.sub("#.*\n", "", box.unit("timer"))
     assert 'ReadWritePaths="/srv/text %%n"\n' in box.unit()
+    assert r'''ReadWritePaths="/srv/100%% of \"my\" $HOME\\n it's clone"''' in box.unit()
     # It would have said so.
     service = box.folder / "units/vpntest-nightly.service"
     service.write_text(service.read_text().replace("ProtectClock", "ProtectClocks"))
@@ -480,6 +481,7 @@ def test_installing_again_changes_only_what_is_asked_for_anew(box: Box) -> None:
         (["--nightly"], "what is '--nightly'?; see --help"),
         (["--plan", "nowhere.toml"], "--plan nowhere.toml: there is no such file or folder; see --help"),
         (["--plan", "/tmp"], "/tmp: the service sees no /tmp, and /run is gone after a reboot; move it; see --help"),
+        (["--writable", "nowhere"], "--writable nowhere: there is no such folder; see --help"),
         (["--textfile-dir", "nowhere"], "--textfile-dir nowhere: there is no such folder; see --help"),
         (["--health-url-file", "nowhere"], "--health-url-file: cannot be read; see --help"),
         (["--health-url-file", "-"], "--health-url-file: its first line is no http or https URL; see --help"),
@@ -520,7 +522,12 @@ def test_secrets_that_others_can_read_and_code_that_others_can_write_are_pointed
     assert box.install().stderr == f"{note} passwords: chmod go= it\n{silent}"
     box.folder.chmod(0o700)
     assert box.install().stderr == silent
+    box.plan.write_text('[[tunnel]]\nname = "own"\ncommand = ["client"]\n')
+    note = "install-nightly: note: the service writes to no folder but its own; name those that the plan's commands"
+    assert box.install().stderr == f"{note} need by --writable\n{silent}"
+    assert box.install("--writable", ".").stderr == silent
     box.plan.chmod(0o666)
+    box.plan.write_text("")
     note = "install-nightly: note: root or others can write /srv/plan.toml, and so become root tonight\n"
     assert box.install().stderr == note + silent
 
