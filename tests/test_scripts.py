@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -28,7 +29,12 @@ def _state() -> dict[str, tuple[int, int]]:
 @pytest.fixture
 def prepared() -> None:
     """Unprepared, the script would start installing: no test's business."""
-    assert (REPOSITORY / ".venv/prepared").is_file(), "this clone is not prepared: run the suite by scripts/test"
+    lock = REPOSITORY / "scripts/lock"
+    pinned = (lock / "requirements.txt", lock / "netfilterqueue.txt", REPOSITORY / "pyproject.toml")
+    # Of an older state it is unprepared too: the script would begin by taking the virtual environment away.
+    key = hashlib.sha256(b"".join(file.read_bytes() for file in pinned) + f"{REPOSITORY}\n".encode()).hexdigest()
+    stamp = REPOSITORY / ".venv/prepared"
+    assert stamp.is_file() and stamp.read_text().split()[0] == key, "not prepared: run the suite by scripts/test"  # noqa: PT018
 
 
 @pytest.mark.root
