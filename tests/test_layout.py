@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "vpntest"
 TESTS = REPOSITORY / "tests"
 
-ORDER = ("plan", "tunnel", "probe", "judge", "report", "history", "run", "shell", "lab", "doctor", "schemas", "manual", "cli")
+ORDER = tuple("plan tunnel probe judge report history run shell lab doctor schemas manual cli".split())
 """Each reads only what stands to its left."""
 SHARED = ("errors", "failures")
 """Read by all; they read nothing of ours."""
