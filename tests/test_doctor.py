@@ -77,6 +77,7 @@ def facts(**change: Any) -> Facts:
         "is_synchronised": True,
         "database": Path("/var/lib/vpntest/runs.sqlite"),
         "obstacle": None,
+        "temporary": Path("/tmp"),
         "room": {"runs": 1 << 40, "temporary": 1 << 40},
         "built": frozenset(),
         "has_apt": True,
@@ -117,7 +118,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     "nothing came back": {"kernel": {}, "lab": {}, "profiles": {}},
     "no carrier": {"carriers": Carriers(tuple(carriers(name)[name] for name in NAMES))},
     "no kernel": {"kernel": tried(**dict.fromkeys(FEATURES, False))},
-    "nothing is known": {"packages": None, "is_synchronised": None, "room": {"runs": None, "temporary": None}},
+    "nothing is known": {
+        "ways": None,
+        "packages": None,
+        "is_synchronised": None,
+        "room": {"runs": None, "temporary": None},
+    },
     "all is wrong": {
         "packages": {"httpx": False},
         "resolvers": (),
@@ -125,7 +131,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "now": datetime(1970, 1, 1, tzinfo=UTC),
         "is_synchronised": False,
         "obstacle": "it cannot be written",
-        "room": {"runs": 0, "temporary": 0},
+        "temporary": None,
+        "room": {"runs": 0, "temporary": None},
         "lacking_capabilities": ("CAP_SYS_ADMIN",),
         "container": "docker",
         "descriptors": 64,
@@ -293,6 +300,9 @@ def test_the_line() -> None:
         "missing",
         "ok",
     )
+    report = examine(facts(ways=None))
+    assert {item(report, f"line.{name}").state for name in ("way", "ipv4", "ipv6")} == {"unknown"}
+    assert report.can_measure is None
     found = item(examine(facts(ways=(Way("wg0", "wireguard"), None))), "line.way")
     assert found.state == "degraded"
     assert "wg0 is itself a tunnel" in str(found.found)

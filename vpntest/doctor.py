@@ -149,13 +149,15 @@ class Facts:
     packages: Mapping[str, bool] | None
     """Python packages that vpntest asks for, and whether each is there; None where nobody has installed vpntest."""
     resolvers: tuple[str, ...]
-    ways: tuple[Way | None, Way | None]
-    """The ways out by IPv4 and by IPv6."""
+    ways: tuple[Way | None, Way | None] | None
+    """The ways out by IPv4 and by IPv6; None where nothing is at hand that could ask the kernel."""
     now: datetime
     is_synchronised: bool | None
     database: Path
     obstacle: str | None
     """Why no run can be kept there."""
+    temporary: Path | None
+    """The folder for temporary files; None where none can be written."""
     room: Mapping[str, int | None]
     """Bytes free where runs are kept (`runs`) and where temporary files go (`temporary`); None: not known."""
     built: frozenset[str] | None
@@ -167,12 +169,16 @@ def look(database: Path) -> Facts:
     """Finds out all of it, for runs that are kept in `database`. Takes some seconds at most, of what hangs too."""
     from vpntest.history.store import obstacle
     from vpntest.lab import needs
-    from vpntest.tunnel import carriers, kernel, netlink
+    from vpntest.tunnel import carriers, kernel
     from vpntest.tunnel.raising import host_resolvers
 
     with ThreadPoolExecutor(3) as pool:
         tries, lab, found = pool.submit(kernel.tries), pool.submit(needs.needs), pool.submit(carriers.find)
     primitives, profiles = lab.result()
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except OSError:
+        temporary = None
     return Facts(
         root=os.geteuid() == 0,
         lacking_capabilities=kernel.lacking_capabilities(),
@@ -184,15 +190,25 @@ def look(database: Path) -> Facts:
         profiles=profiles,
         packages=_packages(),
         resolvers=host_resolvers(),
-        ways=(netlink.way(Settings().public_resolver), netlink.way(_PUBLIC_RESOLVER6)),
+        ways=_ways(),
         now=datetime.now(UTC),
         is_synchronised=_is_synchronised(),
         database=database,
         obstacle=obstacle(database),
-        room={"runs": _room(database), "temporary": _room(Path(tempfile.gettempdir()))},
+        temporary=temporary,
+        room={"runs": _room(database), "temporary": _room(temporary)},
         built=_built(Path(__file__).parents[1]),
         has_apt=shutil.which("apt-get") is not None,
     )
+
+
+def _ways() -> tuple[Way | None, Way | None] | None:
+    from vpntest.tunnel import netlink
+
+    try:
+        return netlink.way(Settings().public_resolver), netlink.way(_PUBLIC_RESOLVER6)
+    except ImportError:
+        return None
 
 
 def _built(clone: Path) -> frozenset[str] | None:
@@ -227,7 +243,9 @@ def _is_synchronised() -> bool | None:
     return None if state < 0 else state != _TIME_ERROR
 
 
-def _room(path: Path) -> int | None:
+def _room(path: Path | None) -> int | None:
+    if path is None:
+        return None
     try:
         return shutil.disk_usage(next(one for one in (path, *path.absolute().parents) if one.exists())).free
     except OSError:
@@ -477,7 +495,7 @@ def _kernel(facts: Facts) -> Iterator[Item]:
         "ok" if row.usable else "missing" if has_namespaces else "unknown",
         "WireGuard at less cost; wireguard-go serves as well",
         None if row.usable else row.hint.split("; ")[0] if has_namespaces else _unknown(facts, None),
-        remedy="sudo modprobe wireguard" if not row.usable and has_namespaces else None,
+        remedy="Linux 5.6 or newer with its module, as Debian's own" if not row.usable and has_namespaces else None,
     )
 
 
@@ -540,22 +558,28 @@ def _features(row: Carrier) -> str | None:
 
 
 def _line(facts: Facts) -> Iterator[Item]:
-    ways = [(name, way) for name, way in zip(("IPv4", "IPv6"), facts.ways, strict=True) if way is not None]
-    tunnels = sorted({way.device for _, way in ways if (way.kind or "").startswith(_TUNNEL_LINKS)})
-    told = ""
+    by_family = facts.ways or (None, None)
+    ways = [way for way in by_family if way is not None]
+    tunnels = sorted({way.device for way in ways if (way.kind or "").startswith(_TUNNEL_LINKS)})
+    state: State = "unknown" if facts.ways is None else "missing" if not ways else "degraded" if tunnels else "ok"
+    why = None if state == "ok" else "Python's pyroute2, which asks the kernel, is missing"
     if tunnels:
-        told = f"{' and '.join(tunnels)} is itself a tunnel: what is seen outside is not the provider's line"
+        why = f"{' and '.join(tunnels)} is itself a tunnel: what is seen outside is not the provider's line"
+    elif state == "missing":
+        why = "no default route, neither for IPv4 nor for IPv6"
+    remedies = {"missing": "bring the line up", "degraded": "end that tunnel while vpntest measures"}
     yield Item(
-        *("line.way", "line", "a way out", "missing" if not ways else "degraded" if tunnels else "ok"),
+        *("line.way", "line", "a way out", state),
         "every measurement: the kernel has a route for it, which says nothing of what is behind",
-        told or (None if ways else "no default route, neither for IPv4 nor for IPv6"),
-        remedy="bring the line up" if not ways else "end that tunnel while vpntest measures" if tunnels else None,
+        why,
+        remedy=remedies.get(state),
     )
-    for name, way in zip(("IPv4", "IPv6"), facts.ways, strict=True):
+    for name, way in zip(("IPv4", "IPv6"), by_family, strict=True):
         yield Item(
-            *(f"line.{name.lower()}", "line", name, "missing" if way is None else "ok"),
+            *(f"line.{name.lower()}", "line", name),
+            "unknown" if facts.ways is None else "missing" if way is None else "ok",
             f"servers and platforms that have {name} only",
-            "this line has none" if way is None else f"by {way.device}",
+            f"by {way.device}" if way else why if facts.ways is None else "this line has none",
         )
     own = [one for one in facts.resolvers[:1] if one.startswith("127.") or one == "::1"]
     told = ", ".join(facts.resolvers) + (
@@ -596,17 +620,19 @@ def _storage(facts: Facts) -> Iterator[Item]:
         remedy="--db PATH, or --db none" if facts.obstacle else None,
     )
     places = (
-        ("runs", "room for runs", _ROOM_FOR_RUNS, "kept runs, each of up to 1 MiB"),
-        ("temporary", "room for temporary files", _ROOM_FOR_FILES, "what carriers are asked with"),
+        ("runs", "room for runs", _ROOM_FOR_RUNS, "kept runs, each of up to 1 MiB", "make room, or --db PATH"),
+        ("temporary", "room for temporary files", _ROOM_FOR_FILES, "what carriers are asked with", "TMPDIR=PATH"),
     )
-    for name, called, least, purpose in places:
+    for name, called, least, purpose, remedy in places:
         free = facts.room.get(name)
         state: State = "unknown" if free is None else "ok" if free >= least else "degraded"
+        if name == "temporary" and facts.temporary is None:
+            state = "missing"
         yield Item(
             *(f"storage.{name}", "storage", called, state, purpose),
             "not known" if free is None else f"{free // _MIB} MiB free",
-            path=str(facts.database.parent) if name == "runs" else tempfile.gettempdir(),
-            remedy="make room, or name another place" if state == "degraded" else None,
+            path=str(place) if (place := facts.database.parent if name == "runs" else facts.temporary) else None,
+            remedy=remedy if state in ("degraded", "missing") else None,
         )
 
 
@@ -636,7 +662,7 @@ def _lab_remedy(facts: Facts, sort: str, what: str, package: str) -> str:
         return _install(facts, package)
     if sort == "python":
         return "pip install 'vpntest[lab]'" if facts.built is None else PREPARE
-    return "a kernel that has it; in a container, the modules must be loaded outside"
+    return "a kernel whose modules have it: on Ubuntu, sudo apt-get install linux-modules-extra-$(uname -r)"
 
 
 # ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -32,7 +32,7 @@ def test_what_came_before_it_hung_is_known(tmp_path: Path, monkeypatch: pytest.M
         "def found():\n    yield Tried('a', False, 'why')\n    print('noise {')\n    yield Tried('b', None)\n"
         "    raise SystemExit\n    yield Tried('c', True)\ntell(found())\n"
     )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(REPOSITORY))))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     assert asked("half", 30) == {"a": Tried("a", False, "why"), "b": Tried("b", None)}
     assert asked("no.such.module", 30) == {}
 

@@ -206,8 +206,10 @@ def answer(
 
 def _kernel(path: str | None) -> Carrier:
     del path
-    from pyroute2 import IPRoute, NetlinkError
-
+    try:
+        from pyroute2 import IPRoute, NetlinkError
+    except ImportError:
+        return Carrier(KERNEL, None, None, (), "Python's pyroute2 is missing; install what vpntest asks for")
     try:
         scratch = Namespace.create()
     except OSError:
@@ -322,14 +324,18 @@ def _tor(path: str | None) -> Carrier:
 
 def _spoken(program: str) -> list[str]:
     """The transports that a program offers when tor's protocol for such programs asks it (pt-spec, 3.3.2)."""
-    with tempfile.TemporaryDirectory(prefix="vpntest-") as state:
-        _, said = answer(
-            [program],
-            env={
-                "TOR_PT_MANAGED_TRANSPORT_VER": "1",
-                "TOR_PT_CLIENT_TRANSPORTS": ",".join(TRANSPORTS),
-                "TOR_PT_STATE_LOCATION": state,
-                "TOR_PT_EXIT_ON_STDIN_CLOSE": "1",
-            },
-        )
+    try:
+        with tempfile.TemporaryDirectory(prefix="vpntest-") as state:
+            _, said = answer(
+                [program],
+                env={
+                    "TOR_PT_MANAGED_TRANSPORT_VER": "1",
+                    "TOR_PT_CLIENT_TRANSPORTS": ",".join(TRANSPORTS),
+                    "TOR_PT_STATE_LOCATION": state,
+                    "TOR_PT_EXIT_ON_STDIN_CLOSE": "1",
+                },
+            )
+    except OSError:
+        # No room for files: it would not serve either.
+        return []
     return re.findall(r"^CMETHOD (\w+) socks5 ", said, re.MULTILINE)
