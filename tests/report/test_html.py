@@ -112,7 +112,7 @@ def test_details_name_rule_witnesses_and_comparisons() -> None:
     assert "failure.tls.reset.sni" in outside["rules"]
     rows = [details["observations"][place] for place in outside["witnesses"]]
     assert {row[9] for row in rows} == {"", RESET}
-    assert outside["compared"]["ends"] == [["tls", RESET, 3]]
+    assert outside["compared"]["ends"] == [["failed", "tls", RESET, 3]]
     assert outside["compared"]["neutral"] == [3, 3]
     assert details["cells"][1][0] == ["cell.tunnel-down", None]
     assert outside["timings"]["connect"] == [500.0, 3]

@@ -11,19 +11,13 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from vpntest.errors import UsageError
-from vpntest.judge.attempts import Attempt, Layer, Seen
-from vpntest.judge.controls import AROUND, controls_of
-from vpntest.judge.platform_rules import chance_of, goodputs
 from vpntest.judge.reading import read
-from vpntest.judge.samples import Sample, SpeedSamples
 from vpntest.judge.verdict import Cell, Judgement, PlatformVerdict, TunnelVerdict
 from vpntest.probe.observation import (
     Address,
@@ -43,9 +37,10 @@ from vpntest.probe.observation import (
     Transfer,
     Trickle,
 )
+from vpntest.report.compared import Compared, Comparisons, End, Near, Rate, Share
 from vpntest.report.otherwise import changes_of
 from vpntest.report.text import plain
-from vpntest.report.words import RULES, ways
+from vpntest.report.words import RULES, say, ways
 from vpntest.tunnel.evidence import INSIDE, LINE, LOG, OUTER
 from vpntest.tunnel.vantage import OUTSIDE
 
@@ -94,7 +89,7 @@ class _Told:
         self._judgement = judgement
         self._evidence = evidence
         self._by_id = {one.id: one for one in record.observations}
-        self._reading = read(record)
+        self._comparisons = Comparisons(read(record))
 
     def _say(self, text: str, depth: int = 0) -> None:
         # Names, titles and words of servers are in it: each line is made safe as a whole.
@@ -187,21 +182,17 @@ class _Told:
                 mechanism = f" {service.mechanism}" if service.mechanism else ""
                 self._say(f"service {service.service}: {service.state}{mechanism} [{service.rule}]", 1)
         self._witnesses(verdict.witnesses)
-        self._comparisons(verdict)
+        self._compared(verdict)
         self._evidence_of(verdict.vantage, verdict.witnesses)
 
     def _outcome(self, verdict: PlatformVerdict) -> str:
         k, n = verdict.attempts
         tries = f"{k} of {n} tries" if n else ""
         if _is_by_speed(verdict):
-            rounds = self._rounds(verdict)
-            tries = f"{sum(len(one.asked) for one in rounds)} transfers in {_counted(len(rounds), 'round')}"
+            rounds = self._comparisons.of(verdict).rounds
+            tries = f"{sum(one.asked for one in rounds)} transfers in {_counted(len(rounds), 'round')}"
         parts = [verdict.state.value, verdict.mechanism or "", tries, verdict.detail or ""]
         return ", ".join(part for part in parts if part)
-
-    def _rounds(self, verdict: PlatformVerdict) -> list[SpeedSamples]:
-        first = self._reading.speed.get((verdict.vantage, verdict.platform))
-        return [one for one in (first, first.confirming if first else None) if one is not None]
 
     def _witnesses(self, ids: Iterable[str]) -> None:
         seen = self._seen(ids)
@@ -212,65 +203,53 @@ class _Told:
     def _seen(self, ids: Iterable[str]) -> list[Observation]:
         return sorted((self._by_id[one] for one in ids if one in self._by_id), key=lambda one: (one.t0, one.t, one.id))
 
-    def _comparisons(self, verdict: PlatformVerdict) -> None:
-        vantage, platform = verdict.vantage, verdict.platform
-        said: dict[str, set[str]] = defaultdict(set)
-        for one in self._record.observations:
-            here = (one.vantage, one.platform, one.probe, one.role) == (vantage, platform, "reach", "target")
-            if here and isinstance(one.details, DnsAnswer):
-                said[one.details.resolver] |= set(one.details.answers)
+    def _compared(self, verdict: PlatformVerdict) -> None:
+        seen = self._comparisons.of(verdict)
         self._say("comparisons", 1)
-        self._tries(verdict)
-        self._transfers(verdict)
-        if said:
+        self._tries(verdict, seen)
+        self._transfers(seen)
+        if seen.own is not None or seen.public is not None:
             own, public = (
-                ", ".join(sorted(said[who])) or "nothing" if who in said else "not asked"
-                for who in ("vantage", "public")
+                "not asked" if answers is None else ", ".join(answers) or "nothing"
+                for answers in (seen.own, seen.public)
             )
             self._say(f"addresses by this vantage's resolver: {own}; by the public one: {public}", 2)
         self._elsewhere(verdict)
-        self._controls(verdict)
+        self._controls(seen.near)
 
-    def _tries(self, verdict: PlatformVerdict) -> None:
+    def _tries(self, verdict: PlatformVerdict, seen: Compared) -> None:
         """What each try came to, as the judge reads it; and its comparisons."""
-        tries = [
-            attempt
-            for (platform, _, _), by_vantage in self._reading.attempts.items()
-            if platform == verdict.platform
-            for attempt in by_vantage.get(verdict.vantage, ())
-        ]
-        ends = Counter(map(_end, tries))
-        if tries:
-            told = f"{ends.pop(_REACHED, 0)} of {len(tries)} {_REACHED}"
-            others = "".join(f", {number} {end}" for end, number in ends.items())
+        if seen.ends:
+            reached = seen.ends.get(_REACHED, 0)
+            told = [f"{reached} of {sum(seen.ends.values())} reached it"]
+            told += [
+                say(f"end.{one.key}", number, one.layer, one.failure)
+                for one, number in seen.ends.items()
+                if one != _REACHED
+            ]
             pace = "; at what speed is told below" if _is_by_speed(verdict) else ""
-            self._say(f"the platform's own name, at the address that the resolver gave: {told}{others}{pace}", 2)
-        neutral = [one.neutral.steps[-1] for one in tries if one.neutral.steps]
-        if neutral:
+            own = "the platform's own name, at the address that the resolver gave"
+            self._say(f"{own}: {', '.join(told)}{pace}", 2)
+        if seen.neutral[1]:
             name = f"a neutral name at the same address ({self._record.run.neutral_name}, certificate not checked)"
-            self._say(f"{name}: {_without_failure(neutral)} met no failure, whoever answered", 2)
-        alternate = [one for one in tries if one.alternate.steps]
-        if alternate:
-            reached = f"{sum(one.alternate_through for one in alternate)} of {len(alternate)}"
-            self._say(f"the platform's name at another address: {reached} were answered by the platform", 2)
-        browser = [one.browser.tls or one.browser.steps[-1] for one in tries if one.browser.steps]
-        if browser:
+            self._say(f"{name}: {_of(seen.neutral)} met no failure, whoever answered", 2)
+        if seen.alternate[1]:
+            self._say(f"the platform's name at another address: {_of(seen.alternate)} were answered by the platform", 2)
+        if seen.browser[1]:
             about = "a browser's ClientHello, same name and address (handshake alone, certificate not checked)"
-            self._say(f"{about}: {_without_failure(browser)} came to their end", 2)
+            self._say(f"{about}: {_of(seen.browser)} came to their end", 2)
 
-    def _transfers(self, verdict: PlatformVerdict) -> None:
+    def _transfers(self, seen: Compared) -> None:
         """The speeds that were compared, round by round."""
-        for when, samples in zip(("in the first round", "at the end of the run"), self._rounds(verdict), strict=False):
-            own = samples.target
-            if not own:
-                self._say(f"transfers {when}: none of {len(samples.asked)} says anything of speed", 2)
+        for when, one in zip(("in the first round", "at the end of the run"), seen.rounds, strict=False):
+            if one.own is None:
+                self._say(f"transfers {when}: none of {one.asked} says anything of speed", 2)
                 continue
-            told = [f"the platform's own name {_rate(own)}"]
-            for name, others in (("a neutral name", samples.neutral), ("the controls", samples.control)):
-                if others:
-                    low, high = goodputs(own), goodputs(others)
-                    p = f"p = {chance_of(low, high):.3g}"
-                    told.append(f"{name} {_rate(others)}, ratio {median(high) / max(median(low), 1e-9):.1f}, {p}")
+            told = [f"the platform's own name {_rate(one.own)}"]
+            for name, other in (("a neutral name", one.neutral), ("the controls", one.control)):
+                if other is not None:
+                    ratio = other.kbits / max(one.own.kbits, 1e-9)
+                    told.append(f"{name} {_rate(other)}, ratio {ratio:.1f}, p = {other.chance:.3g}")
             self._say(f"transfers {when}, medians: {'; '.join(told)}", 2)
 
     def _elsewhere(self, verdict: PlatformVerdict) -> None:
@@ -282,17 +261,10 @@ class _Told:
         told = "; ".join(f"{state} at {', '.join(names)}" for state, names in there.items())
         self._say(f"at other vantages: {told or 'not judged'}", 2)
 
-    def _controls(self, verdict: PlatformVerdict) -> None:
-        own = [one for one in self._record.observations if (one.vantage, one.probe) == (verdict.vantage, "control")]
-        seen = [one for one in self._seen(verdict.witnesses) if one.vantage == verdict.vantage]
-        controls = controls_of(own)
-        moments = (*controls.before, *controls.during, *controls.after)
-        if not seen:
-            self._say(f"controls in the whole run: {_worked(moments)}", 2)
-            return
-        begin, end = min(one.t0 for one in seen) - AROUND, max(one.t for one in seen) + AROUND
-        near = [one for one in moments if one.t >= begin and one.t0 <= end]
-        self._say(f"controls about that time, {max(begin, 0):.1f} to {end:.1f} s: {_worked(near)}", 2)
+    def _controls(self, near: Near) -> None:
+        told = f"{near.worked} worked, {near.failed} failed" if near.worked + near.failed else "none was asked"
+        when = "in the whole run" if near.whole else f"about that time, {near.begin:.1f} to {near.end:.1f} s"
+        self._say(f"controls {when}: {told}", 2)
 
     # ── what would have changed it ───────────────────────────────────────────────────────────────────────────────────
 
@@ -333,31 +305,15 @@ class _Told:
             self._say(f"TZ=UTC {command} {shlex.quote(wanted)}" if fits else f"TZ=UTC {command}", 2)
 
 
-_REACHED = "reached it"
-_ENDS = {
-    Seen.REACHED: _REACHED,
-    Seen.REFUSED: "turned away by the platform",
-    Seen.FAULT: "answered otherwise than it should, under its own certificate",
-    Seen.UNPROVEN: "connected to nobody knows whom",
-    Seen.VOID: "no evidence",
-}
+_REACHED = End("reached")
 
 
-def _end(attempt: Attempt) -> str:
-    """What one try came to."""
-    if attempt.seen is not Seen.FAILED:
-        return _ENDS[attempt.seen]
-    if attempt.failure is not None:
-        return f"failed at {attempt.layer} ({attempt.failure})"
-    return "given an address that no server can have" if attempt.layer is Layer.DNS else "answered with another page"
+def _of(share: Share) -> str:
+    return f"{share[0]} of {share[1]}"
 
 
-def _without_failure(steps: Sequence[Observation]) -> str:
-    return f"{sum(one.failure is None for one in steps)} of {len(steps)}"
-
-
-def _rate(samples: tuple[Sample, ...]) -> str:
-    return f"{median(goodputs(samples)) / 1000:.1f} kbit/s of {len(samples)}"
+def _rate(rate: Rate) -> str:
+    return f"{rate.kbits:.1f} kbit/s of {rate.number}"
 
 
 def _counted(number: int, what: str) -> str:
@@ -367,11 +323,6 @@ def _counted(number: int, what: str) -> str:
 def _is_by_speed(verdict: PlatformVerdict) -> bool:
     """Whether its state is what its transfers say."""
     return verdict.speed is not None and verdict.speed == verdict.rule
-
-
-def _worked(moments: Sequence[Any]) -> str:
-    worked = sum(one.worked for one in moments)
-    return f"{worked} worked, {len(moments) - worked} failed" if moments else "none was asked"
 
 
 def _began(record: Record) -> float:

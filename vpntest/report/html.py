@@ -21,12 +21,9 @@ from collections.abc import Iterable, Iterator
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from vpntest.judge.attempts import Attempt, Seen
-from vpntest.judge.controls import AROUND, Moment, controls_of
 from vpntest.judge.judging import is_unproven, knows_speed
-from vpntest.judge.platform_rules import chance_of, goodputs
 from vpntest.judge.reading import read
-from vpntest.judge.samples import PULSE, Sample, SpeedSamples
+from vpntest.judge.samples import PULSE, Sample
 from vpntest.judge.verdict import Cell, Judgement, Outcome, PlatformVerdict, State, TunnelVerdict
 from vpntest.probe.observation import (
     Address,
@@ -46,6 +43,7 @@ from vpntest.probe.observation import (
     Transfer,
     TunnelFacts,
 )
+from vpntest.report.compared import Comparisons, Rate
 from vpntest.report.matrix import SIGNS
 from vpntest.report.otherwise import Change, cases_of
 from vpntest.report.text import plain
@@ -167,16 +165,7 @@ class _Core:
 
     def _tunnel(self, facts: TunnelFacts, verdict: TunnelVerdict | None, cells: list[Cell]) -> dict[str, Any]:
         return {
-            "name": plain(facts.name),
-            "kind": str(facts.kind),
-            "source": plain(facts.source),
-            "servers": [plain(one) for one in facts.servers],
-            "carrier": plain(facts.carrier or ""),
-            "stage": verdict.stage if verdict else "",
-            "mechanism": plain(verdict.mechanism or "") if verdict else "",
-            "rule": verdict.rule if verdict else "",
-            "detail": plain(verdict.detail or "") if verdict else "",
-            "problem": plain(facts.problem.reason) if facts.problem else "",
+            **_told(facts, verdict),
             "cells": [(str(one.outcome), _note(one.inside) if one.inside else "") for one in cells],
         }
 
@@ -317,6 +306,22 @@ def _tunnels(record: Record, judgement: Judgement) -> list[tuple[TunnelFacts, Tu
     return [(facts, verdicts.get(facts.name)) for facts in record.tunnels]
 
 
+def _told(facts: TunnelFacts, verdict: TunnelVerdict | None) -> dict[str, Any]:
+    """What is known of a tunnel, as plain data."""
+    return {
+        "name": plain(facts.name),
+        "kind": str(facts.kind),
+        "source": plain(facts.source),
+        "servers": [plain(one) for one in facts.servers],
+        "carrier": plain(facts.carrier or ""),
+        "stage": verdict.stage if verdict else "",
+        "mechanism": plain(verdict.mechanism or "") if verdict else "",
+        "rule": verdict.rule if verdict else "",
+        "detail": plain(verdict.detail or "") if verdict else "",
+        "problem": plain(facts.problem.reason) if facts.problem else "",
+    }
+
+
 def _ladders(record: Record) -> dict[str, dict[str, Observation]]:
     steps: dict[str, dict[str, Observation]] = defaultdict(dict)
     for one in record.observations:
@@ -338,23 +343,15 @@ class _Details:
         self._rows: list[list[Any]] = []
         self._row_of: dict[str, int] = {}
         self._rules: set[str] = set()
-        self._reading = read(record)
+        self._comparisons = Comparisons(read(record))
         self._reach: dict[tuple[str, str], list[Observation]] = defaultdict(list)
         self._transfers: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-        controls: dict[str, list[Observation]] = defaultdict(list)
         for one in record.observations:
             key = (one.vantage, one.platform or "")
             if one.probe == "reach" and one.role == "target":
                 self._reach[key].append(one)
-            elif one.probe == "control":
-                controls[one.vantage].append(one)
             elif one.probe == "speed" and one.role in ("target", "neutral") and isinstance(one.details, Transfer):
                 self._transfers[key].append(Sample(one, one.details))
-        self._controls = {vantage: controls_of(those).asked for vantage, those in controls.items()}
-        self._tries: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
-        for (platform, _, _), by_vantage in self._reading.attempts.items():
-            for vantage, attempts in by_vantage.items():
-                self._tries[vantage, platform] += attempts
 
     def plain(self) -> dict[str, Any]:
         """All of it."""
@@ -362,7 +359,10 @@ class _Details:
         for cell in self._judgement.cells:
             cells[cell.tunnel].append([cell.rule, self._verdict(cell.inside) if cell.inside else None])
         outside = [self._verdict(one) for one in self._judgement.outside]
-        tunnels = [self._tunnel(facts, verdict) for facts, verdict in _tunnels(self._record, self._judgement)]
+        tunnels = [
+            _told(facts, verdict) | {"witnesses": self._witnesses(verdict.witnesses if verdict else ())}
+            for facts, verdict in _tunnels(self._record, self._judgement)
+        ]
         return {
             "outside": outside,
             "otherwise": self._otherwise(),
@@ -393,21 +393,6 @@ class _Details:
         if rule is not None:
             self._rules.add(rule)
         return rule
-
-    def _tunnel(self, facts: TunnelFacts, verdict: TunnelVerdict | None) -> dict[str, Any]:
-        return {
-            "name": plain(facts.name),
-            "kind": str(facts.kind),
-            "source": plain(facts.source),
-            "servers": [plain(one) for one in facts.servers],
-            "carrier": plain(facts.carrier or ""),
-            "stage": verdict.stage if verdict else "",
-            "mechanism": plain(verdict.mechanism or "") if verdict else "",
-            "detail": plain(verdict.detail or "") if verdict else "",
-            "problem": plain(facts.problem.reason) if facts.problem else "",
-            "rule": self._rule(verdict.rule) if verdict else "",
-            "witnesses": self._witnesses(verdict.witnesses) if verdict else [],
-        }
 
     def _verdict(self, verdict: PlatformVerdict) -> dict[str, Any]:
         key = (verdict.vantage, verdict.platform)
@@ -455,55 +440,23 @@ class _Details:
         ]
 
     def _compared(self, verdict: PlatformVerdict) -> dict[str, Any]:
-        """What each comparison came to, in numbers."""
-        key = (verdict.vantage, verdict.platform)
-        tries = self._tries[key]
-        ends = Counter(
-            (str(one.layer or ""), one.failure or "") if one.seen is Seen.FAILED else (one.seen.name.lower(), "")
-            for one in tries
-        )
-        steps = {
-            "neutral": [one.neutral.steps[-1].failure is None for one in tries if one.neutral.steps],
-            "alternate": [one.alternate_through for one in tries if one.alternate.steps],
-            "browser": [
-                (one.browser.tls or one.browser.steps[-1]).failure is None for one in tries if one.browser.steps
-            ],
-        }
-        first = self._reading.speed.get(key)
-        rounds = [one for one in (first, first.confirming if first else None) if one is not None]
-        said: dict[str, set[str]] = defaultdict(set)
-        for one in self._reach[key]:
-            if isinstance(one.details, DnsAnswer):
-                said[one.details.resolver] |= {plain(answer) for answer in one.details.answers}
+        seen = self._comparisons.of(verdict)
+        shares = {"neutral": seen.neutral, "alternate": seen.alternate, "browser": seen.browser}
+        names = (seen.own, seen.public)
         return {
-            "ends": [[layer, failure, number] for (layer, failure), number in ends.items()],
-            **{name: [sum(those), len(those)] for name, those in steps.items() if those},
-            "speed": [_medians(one) for one in rounds],
-            "names": [sorted(said[who]) if who in said else None for who in ("vantage", "public")],
-            "controls": self._near(verdict),
+            "ends": [[one.key, one.layer, one.failure, number] for one, number in seen.ends.items()],
+            **{name: share for name, share in shares.items() if share[1]},
+            "speed": [[one.asked, *map(_rate, (one.own, one.neutral, one.control))] for one in seen.rounds],
+            "names": [None if answers is None else [plain(answer) for answer in answers] for answers in names],
+            "controls": [seen.near.worked, seen.near.failed, round(seen.near.begin, 1), round(seen.near.end, 1)],
         }
 
-    def _near(self, verdict: PlatformVerdict) -> list[float]:
-        """Controls that worked, that failed, and between which seconds; all of the run's where nobody is a witness."""
-        moments: Iterable[Moment] = self._controls.get(verdict.vantage, ())
-        seen = [self._by_id[one] for one in verdict.witnesses if one in self._by_id]
-        own = [one for one in seen if one.vantage == verdict.vantage]
-        begin = max(min((one.t0 for one in own), default=0.0) - AROUND, 0.0)
-        end = max((one.t for one in own), default=self._record.run.seconds) + AROUND
-        near = [one for one in moments if one.t >= begin and one.t0 <= end]
-        worked = sum(one.worked for one in near)
-        return [worked, len(near) - worked, round(begin, 1), round(end, 1)]
 
-
-def _medians(samples: SpeedSamples) -> list[Any]:
-    """Transfers asked for; then of target, neutral name and controls: kbit/s in the middle, how many, how unlikely."""
-    own = goodputs(samples.target)
-    told: list[Any] = [len(samples.asked)]
-    for those in (samples.target, samples.neutral, samples.control):
-        rates = goodputs(those)
-        chance = f"{chance_of(own, rates):.2g}" if own and rates and those is not samples.target else ""
-        told.append([round(median(rates) / 1000, 1), len(those), chance] if rates else None)
-    return told
+def _rate(rate: Rate | None) -> list[Any] | None:
+    """kbit/s, of how many, and how unlikely."""
+    if rate is None:
+        return None
+    return [round(rate.kbits, 1), rate.number, "" if rate.chance is None else f"{rate.chance:.2g}"]
 
 
 def _timings(observations: Iterable[Observation]) -> dict[str, list[float]]:

@@ -222,9 +222,8 @@
   function compared(all, one, row, column) {
     const seen = one.compared;
     const lines = [];
-    const end = ([layer, failure, number]) =>
-      words[`end.${layer}`] ? told(`end.${layer}`, number) : failure ? told("end.failed", layer, failure, number) : told("end.page", number);
-    const made = seen.ends.reduce((sum, [, , number]) => sum + number, 0);
+    const end = ([key, layer, failure, number]) => told(`end.${key}`, number, layer, failure);
+    const made = seen.ends.reduce((sum, [, , , number]) => sum + number, 0);
     if (made) lines.push(say("compared.tries", made, seen.ends.map(end).join(", ")));
     for (const key of ["neutral", "alternate", "browser"]) if (seen[key]) lines.push(say(`compared.${key}`, ...seen[key], all.neutral));
     const names = seen.names.map((answers) => (answers ? answers.join(", ") || words.nothing : words["not.asked"]));
