@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vpntest.plan import clash, trees
 from vpntest.plan.model import Entry, Kind, ProxyConfig, WireGuardConfig
-from vpntest.plan.secret import Secret
+from vpntest.plan.secret import revealed
 from vpntest.plan.trees import Table
 
 ID = "00000000-0000-4000-8000-00000000000a"
@@ -19,15 +19,6 @@ WORD = "hush0f1e2d3c4b5a6978"
 KEY = base64.urlsafe_b64encode(b"k" * 32).decode().rstrip("=")
 PRIVATE, PUBLIC = (base64.b64encode(letter * 32).decode() for letter in (b"a", b"b"))
 AT = "server: vpn.example, port: 443"
-
-
-def bare(value: object) -> Any:
-    """With secrets in the open, to compare."""
-    if isinstance(value, Secret):
-        return value.reveal()
-    if isinstance(value, dict):
-        return {key: bare(inner) for key, inner in value.items()}
-    return value
 
 
 def _entries(text: str) -> list[Entry]:
@@ -141,7 +132,7 @@ MEANT: dict[str, tuple[str, dict[str, Any]]] = {
 def test_what_a_proxy_means(proxy: str, meant: dict[str, Any]) -> None:
     entry = _entry(proxy)
     assert isinstance(entry.config, ProxyConfig), entry.problem
-    found = bare(entry.config.outbound)
+    found = revealed(entry.config.outbound)
     assert {key: found[key] for key in meant} == meant
     assert (entry.line, entry.label) == (2, "Name")
 
@@ -168,7 +159,7 @@ def test_alpn_of_trojan_where_nothing_is_said() -> None:
     for network, protocols in (("tcp", ["h2", "http/1.1"]), ("ws", None)):
         entry = _entry(f"type: trojan, {AT}, password: {WORD}, udp: true, network: {network}")
         assert isinstance(entry.config, ProxyConfig)
-        assert bare(entry.config.outbound)["tls"].get("alpn") == protocols
+        assert revealed(entry.config.outbound)["tls"].get("alpn") == protocols
         assert entry.findings == ()
 
 

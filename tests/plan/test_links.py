@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from vpntest.errors import ConfigError
 from vpntest.plan.links import KNOWN_SCHEMES, MAX_LINK, SCHEMES, parse, proxy, scheme_of
 from vpntest.plan.model import Finding, Kind, ProxyConfig, Server
-from vpntest.plan.secret import Secret
+from vpntest.plan.secret import revealed
 from vpntest.plan.syntax import Unsupported
 
 _DICE = random.Random(7)
@@ -53,17 +53,6 @@ def _percent(text: str) -> str:
 def _vmess(**keys: object) -> str:
     usual = {"v": "2", "ps": "", "add": "vpn.example", "port": "443", "id": ID, "aid": "0", "scy": "auto", "net": "tcp"}
     return "vmess://" + _b64(json.dumps(usual | keys))
-
-
-def _bare(value: object) -> Any:
-    """With secrets in the open, to compare."""
-    if isinstance(value, Secret):
-        return value.reveal()
-    if isinstance(value, dict):
-        return {key: _bare(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_bare(inner) for inner in value]
-    return value
 
 
 def _read(link: str) -> ProxyConfig:
@@ -395,7 +384,7 @@ GOOD: dict[str, tuple[str, Server, dict[str, Any]]] = {
 def test_what_a_link_means(link: str, server: Server, outbound: dict[str, Any]) -> None:
     config = _read(link)
     assert config.server == server
-    assert _bare(config.outbound) == outbound
+    assert revealed(config.outbound) == outbound
     assert not config.tls_unverified
 
 
@@ -403,7 +392,7 @@ def test_what_a_link_means(link: str, server: Server, outbound: dict[str, Any]) 
 def test_sing_box_takes_them() -> None:
     outbounds = []
     for number, (link, server, _) in enumerate(GOOD.values()):
-        outbound = {**_bare(_read(link).outbound), "tag": f"out-{number}", "server": "198.18.0.1"}
+        outbound = {**revealed(_read(link).outbound), "tag": f"out-{number}", "server": "198.18.0.1"}
         outbounds.append(outbound if "server_ports" in outbound else outbound | {"server_port": server.port})
     document = json.dumps({"outbounds": outbounds})
     done = subprocess.run(
@@ -443,7 +432,7 @@ def test_an_unchecked_certificate_is_honoured_and_said(link: str) -> None:
     config = _read(link)
     (finding,) = _findings(link)
     assert config.tls_unverified
-    assert _bare(config.outbound)["tls"]["insecure"] is True
+    assert revealed(config.outbound)["tls"]["insecure"] is True
     assert (finding.level, "certificate" in finding.text) == ("danger", True)
 
 
@@ -453,7 +442,7 @@ def test_an_unchecked_certificate_is_honoured_and_said(link: str) -> None:
 def test_a_checked_server_stays_checked(link: str) -> None:
     config = _read(link)
     assert not config.tls_unverified
-    assert "insecure" not in _bare(config.outbound)["tls"]
+    assert "insecure" not in revealed(config.outbound)["tls"]
     assert all(finding.level == "note" for finding in _findings(link))
 
 
@@ -623,7 +612,11 @@ def test_what_stands_behind_base64_is_passed_over() -> None:
     ],
 )
 def test_older_words_for_websocket(link: str) -> None:
-    assert _bare(_read(link).outbound)["transport"] == {"type": "ws", "path": "/a/b", "headers": {"Host": "a.example"}}
+    assert revealed(_read(link).outbound)["transport"] == {
+        "type": "ws",
+        "path": "/a/b",
+        "headers": {"Host": "a.example"},
+    }
 
 
 def test_no_websocket_where_the_older_word_says_no() -> None:
@@ -704,7 +697,7 @@ def test_vless_comes_through(
     words, meant = stream
     config, _ = parse(f"vless://{user}@{host}:{port}?{_query(words)}#{quote(label)}", "x")
     assert config.server == Server(host, port, "tcp")
-    assert _bare(config.outbound) == {"type": "vless", "uuid": user, **meant}
+    assert revealed(config.outbound) == {"type": "vless", "uuid": user, **meant}
 
 
 @given(password=PASSWORDS, host=NAMES, port=PORTS, stream=_streams())
@@ -714,7 +707,7 @@ def test_trojan_comes_through(
     words, meant = stream
     config, _ = parse(f"trojan://{quote(password, safe='')}@{host}:{port}?{_query(words)}", "x")
     assert config.server == Server(host, port, "tcp")
-    assert _bare(config.outbound) == {"type": "trojan", "password": password, **meant}
+    assert revealed(config.outbound) == {"type": "trojan", "password": password, **meant}
 
 
 @given(user=IDS, host=NAMES, port=PORTS, stream=_streams(), url_safe=st.booleans(), as_text=st.booleans())
@@ -728,14 +721,14 @@ def test_vmess_comes_through_in_both_forms(
 ) -> None:
     words, meant = stream
     expected = {"type": "vmess", "uuid": user, "security": "auto", **meant}
-    assert _bare(parse(f"vmess://{user}@{host}:{port}?{_query(words)}", "x")[0].outbound) == expected
+    assert revealed(parse(f"vmess://{user}@{host}:{port}?{_query(words)}", "x")[0].outbound) == expected
     keys: dict[str, object] = {"add": host, "port": str(port) if as_text else port, "id": user, "net": words["type"]}
     keys |= {"tls": words["security"], "path": words.get("serviceName") or words.get("path", "")}
     keys |= {key: words.get(key, "") for key in ("sni", "host", "fp", "pbk", "sid")}
     code = _url_b64(json.dumps(keys)) if url_safe else _b64(json.dumps(keys))
     config, _ = parse(f"vmess://{code}", "x")
     assert config.server == Server(host, port, "tcp")
-    assert _bare(config.outbound) == expected
+    assert revealed(config.outbound) == expected
 
 
 @given(password=PASSWORDS, host=NAMES, port=PORTS)
@@ -750,7 +743,7 @@ def test_every_password_of_shadowsocks_comes_through_in_each_form(password: str,
     ):
         config, _ = parse(link, "x")
         assert config.server == Server(host, port, "tcp")
-        assert _bare(config.outbound) == expected
+        assert revealed(config.outbound) == expected
 
 
 @given(
@@ -762,7 +755,7 @@ def test_hysteria2_comes_through(password: str, obfs: str, ports: list[list[int]
     several = ",".join(f"{low}-{high}" for low, high in ports)
     words = _query({"obfs": "salamander", "obfs-password": obfs, "mport": several})
     config, _ = parse(f"hy2://{quote(password, safe='')}@a.example:443?{words}", "x")
-    meant = _bare(config.outbound)
+    meant = revealed(config.outbound)
     assert meant["password"] == password
     assert meant["obfs"]["password"] == obfs
     if len(ports) > 1 or ports[0][0] != ports[0][1]:
@@ -773,13 +766,13 @@ def test_hysteria2_comes_through(password: str, obfs: str, ports: list[list[int]
 @given(user=IDS, password=PASSWORDS, name=PASSWORDS.filter(lambda text: ":" not in text and text == text.strip()))
 def test_the_other_logins_come_through(user: str, password: str, name: str) -> None:
     secret, who = quote(password, safe=""), quote(name, safe="")
-    tuic = _bare(parse(f"tuic://{user}:{secret}@a.example:443", "x")[0].outbound)
+    tuic = revealed(parse(f"tuic://{user}:{secret}@a.example:443", "x")[0].outbound)
     assert (tuic["uuid"], tuic["password"]) == (user, password)
-    assert _bare(parse(f"anytls://{secret}@a.example", "x")[0].outbound)["password"] == password
+    assert revealed(parse(f"anytls://{secret}@a.example", "x")[0].outbound)["password"] == password
     for scheme in ("socks5", "http", "https", "ssh"):
-        meant = _bare(parse(f"{scheme}://{who}:{secret}@a.example:22", "x")[0].outbound)
+        meant = revealed(parse(f"{scheme}://{who}:{secret}@a.example:22", "x")[0].outbound)
         assert (meant.get("username") or meant.get("user"), meant["password"]) == (name, password)
-    meant = _bare(parse(f"socks://{_b64(f'{name}:{password}')}@a.example:22", "x")[0].outbound)
+    meant = revealed(parse(f"socks://{_b64(f'{name}:{password}')}@a.example:22", "x")[0].outbound)
     assert (meant["username"], meant["password"]) == (name, password)
 
 
@@ -789,7 +782,7 @@ def test_a_password_that_nobody_encoded_comes_through(password: str) -> None:
     for link in (f"trojan://{password}@vpn.example:443", f"anytls://{password}@vpn.example:443?sni=a.example#@b:1"):
         config, _ = parse(link, "x")
         assert config.server == Server("vpn.example", 443, "tcp")
-        assert _bare(config.outbound)["password"] == password
+        assert revealed(config.outbound)["password"] == password
 
 
 # ── anything at all ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vpntest.plan import outbounds, trees
 from vpntest.plan.model import Entry, Kind, ProxyConfig, Server, WireGuardConfig
-from vpntest.plan.secret import Secret
+from vpntest.plan.secret import revealed
 
 ID = "00000000-0000-4000-8000-00000000000a"
 WORD = "hush0f1e2d3c4b5a6978"
@@ -21,17 +21,6 @@ KEY = base64.urlsafe_b64encode(b"k" * 32).decode().rstrip("=")
 PRIVATE, PUBLIC = (base64.b64encode(letter * 32).decode() for letter in (b"a", b"b"))
 SERVER = {"server": "vpn.example", "server_port": 443}
 TLS = {"enabled": True, "server_name": "www.example"}
-
-
-def bare(value: object) -> Any:
-    """With secrets in the open, to compare."""
-    if isinstance(value, Secret):
-        return value.reveal()
-    if isinstance(value, dict):
-        return {key: bare(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [bare(inner) for inner in value]
-    return value
 
 
 def _entries(document: Any, read: Any) -> list[Entry]:
@@ -53,7 +42,7 @@ def _xray(*found: dict[str, Any]) -> list[Entry]:
 
 def _outbound(entry: Entry) -> dict[str, Any]:
     assert isinstance(entry.config, ProxyConfig), entry.problem
-    found: dict[str, Any] = bare(entry.config.outbound)
+    found: dict[str, Any] = revealed(entry.config.outbound)
     return found
 
 
@@ -187,7 +176,7 @@ def test_a_name_that_is_not_said_is_the_servers() -> None:
         {"type": "vless", "tag": "a", **SERVER, "uuid": ID, "tls": {"enabled": True}, "transport": named}
     )
     assert isinstance(entry.config, ProxyConfig)
-    assert bare(entry.config.outbound["tls"])["server_name"] == "vpn.example"
+    assert revealed(entry.config.outbound["tls"])["server_name"] == "vpn.example"
 
 
 def test_only_what_leads_to_a_server_is_an_entry() -> None:

@@ -12,20 +12,20 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parsers import bare
 from some_proxies import ID, KEY16, KEY32, PBK, PIN, REALITY, SECRETS, WORD, findings_of, meaning, proxy_of
 
 from vpntest.errors import ConfigError
 from vpntest.plan.model import Kind, ProxyConfig
 from vpntest.plan.proxies import KINDS, outbound
 from vpntest.plan.proxy_words import WORDS, Proxy
+from vpntest.plan.secret import revealed
 from vpntest.plan.syntax import Refused, Unsupported
 
 
 def _document(configs: list[ProxyConfig]) -> str:
     outbounds = []
     for number, config in enumerate(configs):
-        written = {**bare(config.outbound), "tag": f"out-{number}", "server": "198.18.0.1"}
+        written = {**revealed(config.outbound), "tag": f"out-{number}", "server": "198.18.0.1"}
         if "server_ports" not in written:
             written["server_port"] = config.server.port
         outbounds.append(written)
@@ -166,7 +166,7 @@ def test_plugin_options_are_written_anew() -> None:
 )
 def test_sing_box_has_no_hosts_of_plugins_but_its_own(plugin: str, options: str) -> None:
     proxy = proxy_of(Kind.SHADOWSOCKS, {"plugin": plugin})
-    assert bare(outbound(dataclasses.replace(proxy, dialect="sing-box"))[0].outbound)["plugin_opts"] == options
+    assert revealed(outbound(dataclasses.replace(proxy, dialect="sing-box"))[0].outbound)["plugin_opts"] == options
 
 
 def test_sing_box_has_two_names_for_v2ray_plugin_with_tls_unless_one_is_said() -> None:
@@ -174,7 +174,7 @@ def test_sing_box_has_two_names_for_v2ray_plugin_with_tls_unless_one_is_said() -
     with pytest.raises(Unsupported, match="`host`"):
         outbound(proxy)
     config, _ = outbound(dataclasses.replace(proxy, host="192.0.2.1"))
-    assert bare(config.outbound)["plugin_opts"] == "tls=1;path=/;mux=1"
+    assert revealed(config.outbound)["plugin_opts"] == "tls=1;path=/;mux=1"
 
 
 # ── what passes at all ───────────────────────────────────────────────────────────────────────────────────────────────

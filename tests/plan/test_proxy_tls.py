@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from parsers import bare
 from some_proxies import CHROME, REALITY, findings_of, meaning, proxy_of, told
 
 from vpntest.plan.model import Kind
 from vpntest.plan.proxies import outbound
+from vpntest.plan.secret import revealed
 
 
 @pytest.mark.parametrize("kind", [Kind.VLESS, Kind.VMESS, Kind.TROJAN])
@@ -18,7 +18,7 @@ def test_links_and_xray_show_a_browsers_client_hello_where_others_show_gos(kind:
     chrome = {"enabled": True, "fingerprint": "chrome"}
     for dialect, utls in (("link", chrome), ("xray", chrome), ("sing-box", None), ("clash", None)):
         config, findings = outbound(dataclasses.replace(proxy, dialect=dialect))
-        assert bare(config.outbound)["tls"].get("utls") == utls
+        assert revealed(config.outbound)["tls"].get("utls") == utls
         assert (CHROME in findings) == ("utls" in config.needs) == (utls is not None)
 
 
@@ -50,7 +50,7 @@ def test_whose_hello_takes_the_alpn_of_its_config() -> None:
     ):
         proxy = proxy_of(kind, {"security": "tls", "fp": "chrome", "alpn": "h2"})
         config, findings = outbound(dataclasses.replace(proxy, dialect=dialect))
-        assert bare(config.outbound)["tls"].get("alpn") == (["h2"] if takes else None)
+        assert revealed(config.outbound)["tls"].get("alpn") == (["h2"] if takes else None)
         assert [finding.level for finding in findings] == ([] if takes else ["note"])
 
 
@@ -58,7 +58,7 @@ def test_what_sing_box_says_of_alpn_is_sent_as_it_stands() -> None:
     for words in ({"type": "ws"}, {"fp": "chrome"}, REALITY, {}):
         proxy = proxy_of(Kind.TROJAN, {**words, "alpn": "h2,http/1.1,h3"})
         config, findings = outbound(dataclasses.replace(proxy, dialect="sing-box"))
-        assert bare(config.outbound)["tls"]["alpn"] == ["h2", "http/1.1", "h3"]
+        assert revealed(config.outbound)["tls"]["alpn"] == ["h2", "http/1.1", "h3"]
         assert findings == ()
 
 
@@ -73,7 +73,7 @@ def test_quic_speaks_h3_whatever_a_generator_says() -> None:
 def test_in_sing_boxs_own_words_quic_speaks_what_is_written(kind: Kind) -> None:
     for said, meant in (("h2", ["h2"]), ("", ["h3"])):
         config, findings = outbound(dataclasses.replace(proxy_of(kind, {"alpn": said}), dialect="sing-box"))
-        assert bare(config.outbound)["tls"]["alpn"] == meant
+        assert revealed(config.outbound)["tls"]["alpn"] == meant
         assert findings == ()
 
 
@@ -81,12 +81,12 @@ def test_in_sing_boxs_own_words_quic_speaks_what_is_written(kind: Kind) -> None:
 def test_an_unchecked_certificate_is_honoured_and_a_danger(kind: Kind) -> None:
     config, (finding,) = told(proxy_of(kind, {"insecure": "true"}))
     assert config.tls_unverified
-    assert bare(config.outbound)["tls"]["insecure"] is True
+    assert revealed(config.outbound)["tls"]["insecure"] is True
     assert (finding.level, "certificate" in finding.text) == ("danger", True)
 
 
 def test_reality_has_no_certificate_to_leave_unchecked() -> None:
     config, (finding,) = outbound(proxy_of(Kind.VLESS, {**REALITY, "insecure": "1"}))
     assert not config.tls_unverified
-    assert "insecure" not in bare(config.outbound)["tls"]
+    assert "insecure" not in revealed(config.outbound)["tls"]
     assert finding.level == "note"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from parsers import bare
 from some_proxies import meaning, proxy_of
 
 from vpntest.plan.model import Kind
 from vpntest.plan.proxies import outbound
+from vpntest.plan.secret import revealed
 
 
 def test_websocket() -> None:
@@ -70,4 +70,4 @@ def test_a_path_that_was_encoded_twice_and_one_without_slash() -> None:
 def test_a_path_of_httpupgrade_is_written_as_xray_writes_it(path: str, written: str) -> None:
     for dialect in ("link", "xray"):
         proxy = dataclasses.replace(proxy_of(Kind.TROJAN, {"type": "httpupgrade", "path": path}), dialect=dialect)
-        assert bare(outbound(proxy)[0].outbound)["transport"]["path"] == written
+        assert revealed(outbound(proxy)[0].outbound)["transport"]["path"] == written

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpntest.plan.model import Kind, Plan, ProxyConfig, Server, TunnelSpec
-from vpntest.plan.secret import REMOVED, Redaction, Secret, secrets_in
+from vpntest.plan.secret import REMOVED, Redaction, Secret, revealed, secrets_in
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,11 @@ def test_no_way_of_printing_shows_it(shown) -> None:
 
 def test_it_comes_out_when_asked_for() -> None:
     assert Secret("hush").reveal() == "hush"
+
+
+def test_all_of_a_config_comes_out_when_asked_for() -> None:
+    held = {"a": [Secret("hush"), {"b": Secret("hush")}], "c": (1, "plain"), "d": None}
+    assert revealed(held) == {"a": ["hush", {"b": "hush"}], "c": [1, "plain"], "d": None}
 
 
 def test_equal_secrets_are_equal_and_others_are_not() -> None:

@@ -22,7 +22,7 @@ from vpntest.plan import amnezia, archives, bridges, links, ovpn, proxies, sourc
 from vpntest.plan.certificates import expiry
 from vpntest.plan.model import Config, Entry, Finding, Kind, OpenVpnConfig, ProxyConfig
 from vpntest.plan.read import read_plan
-from vpntest.plan.secret import Secret, secrets_in
+from vpntest.plan.secret import Secret, revealed, secrets_in
 
 WHERE = "some.conf"
 _LONGEST_TEXT = 1000
@@ -119,7 +119,7 @@ def hold(name: str, data: bytes) -> int:
                 assert server.host.isascii(), "a host that a resolver could not ask for"
                 assert 0 < server.port < 65536
         if isinstance(entry.config, ProxyConfig):
-            json.dumps(bare(entry.config.outbound), allow_nan=False).encode()
+            json.dumps(revealed(entry.config.outbound), allow_nan=False).encode()
     return sum(entry.config is not None for entry in entries)
 
 
@@ -130,18 +130,6 @@ def _check_text(text: str, secrets: Iterable[Secret]) -> None:
     for secret in secrets:
         shown = secret.reveal().strip()
         assert len(shown) < _TELLING or shown not in text, "a message with a secret in it"
-
-
-def bare(value: object) -> Any:
-    """With secrets in the open."""
-    match value:
-        case Secret():
-            return value.reveal()
-        case dict():
-            return {key: bare(part) for key, part in value.items()}
-        case list() | tuple():
-            return [bare(part) for part in value]
-    return value
 
 
 def seeds() -> dict[str, list[bytes]]:

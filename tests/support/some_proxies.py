@@ -7,11 +7,10 @@ import random
 import uuid
 from typing import Any
 
-from parsers import bare
-
 from vpntest.plan.model import Finding, Kind, ProxyConfig
 from vpntest.plan.proxies import outbound
 from vpntest.plan.proxy_words import Proxy
+from vpntest.plan.secret import revealed
 
 _DICE = random.Random(11)
 ID = str(uuid.UUID(bytes=_DICE.randbytes(16), version=4))
@@ -45,7 +44,7 @@ def proxy_of(kind: Kind, words: dict[str, str] | None = None, **fields: str) -> 
 
 def meaning(kind: Kind, words: dict[str, str] | None = None, **fields: str) -> dict[str, Any]:
     config, _ = outbound(proxy_of(kind, words, **fields))
-    return bare(config.outbound)
+    return revealed(config.outbound)
 
 
 def findings_of(kind: Kind, words: dict[str, str] | None = None, **fields: str) -> tuple[Finding, ...]:

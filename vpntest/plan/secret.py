@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 REMOVED = "[removed]"
@@ -60,6 +61,18 @@ def secrets_in(value: object) -> Iterator[Secret]:
         case _ if hasattr(value, "__struct_fields__"):
             for name in value.__struct_fields__:
                 yield from secrets_in(getattr(value, name))
+
+
+def revealed(value: object) -> Any:
+    """Part of a config with its secrets in the open, for the carrier that is to read it."""
+    match value:
+        case Secret():
+            return value.reveal()
+        case dict():
+            return {key: revealed(part) for key, part in value.items()}
+        case list() | tuple():
+            return [revealed(part) for part in value]
+    return value
 
 
 _LEAST_PART = 8

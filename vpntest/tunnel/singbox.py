@@ -30,7 +30,7 @@ from typing import Any
 
 from vpntest.failures import Failure
 from vpntest.plan.model import ProxyConfig
-from vpntest.plan.secret import Secret
+from vpntest.plan.secret import revealed
 from vpntest.tunnel import dns, netlink
 from vpntest.tunnel.cage import Process
 from vpntest.tunnel.carriers import Carrier
@@ -295,7 +295,7 @@ async def device(
     system's roots; `heard` gets each line that sing-box says; `hosts` has the address of every name that stands as a
     server, for no other is looked up; `home` is the namespace that it dials in, the underlay by default.
     """
-    document = _document(_tun(site.netns, site.device, ADDRESSES, MTU), _revealed(outbounds), roots, hosts or {})
+    document = _document(_tun(site.netns, site.device, ADDRESSES, MTU), revealed(outbounds), roots, hosts or {})
     process = await _started(site, program, document, site.netns, site.device, heard, home)
     await netlink.address(site.netns, site.device, addresses=ADDRESSES, routes=("0.0.0.0/0", "::/0"))
     return process
@@ -386,14 +386,3 @@ def _document(
         "outbounds": [{"connect_timeout": "20s", "tag": "proxy"} | first, *others],
         "route": {"final": first.get("tag", "proxy"), "default_domain_resolver": _HOSTS},
     }
-
-
-def _revealed(value: object) -> Any:
-    match value:
-        case Secret():
-            return value.reveal()
-        case dict():
-            return {key: _revealed(part) for key, part in value.items()}
-        case list() | tuple():
-            return [_revealed(part) for part in value]
-    return value
