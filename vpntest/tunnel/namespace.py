@@ -166,9 +166,11 @@ class Namespace:
         except BlockingIOError as exc:
             holder = f":{os.fstat(self._fd).st_ino} "
             locks = Path("/proc/locks").read_text().splitlines()
-            pid = next((line.split()[4] for line in locks if " FLOCK " in line and holder in line), "?")
+            # Another container's process is not seen from here.
+            pids = [line.split()[4] for line in locks if " FLOCK " in line and holder in line]
+            who = f" (process {pids[0]})" if pids else ""
             raise CannotMeasure(
-                f"another run (process {pid}) is measuring on this line, and two would disturb each other; wait for it"
+                f"another run{who} is measuring on this line, and two would disturb each other; wait for it"
             ) from exc
         except OSError:
             # A kernel that knows no locks of namespaces is no reason not to measure.
