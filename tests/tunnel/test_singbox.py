@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,31 +154,11 @@ def test_what_happens_to_the_hello_ends_the_handshake(
     _, spec = _trojan(authority, proxy)
     tried: list[asyncio.StreamWriter] = []
 
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if await reader.read(4096):
-            tried.append(writer)
-            answer(writer)
-        else:
-            writer.close()
+    def counted(writer: asyncio.StreamWriter) -> None:
+        tried.append(writer)
+        answer(writer)
 
-    async def body() -> Step:
-        sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("198.18.0.1", 8443))
-        sock.setblocking(False)
-        server = await asyncio.start_server(handler, sock=sock)
-        try:
-            [tunnel] = await world.raised(spec)
-            await tunnel.lower()
-            return tunnel.steps[-1]
-        finally:
-            server.close()
-            for writer in tried:
-                writer.transport.abort()
-            # Transports close their descriptors in the loop's next rounds.
-            await asyncio.sleep(0.05)
-
-    step = asyncio.run(body())
+    step = asyncio.run(_at_server(world, spec, 8443, counted))
     assert (step.rung, step.failure) == (Rung.HANDSHAKE, failure), step
     assert "198.18." not in step.detail
     assert len(tried) == 2
@@ -517,7 +497,9 @@ def test_socks4_carries_tcp_only(world: Any, question: Any, first_byte: Any, pro
 ])  # fmt: skip
 def test_what_a_proxy_by_http_says(world: Any, proxy: Any, says: bytes, rung: Rung, failure: str | None) -> None:
     """One that opens nothing by an address cannot be measured, and is no tunnel through which nothing comes back."""
-    step = asyncio.run(_at_server(world, proxy("http", Kind.HTTP, 8464, "tcp", {"type": "http"}), 8464, says))
+    step = asyncio.run(
+        _at_server(world, proxy("http", Kind.HTTP, 8464, "tcp", {"type": "http"}), 8464, lambda one: one.write(says))
+    )
     assert (step.rung, step.failure) == (rung, failure), step
 
 
@@ -640,14 +622,14 @@ def test_ssh(
     asyncio.run(body())
 
 
-async def _at_server(world: Any, spec: TunnelSpec, port: int, says: bytes) -> Step:
-    """Where the climb ends at a server that says this to all that it hears."""
+async def _at_server(world: Any, spec: TunnelSpec, port: int, answer: Callable[[asyncio.StreamWriter], object]) -> Step:
+    """Where the climb ends at a server that answers so to all that it hears."""
     writers = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         if await reader.read(4096):
-            writer.write(says)
+            answer(writer)
 
     sock = world.server.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -662,6 +644,7 @@ async def _at_server(world: Any, spec: TunnelSpec, port: int, says: bytes) -> St
         server.close()
         for writer in writers:
             writer.transport.abort()
+        # Transports close their descriptors in the loop's next rounds.
         await asyncio.sleep(0.05)
 
 
