@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stderr, suppress
@@ -129,6 +130,38 @@ def test_it_says_how_far_it_climbed_and_how_it_stands(network: OwnNetwork) -> No
     assert stands == "vpntest: good: stands; names are asked for at 198.18.7.53, which answers"
     # The folder of the tests' network is below /run.
     assert others == ["vpntest: good: /run is another one inside, so that it cannot begin in this folder"]
+
+
+AS_ELSEWHERE = """
+set -e
+etc=$(mktemp -d -p /run)
+cp -a /etc/. "$etc"
+rm "$etc/resolv.conf" "$etc/nsswitch.conf"
+ln -s ../run/systemd/resolve/stub-resolv.conf "$etc/resolv.conf"
+mkdir -p /run/systemd/resolve "$etc/authselect"
+echo nameserver 127.0.0.53 > /run/systemd/resolve/stub-resolv.conf
+printf 'passwd: files\nhosts: resolve [!UNAVAIL=return] files\n' > "$etc/authselect/nsswitch.conf"
+ln -s authselect/nsswitch.conf "$etc/nsswitch.conf"
+mount --bind "$etc" /etc
+"$@"
+cat /etc/resolv.conf /etc/nsswitch.conf
+"""
+
+
+@pytest.mark.root
+def test_where_both_files_are_links_and_names_are_a_daemons(network: OwnNetwork) -> None:
+    """As with systemd-resolved, and with authselect."""
+    asks = "getent hosts www.example.test; cat /etc/resolv.conf /etc/nsswitch.conf"
+    argv = ["unshare", "--mount", "sh", "-c", AS_ELSEWHERE, "sh", *shell_of(network), "--", "sh", "-c", asks]
+    with network.client.entered():
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=True, cwd="/", env={**os.environ, **CALLER}, timeout=60
+        )
+    found, *inside = done.stdout.splitlines()
+    assert found.split() == ["198.18.7.80", "www.example.test"]
+    assert inside[:3] == ["nameserver 198.18.7.53", "passwd: files", "hosts: files dns"]
+    # And the machine's own say what they said.
+    assert inside[3:] == ["nameserver 127.0.0.53", "passwd: files", "hosts: resolve [!UNAVAIL=return] files"]
 
 
 LOOK = """
@@ -431,10 +464,40 @@ def test_a_shell_that_stops_gives_the_terminal_back_and_goes_on(network: OwnNetw
 
 
 @pytest.mark.root
+def test_in_the_background_it_leaves_the_terminal_alone(network: OwnNetwork) -> None:
+    with network.client.entered(), terminal("bash", "--norc", PS1="outer: ") as at:
+        at.shows("outer: ")
+        at.types(" ".join(shell_of(network)) + " -- sh -c 'echo here; read x; echo so $x'\n")
+        at.shows(r"\nhere\r")
+        at.types("\x1a")
+        at.shows(r"Stopped[^\n]*vpntest shell")
+        at.types("bg; echo $((6*7))\n")
+        at.shows(r"\n42\r")
+        # It wants to read, and must wait for the terminal.
+        at.types("\n")
+        at.shows(r"Stopped[^\n]*vpntest shell")
+        at.types("fg\n")
+        at.shows("vpntest shell")
+        at.types("it went on\n")
+        at.shows("so it went on")
+        at.types("exit\n")
+
+
+@pytest.mark.root
+def test_the_prompt_of_ones_own_is_kept(network: OwnNetwork) -> None:
+    with tempfile.TemporaryDirectory(prefix="shell-test-", dir="/var/tmp") as home:
+        Path(home, ".bashrc").write_text("PS1='mine> '\n")
+        with network.client.entered(), terminal(*shell_of(network), HOME=home) as at:
+            at.shows(r"\(vpntest good\) mine> ")
+            at.types("exit\n")
+            assert at.program.wait(GRACE) == 0
+
+
+@pytest.mark.root
 def test_a_command_gets_the_keys(network: OwnNetwork) -> None:
     script = "trap 'echo caught; exit 8' INT; echo here; read x"
     with network.client.entered(), terminal(*shell_of(network), "--", "sh", "-c", script) as at:
-        at.shows("here")
+        at.shows(r"here\r")
         at.types("\x03")
         at.shows("caught")
         assert at.program.wait(GRACE) == 8

@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
         "shell",
         usage="%(prog)s [-h] [--tunnel NAME] [--root] PLAN|DIR|FILE [PLAN|DIR|FILE ...] [-- COMMAND ...]",
         help="raise one tunnel and open a shell inside it, or run a command there (needs root)",
-        description="Whatever runs inside goes through the tunnel, or nowhere; it sees an empty /run and /tmp.",
+        description="Opens a shell, or runs COMMAND. What runs inside goes through the tunnel, or nowhere.",
     )
     shell.add_argument(
         "paths", nargs="+", type=Path, metavar="PLAN|DIR|FILE", help="a plan, a folder of configs, configs"

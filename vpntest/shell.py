@@ -4,8 +4,8 @@
        └─ in a cage of its own: a launcher, root for a moment ─becomes─▶ the shell, as the person who called sudo
             network     the tunnel's namespace: `lo` and its device, nothing else
             processes   the cage's: with us ends whatever was started in there, however we end
-            files       the person's own, but for /run and /tmp, which are empty: this machine's resolvers, buses, agents
-                        and browsers have their sockets there, and would act outside for whoever asks them
+            files       the person's own, but for /run and /tmp, which are empty: this machine's resolvers, buses and
+                        agents have their sockets there, and would act outside for whoever asks them
             names       /etc/resolv.conf is the tunnel's resolver, and the hosts line of nsswitch.conf `files dns`
 
 A terminal is lent to the shell as a shell lends it to a job: its keys are the shell's, and when that stops, so do we.
@@ -221,7 +221,7 @@ class _Guest:
         self._vantage = vantage
         self._say = say
         # A terminal that others of a pipeline read from or write to is theirs as well, and is not lent.
-        self._lent = _is_ours()
+        self._lent = self._holds = _is_ours()
         mask = os.umask(0o022)
         os.umask(mask)
         folder = _folder()
@@ -281,9 +281,8 @@ class _Guest:
             status = await self._process.wait()
         finally:
             watch.cancel()
-            if self._lent:
-                with suppress(OSError):
-                    os.tcsetpgrp(0, os.getpgrp())
+            with suppress(OSError):
+                self._take_back()
             signal.signal(signal.SIGTTOU, writing)
             for number in handlers:
                 loop.remove_signal_handler(number)
@@ -303,14 +302,20 @@ class _Guest:
             return
         if stopped is None or not self._lent:
             return
-        own = os.getpgrp()
         with suppress(OSError):
-            os.tcsetpgrp(0, own)
+            self._take_back()
             os.kill(os.getpid(), signal.SIGSTOP)
-            if os.tcgetpgrp(0) == own:
+            # In the background the terminal stays whose it is.
+            if os.tcgetpgrp(0) == os.getpgrp():
                 os.tcsetpgrp(0, self._process.pid)
+                self._holds = True
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGCONT)
+
+    def _take_back(self) -> None:
+        if self._holds:
+            self._holds = False
+            os.tcsetpgrp(0, os.getpgrp())
 
     async def _tell_death(self) -> None:
         while self._vantage.alive():
