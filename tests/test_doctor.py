@@ -43,7 +43,11 @@ from vpntest.tunnel.namespace import Namespace
 from vpntest.tunnel.netlink import Way
 
 NAMES = ("kernel", "wireguard-go", "amneziawg-go", "openvpn", "sing-box", "tor")
-TAGS = {"sing-box": ("with_gvisor", "with_quic", "with_utls"), "tor": ("obfs4", "webtunnel", "snowflake", "meek_lite")}
+TAGS = {
+    "amneziawg-go": ("awg1", "awg1.5", "awg2"),
+    "sing-box": ("with_gvisor", "with_quic", "with_utls"),
+    "tor": ("obfs4", "webtunnel", "snowflake", "meek_lite"),
+}
 PROFILE = Tried("lab.profile.p", True, needs=("carriers.sing-box", "carriers.sing-box.utls", "lab.nft.set"))
 
 
@@ -151,7 +155,7 @@ def test_ids_are_the_same_on_every_machine(change: str) -> None:
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_missing_has_a_remedy_and_what_is_unknown_has_none(change: str) -> None:
     for one in examine(facts(**CHANGES[change])).items:
-        if one.state in ("missing", "degraded") and one.id not in ("line.ipv4", "line.ipv6"):
+        if one.state in ("missing", "degraded") and one.id not in ("line.way.ipv4", "line.way.ipv6"):
             assert one.remedy, one.id
         elif one.state in ("ok", "unknown"):
             assert one.remedy is None, one.id
@@ -235,6 +239,10 @@ def test_what_falls_away_with_a_tag_or_a_transport() -> None:
         doctor.Ability("vless", "degraded", "sing-box 1.2", ("carriers.sing-box.utls",))
     ]
     assert report.profiles == (doctor.Ability("p", "degraded", None, ("carriers.sing-box.utls",)),)
+    report = examine(facts(carriers=carriers(untagged="awg2")))
+    assert [(one.id, one.lacks) for one in report.kinds if one.state != "ok"] == [
+        ("amneziawg", ("carriers.amneziawg-go.awg2",))
+    ]
     report = examine(facts(carriers=carriers(untagged="with_quic")))
     assert {one.id for one in report.kinds if one.state == "missing"} == {"hysteria2", "tuic"}
     report = examine(facts(carriers=carriers(untagged="snowflake")))
@@ -295,13 +303,13 @@ def test_the_line() -> None:
     assert report.can_measure is False
     assert report.reasons == ("a way out: no default route, neither for IPv4 nor for IPv6",)
     report = examine(facts(ways=(None, Way("eth0", None))))
-    assert (report.can_measure, item(report, "line.ipv4").state, item(report, "line.way").state) == (
+    assert (report.can_measure, item(report, "line.way.ipv4").state, item(report, "line.way").state) == (
         True,
         "missing",
         "ok",
     )
     report = examine(facts(ways=None))
-    assert {item(report, f"line.{name}").state for name in ("way", "ipv4", "ipv6")} == {"unknown"}
+    assert {item(report, f"line.{name}").state for name in ("way", "way.ipv4", "way.ipv6")} == {"unknown"}
     assert report.can_measure is None
     found = item(examine(facts(ways=(Way("wg0", "wireguard"), None))), "line.way")
     assert found.state == "degraded"
@@ -342,7 +350,7 @@ def test_people_read_what_is_wrong_first_and_what_follows_last() -> None:
         "carriers    ✗ missing  openvpn: openvpn is not installed",
         "                for OpenVPN",
         "                → sudo apt-get install openvpn",
-        "            ✓ ok  wireguard-go 1.2, amneziawg-go 1.2, sing-box 1.2, tor 1.2, sing-box with utls,",
+        "            ✓ ok  wireguard-go 1.2, amneziawg-go 1.2 (awg1-5, awg2), sing-box 1.2 (utls, quic), tor",
     ]
     assert lines[-1].endswith("command; not openvpn.") or lines[-2].startswith("Can be measured: wireguard, ")
     assert text.count("✗ missing") == 1
@@ -473,7 +481,7 @@ def test_it_sends_no_packet_and_leaves_nothing(line: tuple[Namespace, Namespace]
     kinds = {one["id"]: one["state"] for one in report["kinds"]}
     assert {kinds[name] for name in ("wireguard", "amneziawg", "openvpn", "shadowsocks", "trojan")} == {"ok"}
     assert {one["state"] for one in report["profiles"]} <= {"ok", "degraded"}
-    assert {one["found"] for one in report["items"] if one["id"] in ("line.ipv4", "line.ipv6")} == {"by up"}
+    assert {one["found"] for one in report["items"] if one["id"] in ("line.way.ipv4", "line.way.ipv6")} == {"by up"}
     assert _marks()[1:] == before[1:]
     assert _marks()[0] <= before[0]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

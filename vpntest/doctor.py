@@ -310,6 +310,8 @@ _TAGS = {
 }
 """Build tags of sing-box without which it serves all the same."""
 _BUILD = "install a sing-box that was built with_gvisor, with_quic and with_utls"
+_GENERATIONS = {"awg1-5": "awg1.5", "awg2": "awg2"}
+"""Of AmneziaWG, those that configs of today are written for, as :mod:`vpntest.tunnel.carriers` calls them."""
 _TRANSPORTS = {
     "obfs4": "obfs4proxy",
     "webtunnel": "",
@@ -394,7 +396,11 @@ def carriers_of(kind: Kind) -> tuple[tuple[str, ...], ...]:
 
 
 def _kind(kind: Kind, carriers: Carriers, state_of: Mapping[str, State]) -> Ability:
-    wants = {Kind.VLESS: ["carriers.sing-box.utls"], Kind.TOR: [f"carriers.tor.{name}" for name in _TRANSPORTS]}
+    wants = {
+        Kind.AMNEZIAWG: [f"carriers.amneziawg-go.{name}" for name in _GENERATIONS],
+        Kind.VLESS: ["carriers.sing-box.utls"],
+        Kind.TOR: [f"carriers.tor.{name}" for name in _TRANSPORTS],
+    }
     found = []
     for names in carriers_of(kind):
         needs = [*_ALWAYS, *(_id_of(name) for name in names)]
@@ -532,7 +538,19 @@ def _carriers(facts: Facts) -> Iterator[Item]:
             version=row.version,
             remedy=None if row.usable else _install(facts, package, "" if row.program else name),
         )
-    sing_box, tor = facts.carriers["sing-box"], facts.carriers["tor"]
+    amnezia, sing_box, tor = (facts.carriers[name] for name in ("amneziawg-go", "sing-box", "tor"))
+    for name, generation in _GENERATIONS.items():
+        called = f"AmneziaWG {generation.removeprefix('awg')}"
+        # Of a program in which nothing was found, nothing is known.
+        state: State = "missing" if not amnezia.usable else "unknown" if not amnezia.features else "ok"
+        if state == "ok" and generation not in amnezia.features:
+            state = "missing"
+        why = {"missing": "this amneziawg-go does not know it", "unknown": "this amneziawg-go does not tell"}.get(state)
+        yield Item(
+            *(f"carriers.amneziawg-go.{name}", "carriers", called, state, f"configs of {called}"),
+            why if amnezia.usable else "no amneziawg-go",
+            remedy=_install(facts, "") if state == "missing" else None,
+        )
     for tag, purpose in _TAGS.items():
         there = sing_box.usable and f"with_{tag}" in sing_box.features
         yield Item(
@@ -576,7 +594,7 @@ def _line(facts: Facts) -> Iterator[Item]:
     )
     for name, way in zip(("IPv4", "IPv6"), by_family, strict=True):
         yield Item(
-            *(f"line.{name.lower()}", "line", name),
+            *(f"line.way.{name.lower()}", "line", name),
             "unknown" if facts.ways is None else "missing" if way is None else "ok",
             f"servers and platforms that have {name} only",
             f"by {way.device}" if way else why if facts.ways is None else "this line has none",
@@ -630,10 +648,14 @@ def _storage(facts: Facts) -> Iterator[Item]:
             state = "missing"
         yield Item(
             *(f"storage.{name}", "storage", called, state, purpose),
-            "not known" if free is None else f"{free // _MIB} MiB free",
+            "not known" if free is None else f"{_size(free)} free",
             path=str(place) if (place := facts.database.parent if name == "runs" else facts.temporary) else None,
             remedy=remedy if state in ("degraded", "missing") else None,
         )
+
+
+def _size(count: int) -> str:
+    return f"{count // _MIB} MiB" if count < 10 << 30 else f"{count >> 30} GiB"
 
 
 def _lab(facts: Facts) -> Iterator[Item]:
@@ -707,7 +729,7 @@ class _Telling:
     def group(self, group: Group) -> Iterator[str]:
         """Its lines, the first of which has room for its name."""
         items = [item for item in self._report.items if item.group == group]
-        absent = {item.id for item in items if item.state != "ok"}
+        absent = {item.id for item in items if item.state in ("missing", "unknown")}
         # A part of what is not there as a whole is no news.
         news = [item for item in items if item.id.rpartition(".")[0] not in absent]
         for item in news:
@@ -718,9 +740,10 @@ class _Telling:
             if item.state == "unknown":
                 unknown.setdefault(item.found or "", []).append(item.name)
         for why, names in unknown.items():
-            yield from self._entry("unknown", f"{_listed(group, names)}: {why}")
-        if well := [_short(item) for item in news if item.state == "ok"]:
-            yield from self._entry("ok", _listed(group, well))
+            yield from self._entry("unknown", _listed(group, names) + (f": {why}" if why else ""))
+        well = [item for item in news if item.state == "ok"]
+        if well:
+            yield from self._entry("ok", _listed(group, _folded(well)))
         if group == "lab":
             yield from self._profiles()
 
@@ -794,7 +817,17 @@ def _listed(group: Group, names: list[str]) -> str:
     return ", ".join(names)
 
 
-def _short(item: Item) -> str:
-    if item.group in ("line", "storage"):
-        return plain(f"{item.name} ({item.found})" if item.found else item.name)
-    return plain(f"{item.name} {item.version}" if item.group == "carriers" and item.version else item.name)
+def _folded(items: list[Item]) -> list[str]:
+    """What is well in a few words each, its parts in brackets behind it."""
+    told: dict[str, list[str]] = {}
+    for item in items:
+        whole = item.id.rpartition(".")[0]
+        if whole in told:
+            told[whole].append(f"{item.name} {item.found}" if item.group == "line" else item.id.rpartition(".")[2])
+        else:
+            found = [item.found] if item.found and item.group in ("line", "storage") else []
+            told[item.id] = [
+                item.name + (f" {item.version}" if item.group == "carriers" and item.version else ""),
+                *found,
+            ]
+    return [plain(name + (f" ({', '.join(parts)})" if parts else "")) for name, *parts in told.values()]

@@ -101,6 +101,10 @@ def tell(tried: Iterator[Tried]) -> None:
         sys.stdout.flush()
 
 
+_CAGED = ("confinement", "userns")
+_NO_CAGE = "it cannot be tried without PID and mount namespaces"
+
+
 # ── the tries ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -120,6 +124,7 @@ def _tries() -> Iterator[Tried]:
         cage = Cage.open()
     except CannotMeasure as exc:
         yield Tried("cage", False, str(exc))
+        yield from (Tried(name, None, _NO_CAGE) for name in _CAGED)
         return
     with contextlib.closing(cage):
         yield Tried("cage", True)
@@ -131,8 +136,9 @@ def _without_namespaces(fault: OSError) -> Iterator[Tried]:
     if os.geteuid() == 0:
         yield Tried("netns", False, str(denial(fault)))
         yield Tried("cage", False, str(denial(fault)))
+        yield from (Tried(name, None, _NO_CAGE) for name in _CAGED)
     else:
-        yield from (Tried(name, None) for name in ("netns", "cage", "confinement", "userns"))
+        yield from (Tried(name, None) for name in ("netns", "cage", *_CAGED))
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
     except OSError as exc:
