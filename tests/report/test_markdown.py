@@ -39,7 +39,8 @@ Blocked or throttled on this line: 1 of 2 platforms. Around all of it: 1 of 2 tu
 ### Needs attention
 
 - ov \\[wireguard\\] auth.rejected (reached: handshake): the server says that it does not know these credentials
-- Speed not judged, so that throttling would not show: wiki (everywhere); facebook (se)
+- Speed not judged anywhere, so that throttling would not show: wiki
+- Speed not judged, so that throttling would not show: facebook (se)
 - ov: &lt;script&gt; \\| \\`x\\` &amp; y
 """
 

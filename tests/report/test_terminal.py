@@ -60,7 +60,7 @@ Legend
   □ down           down, here and at every exit
   ? insufficient   evidence too thin to say; neither ok nor blocked
 
-Blocked or throttled on this line: 2 of 5 platforms; of 1 nothing can be said.
+Blocked or throttled on this line: 2 of 5 platforms. Of 1 nothing can be said.
 Around all of it: 1 of 5 tunnels (se).
 
 Needs attention
@@ -76,8 +76,8 @@ Needs attention
       the tunnel is not known [cell.insufficient.speed-unknown]
   wiki through ss: the tries do not agree, or are too few
       [endpoint.insufficient.mixed]
-  Speed not judged, so that throttling would not show: bank (outside); facebook
-      (se)
+  Speed not judged, so that throttling would not show: bank (outside)
+  Speed not judged, so that throttling would not show: facebook (se)
   ss: its config asks not to check the server's certificate
   ov: up: ignored, never run
 """
@@ -102,7 +102,7 @@ DEAD_LINE = """\
 vpntest 0.1.0 · 2026-11-20T03:00:00+00:00 · 42 s
 
 Nothing was judged: the line itself is dead, for no control answered and no
-tunnel carried anything.
+tunnel carried anything [line.dead]
 """
 
 

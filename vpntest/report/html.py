@@ -16,15 +16,14 @@ import base64
 import hashlib
 import json
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from vpntest.judge.judging import is_unproven, knows_speed
 from vpntest.judge.reading import read
 from vpntest.judge.samples import PULSE, Sample
-from vpntest.judge.verdict import Cell, Judgement, Outcome, PlatformVerdict, State, TunnelVerdict
+from vpntest.judge.verdict import Cell, Judgement, PlatformVerdict, TunnelVerdict
 from vpntest.probe.observation import (
     Address,
     Alive,
@@ -44,7 +43,7 @@ from vpntest.probe.observation import (
     TunnelFacts,
 )
 from vpntest.report.compared import Comparisons, Rate
-from vpntest.report.matrix import SIGNS
+from vpntest.report.matrix import SIGNS, Sentence, answer, attention
 from vpntest.report.otherwise import Change, cases_of
 from vpntest.report.text import plain
 from vpntest.report.words import LANGUAGES, PAGE, RULES, reasons, ways, words
@@ -54,6 +53,8 @@ from vpntest.tunnel.vantage import OUTSIDE
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+_LONGEST = 10_000
+"""Characters of what is put in: a list of names may be long."""
 _TRANSFERS_SHOWN = 40
 """Transfers in the plots of one platform at one vantage; a run makes twenty."""
 
@@ -122,7 +123,7 @@ def _say(key: str, *put_in: object) -> Markup:
     """A text of the catalogue in English, marked so that the script can say it in another language."""
     from markupsafe import Markup, escape
 
-    own = [plain(str(one)) for one in put_in]
+    own = [plain(str(one), _LONGEST) for one in put_in]
     said = escape(words()["en"][key])
     for number, one in enumerate(own):
         # Set apart, lest a name that runs from right to left reorders the sentence around it.
@@ -191,80 +192,20 @@ class _Core:
         return Markup('<span data-r="{}">{}</span>').format(rule, known.reason if known else rule)
 
     def summary(self) -> Iterator[Markup]:
-        """The answer: how much is censored here, and who gets around all of it."""
-        if self._judgement.local_outage is not None:
-            yield _say("summary.nothing") + " " + self.reason(self._judgement.line_rule or "line.dead")
-            return
-        outside = self._judgement.outside
-        censored = {one.platform for one in outside if one.state in (State.BLOCKED, State.THROTTLED)}
-        yield _say("summary.censored", len(censored), len(outside))
-        if unclear := sum(one.state is State.INSUFFICIENT for one in outside):
-            yield _say("summary.unclear", unclear)
-        if censored:
-            passed = Counter(
-                cell.tunnel
-                for cell in self._judgement.cells
-                if cell.platform in censored and cell.outcome is Outcome.CIRCUMVENTS
-            )
-            around = [facts.name for facts in self._record.tunnels if passed[facts.name] == len(censored)]
-            key = "summary.around" if around else "summary.around.none"
-            yield _say(key, len(around), len(self._record.tunnels), ", ".join(map(plain, around)))
+        """The answer."""
+        yield from map(self._sentence, answer(self._record, self._judgement))
 
     def attention(self) -> Iterator[Markup]:
         """What a reader should know beside the matrix; failed tunnels are told with their ladders."""
-        if not self.run.complete:
-            yield _say("attention.interrupted")
-        for what in self.run.redacted:
-            yield _say("attention.redacted", what)
-        for one in self._judgement.outside:
-            if one.state is State.INSUFFICIENT:
-                yield _say("attention.outside", one.platform) + " " + self.reason(one.rule)
-        inside = [cell.inside for cell in self._judgement.cells if cell.inside]
-        for one in (*self._judgement.outside, *inside):
-            if one.detail:
-                yield _foreign(f"{one.platform}, {one.vantage}", one.detail)
-        optional = {
-            (one.id, service.id) for one in self._record.platforms for service in one.service if not service.required
-        }
-        broken: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for one in self._judgement.outside:
-            for service in one.services:
-                if (one.platform, service.service) in optional and service.mechanism is not None:
-                    broken[service.service, service.mechanism].append(one.platform)
-        for (name, mechanism), platforms in broken.items():
-            yield _say("attention.optional", ", ".join(platforms), name, mechanism)
-        thin: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for cell in self._judgement.cells:
-            if cell.inside and cell.outcome is Outcome.INSUFFICIENT and cell.rule != "cell.insufficient.outside":
-                rule = cell.inside.rule if cell.inside.state is State.INSUFFICIENT else cell.rule
-                thin[cell.tunnel, rule].append(cell.platform)
-        for (tunnel, rule), platforms in thin.items():
-            yield _say("attention.thin", ", ".join(platforms), tunnel) + " " + self.reason(rule)
-        usable = [
-            one.inside
-            for one in self._judgement.cells
-            if one.inside and one.outcome in (Outcome.OPEN, Outcome.CIRCUMVENTS)
-        ]
-        answering = [one for one in (*self._judgement.outside, *usable) if one.state is State.OK]
-        for key, lacking in (
-            ("attention.speed", [one for one in answering if not knows_speed(one)]),
-            ("attention.unproven", [one for one in answering if is_unproven(one)]),
-        ):
-            places: dict[str, list[str]] = defaultdict(list)
-            everywhere = Counter(one.platform for one in answering)
-            for one in lacking:
-                places[one.platform].append(one.vantage)
-            alike: dict[str, list[str]] = defaultdict(list)
-            for platform, vantages in places.items():
-                alike["" if len(vantages) == everywhere[platform] else ", ".join(vantages)].append(platform)
-            for where, platforms in alike.items():
-                told = ", ".join(platforms)
-                yield _say(key, told, where) if where else _say(f"{key}.everywhere", told)
-        for facts in self._record.tunnels:
-            if facts.tls_unverified:
-                yield _say("attention.unverified", facts.name)
-            for warning in facts.warnings:
-                yield _foreign(facts.name, warning)
+        yield from map(self._sentence, attention(self._record, self._judgement))
+
+    def _sentence(self, one: Sentence) -> Markup:
+        """A sentence, marked for the script."""
+        from markupsafe import Markup
+
+        said = Markup('<span lang="en" dir="ltr">{}</span>').format(one.said) if one.said else None
+        parts = (_say(one.key, *one.put_in), self.reason(one.rule) if one.rule else None, said)
+        return Markup(" ").join(part for part in parts if part)
 
     def data(self, rules: Iterable[str]) -> dict[str, Any]:
         """What the script needs before any cell is opened."""
@@ -292,13 +233,6 @@ def _when(started: str) -> str:
     """To the minute, where it is a time as we write it."""
     minute = started.removesuffix("+00:00")[:16]
     return f"{minute.replace('T', ' ')} UTC" if started.endswith("+00:00") else started
-
-
-def _foreign(name: str, said: str) -> Markup:
-    """What a part of ours says in English alone."""
-    from markupsafe import Markup
-
-    return Markup('<bdi>{}</bdi>: <span lang="en" dir="ltr">{}</span>').format(plain(name), plain(said))
 
 
 def _tunnels(record: Record, judgement: Judgement) -> list[tuple[TunnelFacts, TunnelVerdict | None]]:

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from vpntest.judge.verdict import Judgement
 from vpntest.probe.observation import Record
-from vpntest.report.matrix import SIGNS, Entry, Matrix, arrange, attention, summary
+from vpntest.report.matrix import SIGNS, Entry, Matrix, arrange, attention, fallen, summary
 from vpntest.report.text import plain
 from vpntest.report.view import View
 
@@ -47,7 +47,7 @@ def render(record: Record, judgement: Judgement, view: View | None = None, limit
         table, kept = _table(shown, limit - _REST - _size(*parts, legend))
         left_out = f"{len(shown.rows) - kept} more tunnels do not fit here." if kept < len(shown.rows) else ""
         parts += [part for part in (table, escape(view.hides(whole, shown)), left_out, legend) if part]
-    if lines := attention(record, judgement):
+    if lines := [*map(str, fallen(record, judgement)), *map(str, attention(record, judgement))]:
         parts.append(_list("### Needs attention", lines, limit - _REST - _size(*parts)))
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -9,7 +9,8 @@ Holds words and notes, no colours and no layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
@@ -17,6 +18,7 @@ from vpntest.judge.judging import is_flaky, is_unproven, knows_speed, reason_of
 from vpntest.judge.verdict import Cell, Judgement, Outcome, PlatformVerdict, State, TunnelVerdict
 from vpntest.probe.observation import Record, TunnelFacts
 from vpntest.report.text import plain
+from vpntest.report.words import say
 from vpntest.tunnel.vantage import OUTSIDE
 
 
@@ -80,7 +82,7 @@ def arrange(record: Record, judgement: Judgement) -> Matrix:
         cells.setdefault(cell.tunnel, []).append(cell)
     rows = [Row(OUTSIDE, "", tuple(Entry(one.state, _note(one)) for one in judgement.outside))]
     for facts, tunnel in _tunnels(record, judgement):
-        # Why a tunnel is down is the same for all its cells, and told once: see attention().
+        # Why a tunnel is down is the same for all its cells, and told once: see fallen().
         entries = tuple(
             Entry(cell.outcome, _note(cell.inside) if cell.inside else "") for cell in cells.get(tunnel.tunnel, ())
         )
@@ -101,97 +103,122 @@ def _note(verdict: PlatformVerdict) -> str:
     return " ".join(part for part in (verdict.mechanism or "", tries) if part)
 
 
-def summary(record: Record, judgement: Judgement) -> str:
-    """The answer in a sentence or two: how much is censored here, and who gets around all of it."""
+class Sentence(Struct, frozen=True):
+    """One thing to say beside the matrix, for every language to say in its own words."""
+
+    key: str
+    """Of the catalogue."""
+    put_in: tuple[str, ...] = ()
+    rule: str | None = None
+    """A rule whose reason follows."""
+    said: str = ""
+    """What follows in English alone."""
+
+    def __str__(self) -> str:
+        """In English."""
+        reason = f"{reason_of(self.rule)} [{self.rule}]" if self.rule else ""
+        return " ".join(part for part in (say(self.key, *self.put_in), reason, self.said) if part)
+
+
+def _sentence(key: str, *put_in: str, rule: str | None = None, said: str = "") -> Sentence:
+    return Sentence(key, tuple(plain(one, _LONGEST) for one in put_in), rule, plain(said))
+
+
+_LONGEST = 10_000
+"""Characters of a list of names: the answer is told whole, however many tunnels get around."""
+
+
+def answer(record: Record, judgement: Judgement) -> Iterator[Sentence]:
+    """How much is censored here, and who gets around all of it."""
     if judgement.local_outage is not None:
-        return f"Nothing was judged: {reason_of(judgement.line_rule or '')}."
-    states = [verdict.state for verdict in judgement.outside]
-    censored = {verdict.platform for verdict in judgement.outside if verdict.state in (State.BLOCKED, State.THROTTLED)}
-    line = f"Blocked or throttled on this line: {len(censored)} of {len(states)} platforms"
-    if unclear := states.count(State.INSUFFICIENT):
-        line += f"; of {unclear} nothing can be said"
+        yield Sentence("summary.nothing", rule=judgement.line_rule or "line.dead")
+        return
+    outside = judgement.outside
+    censored = {verdict.platform for verdict in outside if verdict.state in (State.BLOCKED, State.THROTTLED)}
+    yield _sentence("summary.censored", str(len(censored)), str(len(outside)))
+    if unclear := sum(verdict.state is State.INSUFFICIENT for verdict in outside):
+        yield _sentence("summary.unclear", str(unclear))
     if not censored:
-        return f"{line}."
-    around = [
-        plain(tunnel.tunnel)
-        for tunnel in judgement.tunnels
-        if all(
-            cell.outcome is Outcome.CIRCUMVENTS
-            for cell in judgement.cells
-            if cell.tunnel == tunnel.tunnel and cell.platform in censored
-        )
-    ]
-    return f"{line}. Around all of it: {len(around)} of {len(record.tunnels)} tunnels ({', '.join(around) or 'none'})."
+        return
+    passed = Counter(
+        cell.tunnel for cell in judgement.cells if cell.platform in censored and cell.outcome is Outcome.CIRCUMVENTS
+    )
+    around = [facts.name for facts in record.tunnels if passed[facts.name] == len(censored)]
+    key = "summary.around" if around else "summary.around.none"
+    yield _sentence(key, str(len(around)), str(len(record.tunnels)), ", ".join(around))
 
 
-def attention(record: Record, judgement: Judgement) -> tuple[str, ...]:
-    """What a reader should know beside the matrix, a line each: failed tunnels and why, thin evidence, warnings."""
-    lines = []
-    if not record.run.complete:
-        lines.append("The run was interrupted; this is what was measured until then.")
-    if record.run.redacted:
-        lines.append(f"Redacted for publication: {'; '.join(record.run.redacted)}")
+def summary(record: Record, judgement: Judgement) -> str:
+    """The answer in English."""
+    return " ".join(map(str, answer(record, judgement)))
+
+
+def fallen(record: Record, judgement: Judgement) -> Iterator[Sentence]:
+    """Each tunnel that is not up, and why."""
     for facts, tunnel in _tunnels(record, judgement):
-        if tunnel.mechanism is not None:
-            why = facts.problem.reason if facts.problem else reason_of(tunnel.rule)
-            reached = "" if facts.problem else f" (reached: {tunnel.stage})"
-            lines.append(f"{plain(facts.name)} [{facts.kind}] {tunnel.mechanism}{reached}: {plain(why)}")
+        told = (facts.name, facts.kind, tunnel.mechanism or "")
+        if facts.problem:
+            yield _sentence("attention.problem", *told, said=facts.problem.reason)
+        elif tunnel.mechanism is not None:
+            yield _sentence("attention.fallen", *told, tunnel.stage, said=reason_of(tunnel.rule))
+
+
+def attention(record: Record, judgement: Judgement) -> Iterator[Sentence]:
+    """What else a reader should know beside the matrix: thin evidence, warnings."""
+    if not record.run.complete:
+        yield Sentence("attention.interrupted")
+    for what in record.run.redacted:
+        yield _sentence("attention.redacted", what)
     for verdict in judgement.outside:
         if verdict.state is State.INSUFFICIENT:
-            lines.append(f"{plain(verdict.platform)} outside: {reason_of(verdict.rule)} [{verdict.rule}]")
-    optional = {(one.id, service.id) for one in record.platforms for service in one.service if not service.required}
-    for verdict in judgement.outside:
-        lines += [
-            f"{plain(verdict.platform)} outside: {plain(one.service)}, which it can do without, is "
-            f"{one.state} ({plain(one.mechanism)})"
-            for one in verdict.services
-            if (verdict.platform, one.service) in optional and one.mechanism is not None
-        ]
-    inside = [cell.inside for cell in judgement.cells if cell.inside]
-    lines += [
-        f"{plain(verdict.platform)} {_where(verdict)}: {plain(verdict.detail)}"
-        for verdict in (*judgement.outside, *inside)
-        if verdict.detail
-    ]
-    thin: dict[tuple[str, str], list[str]] = {}
+            yield _sentence("attention.outside", verdict.platform, rule=verdict.rule)
+    yield from _optional(record, judgement)
+    for verdict in (*judgement.outside, *(cell.inside for cell in judgement.cells if cell.inside)):
+        if verdict.detail:
+            place = () if verdict.vantage == OUTSIDE else (verdict.vantage,)
+            key = "attention.through" if place else "attention.outside"
+            yield _sentence(key, verdict.platform, *place, said=verdict.detail)
+    thin: dict[tuple[str, str], list[str]] = defaultdict(list)
     for cell in judgement.cells:
-        if cell.inside and cell.outcome is Outcome.INSUFFICIENT:
+        # That the line itself is unclear was told of the platform.
+        if cell.inside and cell.outcome is Outcome.INSUFFICIENT and cell.rule != "cell.insufficient.outside":
             rule = cell.inside.rule if cell.inside.state is State.INSUFFICIENT else cell.rule
-            thin.setdefault((cell.tunnel, rule), []).append(plain(cell.platform))
-    lines += [
-        f"{', '.join(platforms)} through {plain(tunnel)}: {reason_of(rule)} [{rule}]"
-        for (tunnel, rule), platforms in thin.items()
-        if rule != "cell.insufficient.outside"
-    ]
-    if places := _places(judgement, lambda verdict: not knows_speed(verdict)):
-        lines.append(f"Speed not judged, so that throttling would not show: {places}")
-    if places := _places(judgement, is_unproven):
-        lines.append(f"A connection opens, and nothing proves that it is the platform's, to a service of: {places}")
+            thin[cell.tunnel, rule].append(cell.platform)
+    for (name, rule), platforms in thin.items():
+        yield _sentence("attention.through", ", ".join(platforms), name, rule=rule)
+    yield from _lacking(judgement, "attention.speed", lambda verdict: not knows_speed(verdict))
+    yield from _lacking(judgement, "attention.unproven", is_unproven)
     for facts in record.tunnels:
         if facts.tls_unverified:
-            lines.append(f"{plain(facts.name)}: its config asks not to check the server's certificate")
-        lines += [f"{plain(facts.name)}: {plain(warning)}" for warning in facts.warnings]
-    return tuple(lines)
+            yield _sentence("attention.unverified", facts.name)
+        for warning in facts.warnings:
+            yield _sentence("attention.warning", facts.name, said=warning)
 
 
-def _where(verdict: PlatformVerdict) -> str:
-    return OUTSIDE if verdict.vantage == OUTSIDE else f"through {plain(verdict.vantage)}"
+def _optional(record: Record, judgement: Judgement) -> Iterator[Sentence]:
+    """Services that do not work on the line, and which platforms can do without."""
+    optional = {(one.id, service.id) for one in record.platforms for service in one.service if not service.required}
+    broken: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for verdict in judgement.outside:
+        for one in verdict.services:
+            if (verdict.platform, one.service) in optional and one.mechanism is not None:
+                broken[one.service, one.mechanism].append(verdict.platform)
+    for (service, mechanism), platforms in broken.items():
+        yield _sentence("attention.optional", ", ".join(platforms), service, mechanism)
 
 
-def _places(judgement: Judgement, lacks: Callable[[PlatformVerdict], bool]) -> str:
-    """Where platforms answer and something is lacking all the same: `twitter (everywhere); wiki (se, ss)`."""
-    answering: dict[str, list[tuple[str, bool]]] = {}
-    usable = [cell for cell in judgement.cells if cell.outcome in (Outcome.OPEN, Outcome.CIRCUMVENTS)]
-    for vantage, verdict in [
-        *((OUTSIDE, verdict) for verdict in judgement.outside),
-        *((cell.tunnel, cell.inside) for cell in usable if cell.inside),
-    ]:
+def _lacking(judgement: Judgement, key: str, lacks: Callable[[PlatformVerdict], bool]) -> Iterator[Sentence]:
+    """Platforms that answer where something is lacking all the same; in one sentence those that lack it alike."""
+    usable = [cell.inside for cell in judgement.cells if cell.outcome in (Outcome.OPEN, Outcome.CIRCUMVENTS)]
+    answering: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+    for verdict in (*judgement.outside, *filter(None, usable)):
         if verdict.state is State.OK:
-            answering.setdefault(verdict.platform, []).append((vantage, lacks(verdict)))
-    platforms: dict[str, list[str]] = {}
+            answering[verdict.platform].append((verdict.vantage, lacks(verdict)))
+    alike: dict[str, list[str]] = defaultdict(list)
     for platform, seen in answering.items():
-        found = [plain(vantage) for vantage, lacking in seen if lacking]
+        found = [vantage for vantage, lacking in seen if lacking]
         if found:
-            where = "everywhere" if len(found) == len(seen) > 1 else ", ".join(found)
-            platforms.setdefault(where, []).append(plain(platform))
-    return "; ".join(f"{', '.join(names)} ({where})" for where, names in platforms.items())
+            alike["" if len(found) == len(seen) > 1 else ", ".join(found)].append(platform)
+    for where, platforms in alike.items():
+        told = ", ".join(platforms)
+        yield _sentence(key, told, where) if where else _sentence(f"{key}.everywhere", told)

@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from vpntest.judge.verdict import Judgement, Outcome, State
 from vpntest.probe.observation import Record
-from vpntest.report.matrix import SIGNS, Entry, Matrix, arrange, attention, summary
+from vpntest.report.matrix import SIGNS, Entry, Matrix, arrange, attention, fallen, summary
 from vpntest.report.text import painted, plain, to_ascii
 from vpntest.report.view import View
 
@@ -64,7 +64,7 @@ def render(
             parts.append(hidden)
         parts.append(_legend(width, colour, unicode))
     parts.append(textwrap.fill(summary(record, judgement), width))
-    if lines := attention(record, judgement):
+    if lines := [*map(str, fallen(record, judgement)), *map(str, attention(record, judgement))]:
         told = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="      ") for line in lines]
         parts.append("\n".join(["Needs attention", *told]))
     text = "\n\n".join(parts) + "\n"
