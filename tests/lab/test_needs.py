@@ -12,6 +12,7 @@ import pytest
 from vpntest.lab import needs as lab_needs
 from vpntest.lab.internet import programs
 from vpntest.lab.needs import LIBRARIES, PACKAGES, needs
+from vpntest.lab.network import program
 from vpntest.lab.profiles import load, names
 
 LAB = Path(lab_needs.__file__).parent
@@ -36,11 +37,11 @@ def test_a_profile_needs_what_its_rules_use() -> None:
 
 def test_every_option_of_iptables_that_a_profile_uses_is_tried_by_itself() -> None:
     for name in names():
-        for program in programs(load(name)).values():
-            used = set(re.findall(r" -m (\w+)", program.iptables))
-            found = lab_needs._extensions(program)
+        for compiled in programs(load(name)).values():
+            used = set(re.findall(r" -m (\w+)", compiled.iptables))
+            found = lab_needs._extensions(compiled)
             assert {one.removeprefix("lab.iptables.match-") for one in found if ".match-" in one} == used
-            jumps = {one for one in re.findall(r" -j (\w+)", program.iptables) if f":{one} " not in program.iptables}
+            jumps = {one for one in re.findall(r" -j (\w+)", compiled.iptables) if f":{one} " not in compiled.iptables}
             assert {one.removeprefix("lab.iptables.target-").upper() for one in found if ".target-" in one} == jumps
 
 
@@ -85,3 +86,26 @@ def test_rules_that_do_not_load_are_told_in_the_programs_own_words() -> None:
     tried = lab_needs._tried("lab.nft.x", partial(lab_needs._load, "table inet x { chain y { no such words } }"))
     assert tried.works is False
     assert tried.said.startswith("nft failed: ")
+
+
+@pytest.mark.root
+def test_a_kernel_that_lacks_something_costs_the_profiles_that_use_it_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real programs, but for rules with these words, which they refuse as on such a kernel."""
+    for name, words in (("iptables-nft-restore", "-m string"), ("nft", "limit rate")):
+        wrapper = tmp_path / name
+        wrapper.write_text(
+            f'#!/bin/sh\nrules=$(cat)\ncase $rules in *"{words}"*) echo "no such module" >&2; exit 1 ;; esac\n'
+            f'printf "%s\\n" "$rules" | {program(name)} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    primitives, profiles = needs()
+    refused = {"lab.iptables.match-string", "lab.nft.limit"}
+    assert {name for name, one in primitives.items() if one.works is False} == refused
+    for name, one in profiles.items():
+        assert one.works is not bool(refused.intersection(one.needs)), name
+    assert {name for name, one in profiles.items() if not one.works} >= {"ru_2021_twitter", "tr_throttle"}
+    assert profiles["wg_block"].works
+    assert profiles["ru_2021_twitter"].said == "iptables-nft-restore failed: no such module"
