@@ -238,3 +238,13 @@ def test_broken_toml_is_one_clear_line(text: str) -> None:
     with pytest.raises(ConfigError, match="not TOML") as caught:
         syntax.toml(text, "x.toml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["+/8=", "-_8=", "+/8", " -_\n8 "])
+def test_base64_in_either_alphabet_and_however_broken(text: str) -> None:
+    assert syntax.decoded_base64(text) == b"\xfb\xff"
+
+
+@pytest.mark.parametrize("text", ["A", "AAAA A", "!!!!", "ä"])
+def test_what_is_no_base64(text: str) -> None:
+    assert syntax.decoded_base64(text) is None

@@ -14,8 +14,6 @@ exportController.cpp, client/containers/containers_defs.cpp.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import zlib
 from collections.abc import Iterator
@@ -94,11 +92,10 @@ def _unpacked(text: str, where: str) -> str:
         raise ConfigError("not a vpn:// key", where=where)
     if len(code) > 2 * syntax.MAX_CONFIG_BYTES:
         raise ConfigError(f"the key is longer than {2 * syntax.MAX_CONFIG_BYTES >> 20} MiB", where=where)
-    code = re.sub(r"\s+", "", code.partition("#")[0]).rstrip("/=").replace("-", "+").replace("_", "/")
-    try:
-        data = base64.b64decode(code + "=" * (-len(code) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise ConfigError("the key is not base64, or is cut short", where=where) from None
+    code = re.sub(r"\s+", "", code.partition("#")[0]).rstrip("/=")
+    data = syntax.decoded_base64(code)
+    if data is None:
+        raise ConfigError("the key is not base64, or is cut short", where=where)
     if not data.lstrip().startswith(b"{"):
         unpacker = zlib.decompressobj()
         try:

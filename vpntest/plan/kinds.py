@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 import re
 from enum import Enum, auto
 
-from vpntest.plan import links, messages, wgquick
+from vpntest.plan import links, messages, syntax, wgquick
 from vpntest.plan.model import Kind
 
 _SECTION = re.compile(r"^[ \t]*\[(interface|peer)\]", re.IGNORECASE | re.MULTILINE)
@@ -36,7 +34,7 @@ _COMMENT = re.compile(r"(?:[ \t\r\n\ufeff\u200b]+|(?:#|//|;)[^\n]*(?:\n|$)|/\*.*
 _JSON = re.compile(r'\{\s*(?:["}]|//|/\*|#)|\[\s*[{\["\]]')
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
 _LINK = re.compile(r"^[ \t\ufeff\u200b]*([a-z][a-z0-9+-]{1,15})://", re.IGNORECASE | re.MULTILINE)
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,3}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,3}")
 _LEAST_BASE64 = 16
 _HEAD = 1 << 20
 """Characters that tell how the rest is written: as many as the largest single config has."""
@@ -141,21 +139,13 @@ def is_openvpn(text: str) -> bool:
 def from_base64(text: str) -> bytes | None:
     """What stands in base64 of either alphabet, with or without padding and line breaks, if a source does."""
     bare = re.sub(r"\s+", "", text.lstrip("\ufeff"))
-    if len(bare) < _LEAST_BASE64 or not bare.isascii():
+    if len(bare) < _LEAST_BASE64 or not _BASE64.fullmatch(bare):
         return None
-    raw = bare.encode()
-    if not _BASE64.fullmatch(raw):
-        return None
-    raw = raw.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
-    try:
-        found = base64.b64decode(raw + b"=" * (-len(raw) % 4))
-    except (binascii.Error, ValueError):
+    found = syntax.decoded_base64(bare)
+    if found is None:
         return None
     # Any word of letters is base64 of something. What it is of, must be text.
-    try:
-        inner = found[:1024].decode("utf-8-sig", "ignore")
-    except UnicodeDecodeError:
-        return None
+    inner = found[:1024].decode("utf-8-sig", "ignore")
     begin = inner.strip()
     looks = (
         _LINK.match(begin) or begin.startswith(("{", "[", "#", "//")) or _YAML.search(inner) or _OPENVPN.search(inner)

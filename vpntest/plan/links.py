@@ -18,7 +18,7 @@ from urllib.parse import unquote, unquote_plus
 from vpntest.errors import ConfigError
 from vpntest.plan import proxies, syntax
 from vpntest.plan.model import Finding, Kind, ProxyConfig
-from vpntest.plan.proxy_words import WORDS, Proxy, decoded_base64
+from vpntest.plan.proxy_words import WORDS, Proxy
 from vpntest.plan.syntax import Unsupported
 
 SCHEMES = {
@@ -485,7 +485,7 @@ def _decoded(text: str) -> str:
 
 
 def _base64_text(text: str) -> str | None:
-    raw = decoded_base64(text)
+    raw = syntax.decoded_base64(text)
     try:
         return None if raw is None else raw.decode()
     except UnicodeDecodeError:

@@ -16,7 +16,7 @@ from uuid import UUID
 from vpntest.plan import proxy_tls, syntax
 from vpntest.plan.model import Finding, Kind, ProxyConfig, Server
 from vpntest.plan.proxy_transports import further_headers, http_host, multiplex, secured
-from vpntest.plan.proxy_words import NO, PEM, USER_ID, YES, Proxy, Reading, decoded_base64
+from vpntest.plan.proxy_words import NO, PEM, USER_ID, YES, Proxy, Reading
 from vpntest.plan.secret import Secret
 
 _METHODS = {
@@ -123,7 +123,7 @@ def _cipher(reading: Reading) -> dict[str, object]:
         texts = unquote(password).split(":")
         if len(texts) > 8:
             reading.broken("too many keys in the password")
-        keys = [decoded_base64(key) for key in texts]
+        keys = [syntax.decoded_base64(key) for key in texts]
         if method == "2022-blake3-chacha20-poly1305" and len(keys) > 1:
             reading.broken("this method takes one key, not several")
         if any(key is None or len(key) != length for key in keys):
@@ -200,7 +200,7 @@ def _v2ray_plugin(reading: Reading, options: dict[str, str]) -> dict[str, str]:
     kept["mux"] = "0" if mux in NO else "1"
     if raw := options.pop("certRaw", ""):
         bare = raw.replace(" ", "+")
-        if decoded_base64(bare) is None:
+        if syntax.decoded_base64(bare) is None:
             reading.broken("`plugin`: `certRaw` is not base64")
         kept["certRaw"] = bare
     return kept
@@ -413,7 +413,7 @@ def _ssh(reading: Reading) -> tuple[Server, dict[str, object]]:
     keys = [key.strip() for key in reading.take("host-key").splitlines() if key.strip()]
     for key in keys:
         found = _HOST_KEY.fullmatch(key)
-        if not found or decoded_base64(found[1]) is None:
+        if not found or syntax.decoded_base64(found[1]) is None:
             reading.broken("`host-key` is not a public key of SSH")
     if keys:
         fields["host_key"] = keys

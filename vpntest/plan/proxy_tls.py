@@ -10,7 +10,7 @@ import re
 
 from vpntest.plan import syntax
 from vpntest.plan.model import Kind
-from vpntest.plan.proxy_words import PEM, Reading, ascii_host, decoded_base64
+from vpntest.plan.proxy_words import PEM, Reading, ascii_host
 from vpntest.plan.secret import Secret
 
 _FINGERPRINTS = frozenset(
@@ -195,7 +195,7 @@ def _reality(reading: Reading) -> dict[str, object]:
     public_key, short_id = reading.line("pbk"), reading.line("sid")
     if not public_key:
         reading.broken("Reality without `pbk`, the server's key")
-    raw = decoded_base64(public_key)
+    raw = syntax.decoded_base64(public_key)
     if raw is None or len(raw) != 32:
         reading.broken("`pbk` is not base64 of 32 bytes")
     if not _SHORT_ID.fullmatch(short_id):
@@ -214,7 +214,7 @@ def _encrypted_hello(reading: Reading, text: str, security: str) -> dict[str, ob
         reading.unsupported("`ech` does not go with Reality")
     if "://" in text:
         reading.unsupported("`ech` that is asked for by DNS is not carried")
-    raw = decoded_base64(text.replace(" ", "+"))
+    raw = syntax.decoded_base64(text.replace(" ", "+"))
     if not raw:
         reading.broken("`ech` is not base64")
     body = base64.b64encode(raw).decode()
@@ -230,7 +230,7 @@ def _pem(reading: Reading, name: str, text: str, label: str) -> str:
 
 
 def _pinned(reading: Reading, text: str) -> str:
-    raw = decoded_base64(text.strip())
+    raw = syntax.decoded_base64(text.strip())
     if raw is None or len(raw) != 32:
         reading.broken("`pin` is not base64 of 32 bytes")
     return base64.b64encode(raw).decode()

@@ -29,8 +29,6 @@ http here, as in the links.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -235,15 +233,6 @@ def ascii_host(name: str) -> str:
         return name.encode("idna").decode("ascii")
     except UnicodeError:
         raise ValueError("the host is neither a name nor an address") from None
-
-
-def decoded_base64(text: str) -> bytes | None:
-    """Bytes of standard or URL-safe base64, with or without padding, with blanks in it; None for other text."""
-    bare = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return None
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -6,6 +6,8 @@ where a port should. The dialect adds the place and makes a ConfigError of it.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import re
 import tomllib
@@ -55,6 +57,15 @@ def decoded(data: bytes, where: str) -> str:
     except UnicodeDecodeError as fault:
         line = data.count(b"\n", 0, fault.start) + 1
         raise ConfigError("not UTF-8 text", where=where, line=line, hint="save the file as UTF-8") from None
+
+
+def decoded_base64(text: str) -> bytes | None:
+    """Bytes of standard or URL-safe base64, with or without padding, with blanks in it; None for other text."""
+    bare = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def numbered(text: str, where: str) -> Iterator[tuple[int, str]]:
