@@ -300,3 +300,18 @@ def test_many_tunnels_make_a_page_that_opens_its_cells_when_asked(chromium: Brow
     assert page.evaluate(count) == before
     opened.is_clean()
     opened.context.close()
+
+
+def test_a_hundred_tunnels_by_twelve_platforms_make_a_page_that_can_be_mailed() -> None:
+    world = World(*(platform(f"platform-{number}") for number in range(12)))
+    world.line()
+    names = [f"tunnel-{number}" for number in range(100)]
+    for number, name in enumerate(names):
+        world.tunnel(name, **({"until": "auth", "failure": "connection_reset"} if number % 4 == 0 else {}))
+    for number, one in enumerate(world.platforms):
+        world.reach("outside", one.id, **({"fails": f"tls_handshake:{RESET}", "neutral": True} if number % 2 else {}))
+        for name in (name for place, name in enumerate(names) if place % 4):
+            world.reach(name, one.id)
+    record = world.record()
+    page = render(record, judge(record))
+    assert len(page.encode()) < 500_000
