@@ -20,6 +20,7 @@ import pytest
 from booted import SHARED, booted
 from own_network import SHADOWSOCKS_PORT, own_network
 
+from vpntest.history.changes import Condition
 from vpntest.tunnel.cage import Cage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -539,6 +540,12 @@ def test_secrets_that_others_can_read_and_code_that_others_can_write_are_pointed
     box.plan.write_text("")
     note = "install-nightly: note: root or others can write /srv/plan.toml, and so become root tonight\n"
     assert box.install().stderr == note + silent
+
+
+def test_it_knows_the_conditions_of_run() -> None:
+    known = re.search(r"one =~ \^\(([a-z|-]+)\)\$", (REPOSITORY / "scripts/install-nightly").read_text())
+    assert known is not None
+    assert set(known[1].split("|")) == {str(condition) for condition in Condition}
 
 
 @pytest.mark.root
