@@ -21,12 +21,16 @@ from urllib.parse import quote
 import pytest
 from machine import Standing, descendants, exists, state_of
 from own_network import SHADOWSOCKS_PORT, OwnNetwork, own_network
+from standing_lab import StandingLab, standing
 from terminal import terminal
 from uplink import capturing
 
 from vpntest.cli import main
 from vpntest.errors import UsageError
+from vpntest.lab.profiles import load
+from vpntest.lab.vpn import EXITS
 from vpntest.plan.keys import generate
+from vpntest.plan.read import read_plan
 from vpntest.shell import Person, names_by_dns, person, surroundings
 from vpntest.tunnel.cage import Cage
 
@@ -127,7 +131,10 @@ def test_it_says_how_far_it_climbed_and_how_it_stands(network: OwnNetwork) -> No
     assert out == ""
     climbed, stands, *others = err.splitlines()
     assert re.fullmatch(r"vpntest: good: config, endpoint-dns, endpoint in \d+\.\d s, by sing-box .*", climbed)
-    assert stands == "vpntest: good: stands; names are asked for at 198.18.7.53, which answers"
+    assert stands == (
+        f"vpntest: good: stands, and the world sees {EXIT}; names are asked for at 198.18.7.53;"
+        " IPv6 does not pass, and is left out"
+    )
     # The folder of the tests' network is below /run.
     assert others == ["vpntest: good: /run is another one inside, so that it cannot begin in this folder"]
 
@@ -271,7 +278,7 @@ def test_a_tunnel_that_stands_and_carries_nothing_is_told(network: OwnNetwork) -
     wrong = network.tunnel.replace(network.uri.split("//")[1].split("@")[0], "YWVzLTEyOC1nY206bm90LXRoaXMtb25l")
     status, _, err = inside(network, "true", plan=wrong)
     assert status == 0
-    assert "stands, but 198.18.7.53, where names are asked for, gives no answer" in err
+    assert "vpntest: good: stands, but nothing has come back through it (" in err
 
 
 @pytest.mark.root
@@ -302,8 +309,39 @@ def test_where_a_tunnel_carries_tcp_alone_names_go_over_tcp(network: OwnNetwork)
         server.wait()
     assert status == 0, err
     assert out.splitlines() == ["nameserver 198.18.7.53", "options use-vc", EXIT]
-    assert "over TCP, as this tunnel carries no UDP, which answers" in err
+    assert "names are asked for at 198.18.7.53 over TCP, as it carries no UDP" in err
     assert {(to, port) for to, _, port in uplink.sent} == {("198.18.7.99", 8080)}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[StandingLab]:
+    with standing(load("open")) as raised:
+        yield raised
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("name", "families"),
+    [("wireguard", 2), ("amneziawg", 1), ("openvpn-udp", 1), ("openvpn-tcp", 1), ("trojan", 1), ("hysteria2", 1)],
+)
+def test_every_kind_is_a_way_out(lab: StandingLab, name: str, families: int) -> None:
+    """Also for a program that takes IPv6 where it can, through a tunnel whose own device answers it at once."""
+    settings = read_plan([lab.lab.plan]).settings
+    asks = f"curl -sk -m 20 {settings.exit_address}; echo; curl -sk4 -m 20 {settings.exit_address}"
+    with lab.lab.client.entered():
+        done = subprocess.run(
+            [sys.executable, "-m", "vpntest", "shell", "--tunnel", name, lab.lab.plan, "--", "sh", "-c", asks],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, **CALLER},
+        )
+    said = re.search(r"the world sees (\S+?)(?: and (\S+))?;", done.stderr)
+    assert said is not None, done.stderr
+    seen = [one for one in said.groups() if one]
+    assert len(seen) == families
+    assert seen[0] in EXITS
+    assert done.stdout.split() == [seen[-1], seen[0]]
 
 
 def carrier_of(process: subprocess.Popen[str]) -> int:
@@ -474,8 +512,10 @@ def test_in_the_background_it_leaves_the_terminal_alone(network: OwnNetwork) -> 
         at.types("bg; echo $((6*7))\n")
         at.shows(r"\n42\r")
         # It wants to read, and must wait for the terminal.
-        at.types("\n")
-        at.shows(r"Stopped[^\n]*vpntest shell")
+        at.types("jobs\n")
+        while "Running" in at.shows(r"(Running|Stopped)[^\n]*vpntest shell"):
+            time.sleep(0.1)
+            at.types("jobs\n")
         at.types("fg\n")
         at.shows("vpntest shell")
         at.types("it went on\n")

@@ -19,6 +19,7 @@ import os
 import pwd
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,22 +27,25 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from vpntest.errors import CannotMeasure, UsageError
 from vpntest.plan.model import Settings, TunnelSpec
+from vpntest.probe.connection import Trust
+from vpntest.probe.exits import ask_exit
+from vpntest.probe.observation import Address, Observation
+from vpntest.probe.transaction import Bench, Notebook
+from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import STOP_GRACE, Cage, Process
 from vpntest.tunnel.carriers import find
 from vpntest.tunnel.command import in_own_view, put_over
-from vpntest.tunnel.dns import ask
 from vpntest.tunnel.namespace import denial
 from vpntest.tunnel.raising import Tunnel, raise_tunnel
 from vpntest.tunnel.vantage import Vantage
 
 Say = Callable[[str], None]
 
-_ANSWER = 5.0
-"""Seconds that the tunnel's resolver has for the one question that tells whether anything comes back."""
+_ANSWER = 6.0
+"""Seconds that may pass until the world has said whom it sees."""
 _LOOK = 0.5
 """Seconds between two looks whether the tunnel still stands."""
 
@@ -174,7 +178,7 @@ async def inside(
                 say(f"{spec.name}: {warning}")
             climbed = ", ".join(step.rung for step in tunnel.steps)
             say(f"{spec.name}: {climbed} in {time.monotonic() - began:.1f} s, by {tunnel.carrier}")
-            say(f"{spec.name}: {await _answers(vantage, settings)}")
+            say(f"{spec.name}: {await _standing(vantage, settings)}")
             if not argv:
                 say(f"{spec.name}: a shell inside, as {who.name}; leave it (exit, Ctrl-D), and the tunnel goes down")
             # Not the carriers' cage: who is inside sees its own processes only, and ends before the tunnel does.
@@ -197,16 +201,38 @@ def _stands(tunnel: Tunnel) -> Vantage:
     raise CannotMeasure(": ".join(word for word in words if word))
 
 
-async def _answers(vantage: Vantage, settings: Settings) -> str:
-    """Whether anything comes back through the tunnel, in words: of some protocols nothing else tells."""
-    name = urlsplit(settings.control[0]).hostname or settings.neutral_name
-    how = "" if vantage.carries_udp else " over TCP, as this tunnel carries no UDP"
-    found = await ask(
-        vantage.socket, vantage.resolver, name, "A", timeout=_ANSWER, or_tcp=True, only_tcp=not vantage.carries_udp
-    )
-    if found.failure is None:
-        return f"stands; names are asked for at {vantage.resolver}{how}, which answers"
-    return f"stands, but {vantage.resolver}, where names are asked for{how}, gives no answer ({found.failure})"
+async def _standing(vantage: Vantage, settings: Settings) -> str:
+    """How the tunnel stands, in words: of some protocols only what comes back tells.
+
+    Takes the way of IPv6 out of a namespace whose TUN would complete every connection and then carry nothing.
+    """
+    observations: list[Observation] = []
+    bench = Bench(Notebook(time.monotonic, observations.append), settings, Trust(settings, ()))
+    asking = [asyncio.ensure_future(ask_exit(bench, vantage, family)) for family in (4, 6)]
+    _, late = await asyncio.wait(asking, timeout=_ANSWER)
+    for one in late:
+        one.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    seen = {one.details.family: one.details.address for one in observations if isinstance(one.details, Address)}
+    addresses = [address for _, address in sorted(seen.items()) if address]
+    how = "" if vantage.carries_udp else " over TCP, as it carries no UDP"
+    words = [f"names are asked for at {vantage.resolver}{how}"]
+    if vantage.answers_locally and not seen.get(6):
+        await netlink.within(vantage.netns, _without_ipv6)
+        words.append("IPv6 does not pass, and is left out")
+    if addresses:
+        return "; ".join((f"stands, and the world sees {' and '.join(addresses)}", *words))
+    failures = [one.failure for one in observations if one.failure]
+    reason = f" ({failures[0]})" if failures else ""
+    answered = any(one.operation == "resolve" and not one.failure for one in observations)
+    less = "only names have" if answered else "nothing has"
+    return "; ".join((f"stands, but {less} come back through it{reason}", *words))
+
+
+def _without_ipv6(ip: Any) -> None:
+    # A kernel without IPv6 has no such route.
+    with suppress(Exception):
+        ip.route("del", dst="::/0", family=socket.AF_INET6)
 
 
 # ── staying ──────────────────────────────────────────────────────────────────────────────────────────────────────────
