@@ -293,6 +293,21 @@ def test_many_tunnels_make_a_page_that_opens_its_cells_when_asked(chromium: Brow
     assert page.locator("#cell-body *").count() == 0
     page.locator("#matrix button").first.focus()
     page.keyboard.press("Control+End")
+    # Wherever one is, the names of the platforms and the line's own row are above, and hide nothing that has the focus.
+    head, line, held = (
+        page.locator(one).bounding_box() for one in ("#matrix thead", "#matrix .line > td >> nth=0", ":focus")
+    )
+    assert head is not None
+    assert line is not None
+    assert held is not None
+    assert line["y"] >= head["y"] + head["height"] - 1
+    assert held["y"] >= line["y"] + line["height"] - 1
+    page.keyboard.press("PageUp")
+    for _ in range(30):
+        page.keyboard.press("ArrowUp")
+        held = page.locator(":focus").bounding_box()
+        assert held is not None
+        assert held["y"] >= line["y"] + line["height"] - 1
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog").get_by_text("Rule", exact=False).first).to_be_visible()
     page.keyboard.press("Escape")

@@ -77,6 +77,9 @@
   if (matrix) {
     document.getElementById("hint").hidden = false;
     document.getElementById("noscript").hidden = true;
+    // The line's own row stays in sight beneath the head, which is as high as its names need.
+    const head = matrix.tHead.rows[0];
+    new ResizeObserver(() => matrix.style.setProperty("--head", `${head.offsetHeight}px`)).observe(head);
     matrix.addEventListener("keydown", (event) => {
       if (event.target.localName === "button") move(event.target, event);
     });
