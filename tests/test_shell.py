@@ -524,6 +524,24 @@ def test_in_the_background_it_leaves_the_terminal_alone(network: OwnNetwork) -> 
 
 
 @pytest.mark.root
+def test_killed_it_leaves_a_terminal_that_goes_on(network: OwnNetwork) -> None:
+    with network.client.entered(), terminal("bash", "--norc", PS1="outer: ") as at:
+        at.shows("outer: ")
+        at.types(" ".join(shell_of(network)) + "\n")
+        at.shows(r"\(vpntest good\) [^\n]*# ")
+        (ours, *its) = descendants(at.program.pid)
+        assert its
+        os.kill(ours, signal.SIGKILL)
+        at.shows(r"Killed\r")
+        at.types("echo $((6*7))\n")
+        at.shows(r"\n42\r")
+        deadline = time.monotonic() + GRACE
+        while time.monotonic() < deadline and any(map(exists, its)):
+            time.sleep(0.02)
+        assert [child for child in its if exists(child)] == []
+
+
+@pytest.mark.root
 def test_the_prompt_of_ones_own_is_kept(network: OwnNetwork) -> None:
     with tempfile.TemporaryDirectory(prefix="shell-test-", dir="/var/tmp") as home:
         Path(home, ".bashrc").write_text("PS1='mine> '\n")

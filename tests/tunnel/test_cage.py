@@ -32,6 +32,27 @@ def test_a_program_runs_in_the_given_namespace_and_its_output_is_read(world: Any
     assert asyncio.run(body()) == [f"net:[{inode}]", "oops"]
 
 
+def test_a_program_with_our_terminal_has_our_streams_and_our_session(
+    world: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def said(*, terminal: bool) -> tuple[str, str]:
+        process = world.cage.spawn(
+            [
+                "sh",
+                "-c",
+                "read -r pid name state parent group session rest < /proc/self/stat; echo $session; echo x >&2",
+            ],
+            world.client,
+            terminal=terminal,
+        )
+        asyncio.run(process.wait())
+        captured = capfd.readouterr()
+        return captured.out, captured.err
+
+    assert said(terminal=True) == (f"{os.getsid(0)}\n", "x\n")
+    assert said(terminal=False) == ("", "")
+
+
 def test_a_program_that_does_not_listen_is_killed(world: Any) -> None:
     async def body() -> None:
         process = world.cage.spawn(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"], world.client)

@@ -374,3 +374,24 @@ def test_a_server_whose_port_is_closed_is_told_before_the_client_starts(world: A
         assert (rung, failure) == (Rung.ENDPOINT, Failure.CONNECTION_REFUSED)
 
     raised(world, spec("sleep", "600", device="tun7", server=Server("198.18.0.1", 9, "tcp")), look)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [("", "nameserver 198.18.0.7\n"), ("use-vc", "nameserver 198.18.0.7\noptions use-vc\n")]
+)
+def test_a_view_of_ones_own_has_its_resolver_and_nothing_in_run(world: Any, options: str, said: str) -> None:
+    before = os.umask(0o077)
+    try:
+
+        def look() -> tuple[str, int, list[str], list[str]]:
+            mode = os.stat("/etc/resolv.conf").st_mode & 0o777
+            devices = sorted(os.listdir("/sys/class/net"))
+            return Path("/etc/resolv.conf").read_text(), mode, os.listdir("/run"), devices
+
+        seen = command.in_own_view(world.client, "198.18.0.7", look, options)
+        # Whoever starts in there need not be root.
+        assert seen == (said, 0o644, ["resolv.conf"], ["lo", "up"])
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    assert "198.18.0.7" not in Path("/etc/resolv.conf").read_text()
