@@ -184,6 +184,20 @@ def test_summary_where_nobody_gets_around() -> None:
     assert summary(record, judge(record)).endswith("Around all of it: 0 of 1 tunnels.")
 
 
+def test_of_many_tunnels_that_get_around_some_are_named() -> None:
+    world = World()
+    world.line()
+    names = [f"t{number}" for number in range(30)]
+    for name in names:
+        world.tunnel(name)
+    for vantage in ("outside", *names):
+        fails = {"fails": "tls_handshake:connection_reset", "neutral": True} if vantage == "outside" else {}
+        world.reach(vantage, "bird", **fails)
+    record = world.record()
+    said = summary(record, judge(record))
+    assert said.endswith(f"Around all of it: 30 of 30 tunnels ({', '.join(names[:20])}, …).")
+
+
 def test_a_dead_line_has_no_matrix() -> None:
     world = World()
     world.control("outside", "before", TIMEOUT)

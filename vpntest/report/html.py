@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 _LONGEST = 10_000
-"""Characters of what is put in: a list of names may be long."""
+"""Characters of what is put in: a list of names is cut by its names, and not here."""
 _TRANSFERS_SHOWN = 40
 """Transfers in the plots of one platform at one vantage; a run makes twenty."""
 

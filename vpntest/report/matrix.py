@@ -10,7 +10,7 @@ Holds words and notes, no colours and no layout.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -120,12 +120,17 @@ class Sentence(Struct, frozen=True):
         return " ".join(part for part in (say(self.key, *self.put_in), reason, self.said) if part)
 
 
-def _sentence(key: str, *put_in: str, rule: str | None = None, said: str = "") -> Sentence:
-    return Sentence(key, tuple(plain(one, _LONGEST) for one in put_in), rule, plain(said))
+def _sentence(key: str, *put_in: str | Sequence[str], rule: str | None = None, said: str = "") -> Sentence:
+    texts = (plain(one) if isinstance(one, str) else _listed(one) for one in put_in)
+    return Sentence(key, tuple(texts), rule, plain(said))
 
 
-_LONGEST = 10_000
-"""Characters of a list of names: the answer is told whole, however many tunnels get around."""
+_NAMED = 20
+"""Names in a sentence: the matrix has them all."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*map(plain, names[:_NAMED]), *(["…"] if len(names) > _NAMED else [])])
 
 
 def answer(record: Record, judgement: Judgement) -> Iterator[Sentence]:
@@ -145,7 +150,7 @@ def answer(record: Record, judgement: Judgement) -> Iterator[Sentence]:
     )
     around = [facts.name for facts in record.tunnels if passed[facts.name] == len(censored)]
     key = "summary.around" if around else "summary.around.none"
-    yield _sentence(key, str(len(around)), str(len(record.tunnels)), ", ".join(around))
+    yield _sentence(key, str(len(around)), str(len(record.tunnels)), around)
 
 
 def summary(record: Record, judgement: Judgement) -> str:
@@ -185,7 +190,7 @@ def attention(record: Record, judgement: Judgement) -> Iterator[Sentence]:
             rule = cell.inside.rule if cell.inside.state is State.INSUFFICIENT else cell.rule
             thin[cell.tunnel, rule].append(cell.platform)
     for (name, rule), platforms in thin.items():
-        yield _sentence("attention.through", ", ".join(platforms), name, rule=rule)
+        yield _sentence("attention.through", platforms, name, rule=rule)
     yield from _lacking(judgement, "attention.speed", lambda verdict: not knows_speed(verdict))
     yield from _lacking(judgement, "attention.unproven", is_unproven)
     for facts in record.tunnels:
@@ -204,7 +209,7 @@ def _optional(record: Record, judgement: Judgement) -> Iterator[Sentence]:
             if (verdict.platform, one.service) in optional and one.mechanism is not None:
                 broken[one.service, one.mechanism].append(verdict.platform)
     for (service, mechanism), platforms in broken.items():
-        yield _sentence("attention.optional", ", ".join(platforms), service, mechanism)
+        yield _sentence("attention.optional", platforms, service, mechanism)
 
 
 def _lacking(judgement: Judgement, key: str, lacks: Callable[[PlatformVerdict], bool]) -> Iterator[Sentence]:
@@ -214,11 +219,10 @@ def _lacking(judgement: Judgement, key: str, lacks: Callable[[PlatformVerdict], 
     for verdict in (*judgement.outside, *filter(None, usable)):
         if verdict.state is State.OK:
             answering[verdict.platform].append((verdict.vantage, lacks(verdict)))
-    alike: dict[str, list[str]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for platform, seen in answering.items():
         found = [vantage for vantage, lacking in seen if lacking]
         if found:
-            alike["" if len(found) == len(seen) > 1 else ", ".join(found)].append(platform)
+            alike[() if len(found) == len(seen) > 1 else tuple(found)].append(platform)
     for where, platforms in alike.items():
-        told = ", ".join(platforms)
-        yield _sentence(key, told, where) if where else _sentence(f"{key}.everywhere", told)
+        yield _sentence(key, platforms, where) if where else _sentence(f"{key}.everywhere", platforms)
