@@ -242,6 +242,7 @@ def test_the_browsers_language_is_spoken(chromium: Browser, report: Path, locale
     said = words()[language]
     page = opened.page
     assert page.evaluate("document.documentElement.lang") == language
+    assert page.title() == f"vpntest 2026-11-20 03:00 UTC: {said['title']}"
     expect(page.get_by_role("heading", name=said["legend"])).to_be_visible()
     assert page.locator("#matrix button").first.inner_text().startswith(said["word.blocked"])
     page.locator("#matrix button").first.click()

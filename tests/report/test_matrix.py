@@ -91,6 +91,16 @@ def test_what_needs_attention() -> None:
     ]
 
 
+def test_tunnels_that_fell_alike_are_told_together() -> None:
+    world = World()
+    world.line()
+    for name, until in (("a", "handshake"), ("b", "auth"), ("c", "handshake")):
+        world.tunnel(name, until=until, failure=TIMEOUT)
+    record = world.record()
+    said = [str(one).partition(":")[0] for one in fallen(record, judge(record))]
+    assert said == ["a, c [wireguard] handshake.timeout (reached", "b [wireguard] auth.timeout (reached"]
+
+
 def world_of(*platforms: Platform) -> World:
     """Two tunnels, the second a proxy, at platforms that answer everywhere."""
     world = World(*platforms)

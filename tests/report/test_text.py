@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpntest.report.text import painted, plain, to_ascii
+from vpntest.report.text import painted, plain, to_ascii, wrapped
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,10 @@ def test_ascii_is_for_whom_nothing_else_can_be_shown() -> None:
 def test_a_colour_is_put_around_the_text_and_only_where_it_is_wanted() -> None:
     assert painted("word", (0, 158, 115), True) == "\x1b[38;2;0;158;115mword\x1b[0m"
     assert painted("word", (0, 158, 115), False) == painted("word", None, True) == "word"
+
+
+def test_lines_end_between_names() -> None:
+    text = "around it: se-sto-001, se-sto-002"
+    assert wrapped(text, 20, "- ", "  ") == "- around it:\n  se-sto-001,\n  se-sto-002"
+    # What is longer than a line is cut all the same.
+    assert wrapped("a" * 25, 20) == "a" * 20 + "\n" + "a" * 5

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 
 from vpntest.history.changes import Change, Diff, Kind, Weight
 from vpntest.history.night import Row, Told
 from vpntest.history.store import Line
 from vpntest.judge.judging import reason_of
-from vpntest.report.text import plain, to_ascii
+from vpntest.report.text import plain, to_ascii, wrapped
 from vpntest.tunnel.vantage import OUTSIDE
 
 _HEADS = {
@@ -65,10 +64,7 @@ def changes(diff: Diff, *, width: int, unicode: bool = True) -> str:
         found = [change for change in diff.changes if change.weight is weight]
         if found:
             lines += ["", f"{head} ({len(found)})"]
-            lines += [
-                textwrap.fill(one, width, initial_indent="  ", subsequent_indent="      ")
-                for one in map(sentence, found)
-            ]
+            lines += [wrapped(one, width, "  ", "      ") for one in map(sentence, found)]
     return to_ascii("\n".join(lines) + "\n", unicode)
 
 

@@ -9,7 +9,6 @@ machine that checks is often not the one that measures.
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -19,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from vpntest.plan.model import Entry, Finding, Kind, OpenVpnConfig, Problem, TunnelSpec
-from vpntest.report.text import painted, plain, to_ascii
+from vpntest.report.text import painted, plain, to_ascii, wrapped
 from vpntest.tunnel.carriers import Carriers
 
 SCHEMA: Final = "vpntest.check/1"
@@ -163,5 +162,5 @@ def _told(config: Checked, width: int, colour: bool, unicode: bool) -> str:
     for one in config.findings:
         where = "" if one.line is None or one.line == config.line else f"line {one.line}: "
         text = f"{one.level}: {where}{plain(one.text, 600)}"
-        lines.append(textwrap.fill(text, max(width, 40), initial_indent="    ", subsequent_indent="      "))
+        lines.append(wrapped(text, max(width, 40), "    ", "      "))
     return "\n".join(lines) + "\n"

@@ -159,13 +159,18 @@ def summary(record: Record, judgement: Judgement) -> str:
 
 
 def fallen(record: Record, judgement: Judgement) -> Iterator[Sentence]:
-    """Each tunnel that is not up, and why."""
+    """The tunnels that are not up, and why; together those that fell alike."""
+    alike: dict[tuple[str, str, str | None, str], list[str]] = defaultdict(list)
     for facts, tunnel in _tunnels(record, judgement):
-        told = (facts.name, facts.kind, tunnel.mechanism or "")
-        if facts.problem:
-            yield _sentence("attention.problem", *told, said=facts.problem.reason)
-        elif tunnel.mechanism is not None:
-            yield _sentence("attention.fallen", *told, tunnel.stage, said=reason_of(tunnel.rule))
+        if tunnel.mechanism is not None:
+            why = facts.problem.reason if facts.problem else reason_of(tunnel.rule)
+            stage = None if facts.problem else tunnel.stage
+            alike[facts.kind, tunnel.mechanism, stage, why].append(facts.name)
+    for (kind, mechanism, stage, why), names in alike.items():
+        if stage is None:
+            yield _sentence("attention.problem", names, kind, mechanism, said=why)
+        else:
+            yield _sentence("attention.fallen", names, kind, mechanism, stage, said=why)
 
 
 def attention(record: Record, judgement: Judgement) -> Iterator[Sentence]:

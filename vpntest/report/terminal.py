@@ -7,7 +7,6 @@ where it is long, in groups of rows, each beneath the line's own row.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import msgspec
@@ -16,7 +15,7 @@ from tabulate import tabulate
 from vpntest.judge.verdict import Judgement, Outcome, State
 from vpntest.probe.observation import Record
 from vpntest.report.matrix import SIGNS, Entry, Matrix, arrange, attention, fallen, summary
-from vpntest.report.text import painted, plain, to_ascii
+from vpntest.report.text import painted, plain, to_ascii, wrapped
 from vpntest.report.view import View
 
 _COLOURS = {
@@ -57,15 +56,15 @@ def render(
     width = max(width, _LEAST_WIDTH)
     whole, view = arrange(record, judgement), view or View()
     matrix = view.of(whole)
-    parts = [textwrap.fill(_title(record, whole), width)]
+    parts = [wrapped(_title(record, whole), width)]
     if matrix.columns:
         parts += _tables(matrix, None if wide else width, colour, unicode)
         if hidden := view.hides(whole, matrix):
             parts.append(hidden)
         parts.append(_legend(width, colour, unicode))
-    parts.append(textwrap.fill(summary(record, judgement), width))
+    parts.append(wrapped(summary(record, judgement), width))
     if lines := [*map(str, fallen(record, judgement)), *map(str, attention(record, judgement))]:
-        told = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="      ") for line in lines]
+        told = [wrapped(line, width, "  ", "      ") for line in lines]
         parts.append("\n".join(["Needs attention", *told]))
     text = "\n\n".join(parts) + "\n"
     return to_ascii(text, unicode)
@@ -154,6 +153,6 @@ def _legend(width: int, colour: bool, unicode: bool) -> str:
     lines = ["Legend"]
     for word, sign in SIGNS.items():
         head = f"  {_glyph(word, unicode)} {word:<{longest}}  "
-        told = textwrap.fill(sign.meaning, width, initial_indent=head, subsequent_indent=" " * len(head))
+        told = wrapped(sign.meaning, width, head, " " * len(head))
         lines.append("  " + _painted(told[2 : len(head)].rstrip(), word, colour) + told[len(head.rstrip()) :])
     return "\n".join(lines)

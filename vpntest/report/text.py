@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 
 _NEVER_SHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -20,6 +21,14 @@ def to_ascii(text: str, unicode: bool = False) -> str:
 def painted(text: str, rgb: tuple[int, int, int] | None, colour: bool) -> str:
     """The text in a colour, if there is to be any."""
     return f"\x1b[38;2;{rgb[0]};{rgb[1]};{rgb[2]}m{text}\x1b[0m" if colour and rgb else text
+
+
+def wrapped(text: str, width: int, first: str = "", rest: str = "") -> str:
+    """The text in lines of at most that many columns, of which `first` and `rest` are the beginnings.
+
+    No line ends within a name such as `se-sto-001`: whoever reads it wants to copy it.
+    """
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
 
 def plain(text: str, limit: int = 300) -> str:

@@ -33,6 +33,7 @@
   function translate() {
     document.documentElement.lang = language;
     document.documentElement.dir = words.dir;
+    document.title = document.title.replace(core.words[core.languages[0]].title, words.title);
     for (const node of document.querySelectorAll("[data-t]")) {
       node.replaceChildren(...say(node.dataset.t, ...JSON.parse(node.dataset.p || "[]")));
     }
