@@ -33,6 +33,7 @@ from vpntest.plan.model import Settings, TunnelSpec
 from vpntest.probe.connection import Trust
 from vpntest.probe.exits import ask_exit
 from vpntest.probe.observation import Address, Observation
+from vpntest.probe.patience import side_by_side, within
 from vpntest.probe.transaction import Bench, Notebook
 from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import STOP_GRACE, Cage, Process
@@ -208,11 +209,10 @@ async def _standing(vantage: Vantage, settings: Settings) -> str:
     """
     observations: list[Observation] = []
     bench = Bench(Notebook(time.monotonic, observations.append), settings, Trust(settings, ()))
-    asking = [asyncio.ensure_future(ask_exit(bench, vantage, family)) for family in (4, 6)]
-    _, late = await asyncio.wait(asking, timeout=_ANSWER)
-    for one in late:
-        one.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
+    with suppress(TimeoutError):
+        async with within(_ANSWER), side_by_side() as group:
+            group.create_task(ask_exit(bench, vantage, 4))
+            group.create_task(ask_exit(bench, vantage, 6))
     seen = {one.details.family: one.details.address for one in observations if isinstance(one.details, Address)}
     addresses = [address for _, address in sorted(seen.items()) if address]
     how = "" if vantage.carries_udp else " over TCP, as it carries no UDP"
@@ -303,6 +303,8 @@ class _Guest:
         # While the terminal is lent, a word of ours must not stop us.
         writing = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         watch = asyncio.ensure_future(self._tell_death())
+        # It may have stopped before anybody listened.
+        self._pause()
         try:
             status = await self._process.wait()
         finally:
