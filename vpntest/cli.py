@@ -276,11 +276,16 @@ def _parser() -> argparse.ArgumentParser:
 
     # As vpntest.manual.SHELLS, which is not read for the sake of --help.
     shells = ("bash", "zsh", "tcsh", "fish")
-    completion = commands.add_parser("completion", help="print what teaches a shell to complete vpntest's words")
+    completion = commands.add_parser(
+        "completion",
+        help="print what teaches a shell to complete vpntest's words",
+        description="Print what teaches a shell to complete vpntest's words. scripts/install puts it where shells look;"
+        " for one session: source <(vpntest completion bash), or vpntest completion fish | source.",
+    )
     completion.add_argument("shell", choices=shells, metavar="SHELL", help=f"one of {', '.join(shells)}")
     completion.set_defaults(call=_completion)
 
-    man = commands.add_parser("man", help="print the manual page, as man reads it")
+    man = commands.add_parser("man", help="print the manual page; to read it: vpntest man | man -l -")
     man.set_defaults(call=_man)
 
     doctor = commands.add_parser(
