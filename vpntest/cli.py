@@ -388,7 +388,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with _stream(arguments) as stream:
         # Both before the cage hides /run, where many hosts keep their resolv.conf.
         here = Namespace.current()
-        here.claim()
+        here.claim(lambda who: _say(f"another run ({who}) is measuring on this line; waiting for its end"))
         line = outside(here, plan.settings)
         evidence = _evidence(arguments)
         with contextlib.closing(Cage.open()) as cage:

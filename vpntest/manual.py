@@ -17,7 +17,6 @@ FILES = (
     ("plan.toml", "a plan: what to measure, and through what; configs/plan.example.toml shows every key"),
     ("/var/lib/vpntest/runs.sqlite", "the runs that root has kept"),
     ("~/.local/state/vpntest/runs.sqlite", "the runs that anybody else has kept"),
-    ("/run/lock/vpntest", "held while a run measures on this line"),
 )
 ENVIRONMENT = (
     ("NO_COLOR", "where set to anything, the table has no colour unless --color says so"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -7,10 +8,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from vpntest.errors import CannotMeasure
 from vpntest.tunnel.namespace import Namespace, apart, denial
 
 pytestmark = pytest.mark.root
@@ -167,16 +168,27 @@ def test_too_many_namespaces_are_not_a_full_disk() -> None:
 
 def test_one_run_at_a_time_claims_it_and_another_line_is_another_matter() -> None:
     made, other = Namespace.create(), Namespace.create()
+    told: list[str] = []
+
+    def claimed(one: Namespace) -> None:
+        with contextlib.closing(one):
+            one.claim(told.append)
+
     try:
         with made.entered():
             first, second = Namespace.current(), Namespace.current()
-        first.claim()
-        other.claim()
-        with pytest.raises(CannotMeasure, match=rf"another run \(process {os.getpid()}\) is measuring on this line"):
-            second.claim()
+        first.claim(told.append)
+        other.claim(told.append)
+        assert told == []
+        waiting = threading.Thread(target=claimed, args=(second,))
+        waiting.start()
+        while not told:
+            time.sleep(0.01)
+        assert told == [f"process {os.getpid()}"]
+        assert waiting.is_alive()
         first.close()
-        second.claim()
-        second.close()
+        waiting.join(30)
+        assert not waiting.is_alive()
     finally:
         made.close()
         other.close()

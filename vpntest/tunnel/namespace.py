@@ -154,27 +154,29 @@ class Namespace:
         """The descriptor that keeps it."""
         return self._fd
 
-    def claim(self) -> None:
+    def claim(self, waits: Callable[[str], None]) -> None:
         """Has it among runs for this object alone, until it is closed or the process ends, however that ends.
 
-        Two runs over one line would slow each other down, and each would take the other for a censor. Raises
-        CannotMeasure where another run has it.
+        Two runs over one line would slow each other down, and each would take the other for a censor. So where another
+        run has it, `waits` is told who, and then this waits, as long as that lasts.
         """
         try:
             # The lock of the namespace itself: no file that is left, and no other line's runs are in the way.
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            holder = f":{os.fstat(self._fd).st_ino} "
-            locks = Path("/proc/locks").read_text().splitlines()
-            # Another container's process is not seen from here.
-            pids = [line.split()[4] for line in locks if " FLOCK " in line and holder in line]
-            who = f" (process {pids[0]})" if pids else ""
-            raise CannotMeasure(
-                f"another run{who} is measuring on this line, and two would disturb each other; wait for it"
-            ) from exc
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits(self._holder())
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
         except OSError:
             # A kernel that knows no locks of namespaces is no reason not to measure.
             return
+
+    def _holder(self) -> str:
+        holder = f":{os.fstat(self._fd).st_ino} "
+        locks = Path("/proc/locks").read_text().splitlines()
+        # Another container's process is not seen from here, and one that waits is no holder ("->").
+        pids = [line.split()[4] for line in locks if " FLOCK " in line and holder in line and "->" not in line]
+        return f"process {pids[0]}" if pids else "a process that is not seen from here"
 
     @contextmanager
     def entered(self) -> Iterator[None]:
