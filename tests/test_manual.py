@@ -159,7 +159,7 @@ def test_what_a_shell_offers(scripts: Path, tmp_path: Path, shell: str, script: 
         text=True,
         check=True,
         cwd=scripts / "here",
-        env={**os.environ, "HOME": str(tmp_path)},
+        env={**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
     )
     assert done.stderr == ""
     answers = [{word.rstrip("/") for word in line.split()} for line in done.stdout.splitlines()]
@@ -178,7 +178,8 @@ LOAD = {
 def test_a_person_presses_tab(scripts: Path, tmp_path: Path, shell: str) -> None:
     # On a dumb terminal tcsh completes nothing.
     kind = "vt100" if shell == "tcsh" else "dumb"
-    with terminal(*LOAD[shell], cwd=str(scripts / "here"), HOME=str(tmp_path), TERM=kind) as at:
+    own = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    with terminal(*LOAD[shell], cwd=str(scripts / "here"), TERM=kind, **own) as at:
         # zsh finds it by its name, as where it is installed.
         load = (
             "fpath=($PWD/.. $fpath); autoload -Uz compinit; compinit -u -D" if shell == "zsh" else f"source ../{shell}"
