@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from vpntest.failures import Failure
 from vpntest.probe.observation import Observation, QuicHandshake, TlsHandshake
@@ -60,6 +61,7 @@ RFC 4193), and there they are true addresses of servers. No censor is known to f
 """
 
 
+@lru_cache(maxsize=4096)
 def is_bogon(address: str) -> bool:
     """Whether no public server can have this address."""
     try:

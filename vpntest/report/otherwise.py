@@ -147,15 +147,11 @@ def _alike(record: Record, judgement: Judgement) -> Iterator[tuple[Place, object
 def changes_of(record: Record, judgement: Judgement, tunnel: str, platform: str | None) -> tuple[Change, ...]:
     """What would have changed a cell; with `outside` the platform on the line; without a platform the tunnel."""
     right = _verdict(judgement, tunnel, platform)
-    part = before = None
-    for less in (_company, _about):
-        part = less(record, judgement, tunnel, platform)
-        before = _verdict(judge(part), tunnel, platform)
-        if before == right:
-            break
-    else:
-        # What was left out has a share in it.
-        part, before = record, right
+    few = _company(record, judgement, tunnel, platform)
+    # What was left out may have a share in it: the other platforms' names tell who forges answers, for one.
+    parts = (_about(few, platform), few, _about(record, platform))
+    part = next((one for one in parts if _verdict(judge(one), tunnel, platform) == right), record)
+    before = right
     changes = []
     tried = [part.observations]
     for key, put_in, edit in _edits(part, judgement, tunnel, platform):
@@ -190,13 +186,13 @@ def _state(part: str, verdict: PlatformVerdict | None) -> Then:
     return Then(part, verdict.state, verdict.mechanism, verdict.rule) if verdict else Then(part, None)
 
 
-def _about(record: Record, judgement: Judgement, tunnel: str, platform: str | None) -> Record:
+def _about(record: Record, platform: str | None) -> Record:
     """The record with this platform alone to be judged. Every observation stays: it may vouch for the line."""
     return msgspec.structs.replace(record, platforms=tuple(one for one in record.platforms if one.id == platform))
 
 
 def _company(record: Record, judgement: Judgement, tunnel: str, platform: str | None) -> Record:
-    """The same of a large run, as if it had had few tunnels: this one, those whose witnesses are called, some more."""
+    """The record as if there had been few tunnels: this one, those whose witnesses are called, and some more."""
     own = next((facts for facts in record.tunnels if facts.name == tunnel), None)
     verdicts = [one for one in _verdicts(judgement, platform) if one.vantage in (OUTSIDE, tunnel)] if platform else []
     called = {name for one in verdicts for name in one.witnesses}
@@ -214,7 +210,7 @@ def _company(record: Record, judgement: Judgement, tunnel: str, platform: str | 
         for one in record.observations
         if one.vantage in own_places or (one.vantage in kept and one.platform in (None, platform))
     )
-    return _about(msgspec.structs.replace(record, tunnels=few_left, observations=seen), judgement, tunnel, platform)
+    return msgspec.structs.replace(record, tunnels=few_left, observations=seen)
 
 
 # ── the edits ────────────────────────────────────────────────────────────────────────────────────────────────────────
