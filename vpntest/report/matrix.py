@@ -177,8 +177,8 @@ def attention(record: Record, judgement: Judgement) -> Iterator[Sentence]:
     """What else a reader should know beside the matrix: thin evidence, warnings."""
     if not record.run.complete:
         yield Sentence("attention.interrupted")
-    for what in record.run.redacted:
-        yield _sentence("attention.redacted", what)
+    if record.run.redacted:
+        yield Sentence("attention.redacted", ("; ".join(map(plain, record.run.redacted)),))
     for verdict in judgement.outside:
         if verdict.state is State.INSUFFICIENT:
             yield _sentence("attention.outside", verdict.platform, rule=verdict.rule)
