@@ -30,7 +30,7 @@ def _state() -> dict[str, tuple[int, int]]:
 def prepared() -> None:
     """Unprepared, the script would start installing: no test's business."""
     lock = REPOSITORY / "scripts/lock"
-    pinned = (lock / "requirements.txt", lock / "netfilterqueue.txt", REPOSITORY / "pyproject.toml")
+    pinned = (lock / "requirements.txt", lock / "built.txt", REPOSITORY / "pyproject.toml")
     # Of an older state it is unprepared too: the script would begin by taking the virtual environment away.
     key = hashlib.sha256(b"".join(file.read_bytes() for file in pinned) + f"{REPOSITORY}\n".encode()).hexdigest()
     stamp = REPOSITORY / ".venv/prepared"
