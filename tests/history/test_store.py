@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -293,12 +294,54 @@ def test_what_stands_against_keeping_runs_is_seen_without_opening_the_file(path:
     database.close()
     assert obstacle(other) == "it is another program's database"
     other.write_bytes(b"not SQLite at all")
-    assert obstacle(other) == "it is no database of kept runs"
+    assert obstacle(other) == "it is no database of kept runs (file is not a database)"
     other.write_bytes(b"")
     assert obstacle(other) is None
     assert obstacle(other / "below" / "runs.sqlite") == f"{other} cannot be written"
     assert obstacle(tmp_path) == "it cannot be written"
     assert obstacle(Path("/run/vpntest/runs.sqlite")) == "/run does not outlive a restart"
+
+
+def _foreign(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE theirs (a)")
+    database.close()
+
+
+def _garbage_behind(path: Path, kept: int) -> None:
+    sound = filled(path, [night(1)]).read_bytes()
+    path.write_bytes(sound[:kept].ljust(len(sound), b"x"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _foreign,
+        lambda path: path.write_bytes(b"SQLite format 3\0"),
+        lambda path: path.write_bytes(filled(path, [night(1)]).read_bytes()[:-4096]),
+        lambda path: _garbage_behind(path, 100),
+        lambda path: _garbage_behind(path, 4096),
+        lambda path: path.symlink_to(path),
+    ],
+    ids=["another program's without a mark", "a stub", "cut off", "a head", "a first page", "a loop"],
+)
+def test_what_the_store_refuses_is_an_obstacle(path: Path, spoil: Callable[[Path], object]) -> None:
+    path.parent.mkdir()
+    spoil(path)
+    told = obstacle(path)
+    assert told is not None
+    assert "\n" not in told
+    with pytest.raises((UsageError, HistoryError)), Store(path) as store:
+        store.lines()
+
+
+def test_a_database_that_is_just_made_is_no_obstacle(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+    database.close()
+    assert path.stat().st_size > 0
+    assert obstacle(path) is None
 
 
 def test_a_newer_file_is_refused_with_one_line_and_left_alone(path: Path) -> None:

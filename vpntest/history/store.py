@@ -112,22 +112,30 @@ def default_path(environment: Mapping[str, str], *, root: bool) -> Path:
 def obstacle(path: Path) -> str | None:
     """Why no run can be kept there, as far as looking tells; None where nothing stands against it.
 
-    Makes nothing, opens no database and waits for nobody: SQLite would leave files beside one that it only reads.
+    Makes nothing and waits for nobody: SQLite is told that nobody writes the file, and so leaves no log beside it.
     """
-    if path.resolve().is_relative_to("/run"):
+    place = Path(os.path.realpath(path))
+    if place.is_relative_to("/run"):
         return "/run does not outlive a restart"
-    if not os.path.exists(path):
-        above = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+    if place.is_symlink():
+        return "it is a link that leads to itself"
+    if not place.exists():
+        above = next(folder for folder in place.parents if folder.exists())
         return None if above.is_dir() and os.access(above, os.W_OK | os.X_OK) else f"{above} cannot be written"
-    if not (path.is_file() and os.access(path, os.R_OK | os.W_OK) and os.access(path.absolute().parent, os.W_OK)):
+    if not (place.is_file() and os.access(place, os.R_OK | os.W_OK) and os.access(place.parent, os.W_OK)):
         return "it cannot be written"
-    with path.open("rb") as file:
-        head = file.read(100)
-    # SQLite's file format, 1.3: the text at its begin, the user version, the application id.
-    if head and not head.startswith(b"SQLite format 3\0"):
-        return "it is no database of kept runs"
-    version, mark = int.from_bytes(head[60:64], "big"), int.from_bytes(head[68:72], "big")
-    if mark not in (0, _MARK):
+    try:
+        with contextlib.closing(sqlite3.connect(f"{place.as_uri()}?immutable=1", uri=True)) as database:
+            ((mark, version, tables),) = database.execute(
+                "SELECT *, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id, pragma_user_version"
+            )
+            if mark == _MARK and version <= len(MIGRATIONS):
+                database.execute("SELECT count(*) FROM run").fetchone()
+    except sqlite3.Error as error:
+        # What another vpntest has written and what is in its log only are not of one time.
+        is_written = os.path.exists(f"{place}-wal") and os.path.getsize(f"{place}-wal")
+        return None if is_written else f"it is no database of kept runs ({error})"
+    if mark != _MARK and (mark, version, tables) != (0, 0, 0):
         return "it is another program's database"
     return "it was written by a newer vpntest" if version > len(MIGRATIONS) else None
 
