@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -192,3 +193,19 @@ def test_one_run_at_a_time_claims_it_and_another_line_is_another_matter() -> Non
     finally:
         made.close()
         other.close()
+
+
+def test_who_is_not_root_cannot_keep_a_run_waiting() -> None:
+    with contextlib.closing(Namespace.create()) as made:
+        with made.entered():
+            holder = subprocess.Popen(
+                ["setpriv", "--reuid", "65534", "--clear-groups", "flock", "/proc/self/ns/net", "cat"],
+                stdin=subprocess.PIPE,
+            )
+        with holder:
+            locked = f":{os.fstat(made.fileno()).st_ino} "
+            while locked not in Path("/proc/locks").read_text():
+                time.sleep(0.01)
+            made.claim(pytest.fail)
+            assert holder.stdin is not None
+            holder.stdin.close()

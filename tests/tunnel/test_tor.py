@@ -10,7 +10,7 @@ import secrets
 import socket
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -224,8 +224,16 @@ def test_a_front_is_looked_up_by_us_alone_and_called_where_we_found_it(world: An
     assert "meek.example" not in dict(world.asked)
 
 
+@pytest.fixture
+def private() -> Iterator[None]:
+    """As a service that writes for root alone."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.root
-@pytest.mark.usefixtures("hurried")
+@pytest.mark.usefixtures("hurried", "private")
 def test_a_broker_and_its_stun_server_are_called_where_we_found_them(world: Any) -> None:
     world.names |= {"broker.example": SERVER, "stun.example": SERVER}
     world.asked.clear()

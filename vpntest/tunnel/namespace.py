@@ -158,25 +158,28 @@ class Namespace:
         """Has it among runs for this object alone, until it is closed or the process ends, however that ends.
 
         Two runs over one line would slow each other down, and each would take the other for a censor. So where another
-        run has it, `waits` is told who, and then this waits, as long as that lasts.
+        run has it, `waits` is told who, and then this waits, as long as that lasts. Who is not root measures nothing,
+        and is not waited for.
         """
         try:
             # The lock of the namespace itself: no file that is left, and no other line's runs are in the way.
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                waits(self._holder())
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                holder = self._holder()
+                if holder is None or os.stat(f"/proc/{holder}").st_uid == 0:
+                    waits("a process that is not seen from here" if holder is None else f"process {holder}")
+                    fcntl.flock(self._fd, fcntl.LOCK_EX)
         except OSError:
             # A kernel that knows no locks of namespaces is no reason not to measure.
             return
 
-    def _holder(self) -> str:
+    def _holder(self) -> str | None:
         holder = f":{os.fstat(self._fd).st_ino} "
         locks = Path("/proc/locks").read_text().splitlines()
         # Another container's process is not seen from here, and one that waits is no holder ("->").
         pids = [line.split()[4] for line in locks if " FLOCK " in line and holder in line and "->" not in line]
-        return f"process {pids[0]}" if pids else "a process that is not seen from here"
+        return pids[0] if pids else None
 
     @contextmanager
     def entered(self) -> Iterator[None]:

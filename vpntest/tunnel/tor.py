@@ -294,7 +294,10 @@ class _Start:
         # What looks names up by itself finds these, and nobody to ask for others: a name that has led elsewhere once
         # could lead here the next time.
         for file, words in (("hosts", hosts), ("nsswitch.conf", "hosts: files\n"), ("resolv.conf", _NOBODY)):
-            (self._site.folder / file).write_text(words)
+            place = self._site.folder / file
+            place.write_text(words)
+            # Its reader is the tunnel's user, whatever the caller's umask.
+            place.chmod(0o644)
         password = secrets.token_bytes(32)
         memory = os.memfd_create("config")
         try:
