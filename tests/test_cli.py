@@ -299,3 +299,19 @@ def test_no_key_of_a_bad_config_is_ever_shown(tmp_path: Path) -> None:
     done = vpntest("run", bad)
     assert done.returncode == 2
     assert planted not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("words", [["man"], ["check", "--format", "json", "wg0.conf"], ["lab", "list"]])
+def test_a_result_for_which_there_is_no_room_is_one_line(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "wg0.conf").write_text(wireguard())
+    with open("/dev/full", "w") as full_disk:
+        done = subprocess.run(
+            [sys.executable, "-m", "vpntest", *words],
+            stdout=full_disk,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+    assert done.returncode == 4
+    assert done.stderr == "vpntest: the result: cannot be written (No space left on device)\n"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,3 +41,35 @@ def test_a_run_is_kept_as_it_is_printed_and_a_tunnel_that_is_down_rings(network:
     assert status == {"good": 0, "bad": 1}
     with Store(kept) as store:
         assert [line.tunnels_up for line in store.lines()] == [1, 0]
+
+
+def test_a_run_is_kept_and_rings_whatever_becomes_of_its_output(network: OwnNetwork, tmp_path: Path) -> None:
+    kept = tmp_path / "runs.sqlite"
+    plan = network.plan(network.tunnel.replace(f":{SHADOWSOCKS_PORT}", ":9"))
+    words = ("run", str(plan), "--db", str(kept), "--fail-on", "tunnel-down")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as nobody_reads, open("/dev/full", "w") as full_disk:
+        for number, stdout in enumerate((nobody_reads, full_disk), 1):
+            process = network.vpntest(*words, stdout=stdout)
+            _, err = process.communicate(timeout=120)
+            assert process.returncode == 1, err
+            assert "--fail-on tunnel-down: good:" in err
+            assert "Traceback" not in err
+            assert ("cannot be written (No space left on device)" in err) == (stdout is full_disk)
+            with Store(kept) as store:
+                assert len(store.lines()) == number
+
+
+def test_a_run_that_cannot_be_kept_is_still_printed(network: OwnNetwork, tmp_path: Path) -> None:
+    kept = tmp_path / "runs.sqlite"
+    with Store(kept, create=True):
+        pass
+    with sqlite3.connect(kept) as database:
+        database.execute("CREATE TRIGGER no_room BEFORE INSERT ON run BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    database.close()
+    process = network.vpntest("run", str(network.plan(network.tunnel)), "--format", "json", "--db", str(kept))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 4
+    assert "no room" in err
+    assert len(json.loads(out)["tunnels"]) == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -34,6 +35,7 @@ DONE, DIFFERS, CONFIG_FAULT, OUR_FAULT, CANNOT_MEASURE = 0, 1, 2, 3, 4
 _LONGEST_LINE = 1000
 INTERRUPTED = 128
 """Plus the signal's number."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 EXAMPLES = (
     ("vpntest check configs/", "what each config in the folder is, and what of it cannot be honoured"),
@@ -342,22 +344,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         given, inside = given[: given.index("--")], given[given.index("--") + 1 :]
     arguments = _parser().parse_args(given, argparse.Namespace(inside=inside))
     try:
-        return int(arguments.call(arguments))
-    except VpntestError as error:
-        _say(str(error))
-        return error.exit_code
-    except BrokenPipeError:
-        # The reader of stdout has gone (`vpntest … | head`); it must not hear a traceback as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        status = int(arguments.call(arguments))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return INTERRUPTED + signal.SIGINT
-    except Exception:
+    except Exception as error:
+        if (excused := _excused(error)) is not None:
+            return excused
         import traceback
 
         traceback.print_exc()
         _say("this is a fault of vpntest, not of the network; please report the lines above")
         return OUR_FAULT
+
+
+def _excused(error: Exception) -> int | None:
+    """The exit status of what is no fault of vpntest, said in one line; None of what is one."""
+    if isinstance(error, VpntestError):
+        _say(str(error))
+        return error.exit_code
+    if not isinstance(error, BrokenPipeError):
+        if not (isinstance(error, OSError) and error.errno in _NO_ROOM):
+            return None
+        _say(f"{error.filename or 'the result'}: cannot be written ({error.strerror})")
+    # What is left in stdout's buffer would be tried again at the end, and a reader who has gone hears no traceback.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE if isinstance(error, BrokenPipeError) else CANNOT_MEASURE
 
 
 def _say(line: str) -> None:
@@ -374,6 +388,7 @@ def _say(line: str) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     import asyncio
 
+    from vpntest.judge.judging import judge
     from vpntest.plan.read import read_plan
     from vpntest.tunnel.cage import Cage
     from vpntest.tunnel.namespace import Namespace
@@ -385,17 +400,25 @@ def _run(arguments: argparse.Namespace) -> int:
         return CONFIG_FAULT if faulty else CANNOT_MEASURE
     _need_root()
     watch = _watch(arguments)
-    with _stream(arguments) as stream:
-        # Both before the cage hides /run, where many hosts keep their resolv.conf.
-        here = Namespace.current()
-        here.claim(lambda who: _say(f"another run ({who}) is measuring on this line; waiting for its end"))
-        line = outside(here, plan.settings)
-        evidence = _evidence(arguments)
-        with contextlib.closing(Cage.open()) as cage:
-            record, status = asyncio.run(_measured(plan, line, cage, evidence))
-        judgement = _print(record, arguments, stream)
-        _keep(evidence, record, judgement)
-    holds = _watched(watch, record, judgement)
+    judgement: Judgement | None = None
+    try:
+        with _stream(arguments) as stream:
+            # Both before the cage hides /run, where many hosts keep their resolv.conf.
+            here = Namespace.current()
+            here.claim(lambda who: _say(f"another run ({who}) is measuring on this line; waiting for its end"))
+            line = outside(here, plan.settings)
+            evidence = _evidence(arguments)
+            with contextlib.closing(Cage.open()) as cage:
+                record, status = asyncio.run(_measured(plan, line, cage, evidence))
+            judgement = judge(record)
+            # Kept before it is shown: that must not depend on who reads it.
+            holds, trouble = _watched(watch, record, judgement)
+            _keep(evidence, record, judgement)
+            _print(record, judgement, arguments, stream)
+    except (VpntestError, OSError) as error:
+        if judgement is None or (excused := _excused(error)) is None:
+            raise
+        trouble = trouble or excused
     if status == DONE and judgement.local_outage is not None:
         from vpntest.judge.judging import reason_of
 
@@ -403,12 +426,13 @@ def _run(arguments: argparse.Namespace) -> int:
         return CANNOT_MEASURE
     if status == DONE and holds:
         return DIFFERS
-    return status or (CONFIG_FAULT if faulty else DONE)
+    return status or trouble or (CONFIG_FAULT if faulty else DONE)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     import asyncio
 
+    from vpntest.judge.judging import judge
     from vpntest.lab.internet import raise_lab
     from vpntest.lab.profiles import load
     from vpntest.lab.truth import compare, say
@@ -437,7 +461,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         evidence = _evidence(arguments)
         with contextlib.closing(Cage.open()) as cage:
             profile, record, status = asyncio.run(in_lab(cage))
-        judgement = _print(record, arguments, stream)
+        judgement = judge(record)
+        _print(record, judgement, arguments, stream)
         _keep(evidence, record, judgement)
         if status != DONE:
             return status
@@ -660,15 +685,23 @@ def _man(_: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    with _stream(arguments) as stream:
-        judgement = _print(_read(arguments.kept), arguments, stream)
+    judgement = _reported(arguments)
     return CANNOT_MEASURE if judgement.local_outage is not None else DONE
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    with _stream(arguments) as stream:
-        _print(_read(arguments.kept), arguments, stream)
+    _reported(arguments)
     return DONE
+
+
+def _reported(arguments: argparse.Namespace) -> Judgement:
+    from vpntest.judge.judging import judge
+
+    with _stream(arguments) as stream:
+        record = _read(arguments.kept)
+        judgement = judge(record)
+        _print(record, judgement, arguments, stream)
+    return judgement
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -721,14 +754,19 @@ def _watch(arguments: argparse.Namespace) -> Watch:
     return Watch(path, [Condition(one) for one in arguments.fail_on], arguments.baseline)
 
 
-def _watched(watch: Watch, record: Record, judgement: Judgement) -> bool:
-    """Keeps the run, and says which conditions hold."""
+def _watched(watch: Watch, record: Record, judgement: Judgement) -> tuple[bool, int]:
+    """Keeps the run, and says which conditions hold: whether any does, and the exit status if it could not be kept."""
     from vpntest.report.document import encode
 
-    holding, compared = watch.keep(encode(record, judgement))
+    try:
+        holding, compared = watch.keep(encode(record, judgement))
+    except VpntestError as error:
+        # What was measured is not lost by it: it is still to be printed.
+        _say(str(error))
+        return False, error.exit_code
     if watch.asks and not compared:
         _say("no earlier run is kept, so nothing can have changed")
-    return _complain(holding)
+    return _complain(holding), DONE
 
 
 def _complain(holding: Mapping[Condition, Iterable[Change | Row | Told]]) -> bool:
@@ -865,15 +903,14 @@ def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
             path.unlink(missing_ok=True)
 
 
-def _print(record: Record, arguments: argparse.Namespace, stream: TextIO) -> Judgement:
-    """Judges the record and writes it in the form that was asked for. Returns the judgement of the whole record."""
-    from vpntest.judge.judging import judge
+def _print(record: Record, judgement: Judgement, arguments: argparse.Namespace, stream: TextIO) -> None:
+    """Writes the record in the form that was asked for."""
     from vpntest.report.forms import Look, written
     from vpntest.report.view import View
 
-    judgement = judge(record)
     shown, said = record, judgement
     if arguments.redact:
+        from vpntest.judge.judging import judge
         from vpntest.report.redaction import redacted
 
         shown = redacted(record)
@@ -895,7 +932,6 @@ def _print(record: Record, arguments: argparse.Namespace, stream: TextIO) -> Jud
         from vpntest.report.timings import render as render_timings
 
         print(render_timings(shown), file=sys.stderr)
-    return judgement
 
 
 def _width(arguments: argparse.Namespace) -> int:

@@ -75,11 +75,9 @@ platforms = ["./example.toml"]
         with self.client.entered():
             return subprocess.Popen(
                 [sys.executable, "-m", "vpntest", *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
                 text=True,
                 cwd=self.directory,
-                **options,  # type: ignore[call-overload]
+                **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},  # type: ignore[call-overload]
             )
 
 
