@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from vpntest.lab.internet import programs
 from vpntest.lab.needs import LIBRARIES, PACKAGES, needs
 from vpntest.lab.network import program
 from vpntest.lab.profiles import load, names
+from vpntest.tunnel.kernel import Tried
 
 LAB = Path(lab_needs.__file__).parent
 
@@ -75,10 +77,28 @@ def test_here_every_profile_can_be_raised() -> None:
 
 
 def test_a_program_that_is_missing_is_told() -> None:
-    assert lab_needs._program("no-such-program") == lab_needs.Tried(
-        "lab.program.no-such-program", False, "it is not installed"
-    )
+    assert lab_needs._program("no-such-program") == Tried("lab.program.no-such-program", False, "it is not installed")
     assert not lab_needs._library("no_such_library").works
+
+
+@pytest.mark.root
+def test_what_python_lacks_is_not_laid_at_the_kernels_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "netfilterqueue", None)
+    assert lab_needs._tried("lab.nfqueue", lab_needs._queue).works is None
+
+
+def test_tries_that_came_to_no_end_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another package stands in for one that is broken: its own words are handed on, or else none."""
+    assert "lab.tries" not in needs()[0]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    for name, code, said in (
+        ("cryptography", "raise ImportError('no libssl here')", "no libssl here"),
+        ("msgspec", "raise SystemExit", ""),
+    ):
+        (tmp_path / f"{name}.py").write_text(code)
+        primitives, profiles = needs()
+        assert primitives["lab.tries"] == Tried("lab.tries", None, said)
+        assert profiles == {}
 
 
 @pytest.mark.root

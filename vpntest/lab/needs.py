@@ -68,13 +68,19 @@ _NAT = "table ip try {\nchain out {\ntype nat hook postrouting priority srcnat; 
 
 
 def needs() -> tuple[dict[str, Tried], dict[str, Tried]]:
-    """What the lab needs, and its profiles, each by its id. Never raises; empty where nothing came back."""
+    """What the lab needs, and its profiles, each by its id. Never raises.
+
+    Where not all came back, what the lab needs has `lab.tries`, which is not known, and says why as far as that is.
+    """
     found = asked("vpntest.lab.needs", PATIENCE)
+    tries = found.pop(_TRIES, Tried(_TRIES, None))
     profiles = {one.id.removeprefix(_PROFILE): one for one in found.values() if one.id.startswith(_PROFILE)}
-    return {name: one for name, one in found.items() if not name.startswith(_PROFILE)}, profiles
+    primitives = {name: one for name, one in found.items() if not name.startswith(_PROFILE)}
+    return primitives if tries.works else primitives | {_TRIES: tries}, profiles
 
 
 _PROFILE = "lab.profile."
+_TRIES = "lab.tries"
 _WIRES = "lab.veth"
 
 
@@ -134,6 +140,15 @@ def _extensions(program: Program) -> dict[str, str]:
 
 
 # ── the tries ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _whole() -> Iterator[Tried]:
+    try:
+        yield from _tries()
+    except ImportError as exc:
+        yield Tried(_TRIES, None, str(exc))
+    else:
+        yield Tried(_TRIES, True)
 
 
 def _tries() -> Iterator[Tried]:
@@ -197,7 +212,9 @@ def _tried(name: str, job: Callable[[Network], object]) -> Tried:
         network.wire(())
         is_wired = True
         job(network)
-    except (CannotMeasure, OSError, ImportError) as exc:
+    except ImportError as exc:
+        return Tried(name, None, str(exc))
+    except (CannotMeasure, OSError) as exc:
         # Without wires nothing is known of what runs over them.
         return Tried(name, False if is_wired or name == _WIRES else None, str(exc).removeprefix("the lab's censor: "))
     finally:
@@ -234,4 +251,4 @@ def _library(name: str) -> Tried:
 
 
 if __name__ == "__main__":
-    tell(_tries())
+    tell(_whole())
