@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vpntest.cli import _keep, main
+from vpntest.cli import _ended, _keep, main
 from vpntest.judge.judging import judge
 from vpntest.plan.keys import generate
 from vpntest.plan.model import Kind, Plan
@@ -315,3 +315,24 @@ def test_a_result_for_which_there_is_no_room_is_one_line(tmp_path: Path, words: 
         )
     assert done.returncode == 4
     assert done.stderr == "vpntest: the result: cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize(
+    ("measured", "holds", "otherwise", "status"),
+    [
+        (0, False, 0, 0),
+        (0, True, 0, 1),
+        (4, True, 0, 1),  # one tunnel's carrier is missing, another tunnel is worse
+        (0, True, 2, 1),
+        (0, True, 4, 1),
+        (4, False, 2, 4),
+        (0, False, 2, 2),
+        (3, True, 0, 3),
+        (130, True, 0, 130),
+        (143, True, 2, 143),
+    ],
+)
+def test_what_rings_is_told_unless_the_run_did_not_come_to_its_end(
+    measured: int, holds: bool, otherwise: int, status: int
+) -> None:
+    assert _ended(measured, holds=holds, otherwise=otherwise) == status

@@ -423,10 +423,18 @@ def _run(arguments: argparse.Namespace) -> int:
         from vpntest.judge.judging import reason_of
 
         _say(f"nothing was judged: {reason_of(judgement.line_rule or '')}")
-        return CANNOT_MEASURE
-    if status == DONE and holds:
-        return DIFFERS
-    return status or trouble or (CONFIG_FAULT if faulty else DONE)
+        status = CANNOT_MEASURE
+    return _ended(status, holds=holds, otherwise=trouble or (CONFIG_FAULT if faulty else DONE))
+
+
+def _ended(measured: int, *, holds: bool, otherwise: int) -> int:
+    """The exit status of a run. What rings is told even where a part of the run could not be measured, or shown.
+
+    `otherwise`: what it is where the measuring went well and nothing rings.
+    """
+    if measured not in (DONE, CANNOT_MEASURE):
+        return measured
+    return DIFFERS if holds else measured or otherwise
 
 
 def _demo(arguments: argparse.Namespace) -> int:
