@@ -339,7 +339,15 @@ def test_the_storage() -> None:
     assert item(report, "storage.database").state == "missing"
     assert (item(report, "storage.runs").state, item(report, "storage.runs").found) == ("degraded", "5 MiB free")
     assert item(report, "storage.temporary").state == "unknown"
-    assert report.can_measure is True
+
+
+def test_where_no_run_can_be_kept_none_begins() -> None:
+    report = examine(facts(obstacle="it is no database of kept runs"))
+    assert (report.can_measure, report.reasons) == (False, ("kept runs: it is no database of kept runs",))
+    assert "✗ missing  kept runs" in render(report, width=100, colour=False)
+    report = examine(facts(obstacle="it cannot be written", root=False))
+    assert item(report, "storage.database").state == "unknown"
+    assert report.reasons == ("root: this user is not root",)
 
 
 def test_people_read_what_is_wrong_first_and_what_follows_last() -> None:
@@ -494,6 +502,20 @@ def test_it_sends_no_packet_and_leaves_nothing(line: tuple[Namespace, Namespace]
     assert {one["found"] for one in report["items"] if one["id"] in ("line.way.ipv4", "line.way.ipv6")} == {"by up"}
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert list((tmp_path / "state").iterdir()) == []
+
+
+@pytest.mark.root
+def test_whoever_is_not_root_learns_of_roots_place_for_runs() -> None:
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable]
+    done = subprocess.run(
+        [*command, "-m", "vpntest", "doctor", "--format", "json"],
+        capture_output=True,
+        env=os.environ | {"XDG_STATE_HOME": "/tmp/mine"},
+    )
+    report = msgspec.json.decode(done.stdout, type=Report)
+    found = item(report, "storage.database")
+    assert (found.path, found.state, found.remedy) == ("/var/lib/vpntest/runs.sqlite", "unknown", None)
+    assert (done.returncode, done.stderr, report.reasons[0]) == (4, b"", "root: this user is not root")
 
 
 @pytest.mark.root

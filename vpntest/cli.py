@@ -874,7 +874,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from vpntest.doctor import encode, examine, look, render
 
     with _stream(arguments) as stream:
-        report = examine(look(_database(arguments)))
+        report = examine(look(arguments.db))
         if arguments.format == "json":
             stream.write(encode(report).decode() + "\n")
         else:

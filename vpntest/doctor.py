@@ -155,7 +155,7 @@ class Facts:
     is_synchronised: bool | None
     database: Path
     obstacle: str | None
-    """Why no run can be kept there."""
+    """Why no run can be kept there; of what is not root's own, root may think otherwise."""
     temporary: Path | None
     """The folder for temporary files; None where none can be written."""
     room: Mapping[str, int | None]
@@ -165,9 +165,10 @@ class Facts:
     has_apt: bool
 
 
-def look(database: Path) -> Facts:
-    """Finds out all of it, for runs that are kept in `database`. Takes some seconds at most, of what hangs too."""
-    from vpntest.history.store import obstacle
+def look(database: Path | None = None) -> Facts:
+    """Finds out all of it, for runs that are kept in `database`, by default where root's `vpntest run` keeps them: no
+    other measures. Takes some seconds at most, of what hangs too."""
+    from vpntest.history.store import default_path, obstacle
     from vpntest.lab import needs
     from vpntest.tunnel import carriers, kernel
     from vpntest.tunnel.raising import host_resolvers
@@ -179,8 +180,11 @@ def look(database: Path) -> Facts:
         temporary = Path(tempfile.gettempdir())
     except OSError:
         temporary = None
+    root = os.geteuid() == 0
+    # What the environment says of a user's own folders, sudo does not hand on.
+    database = database or default_path(os.environ if root else {}, root=True)
     return Facts(
-        root=os.geteuid() == 0,
+        root=root,
         lacking_capabilities=kernel.lacking_capabilities(),
         container=kernel.container(),
         descriptors=kernel.most_descriptors(),
@@ -247,7 +251,7 @@ def _room(path: Path | None) -> int | None:
     if path is None:
         return None
     try:
-        return shutil.disk_usage(next(one for one in (path, *path.absolute().parents) if one.exists())).free
+        return shutil.disk_usage(next(one for one in (path, *path.absolute().parents) if os.path.exists(one))).free
     except OSError:
         return None
 
@@ -320,7 +324,8 @@ _TRANSPORTS = {
 }
 """Of Tor's, those that bridges have today, and Debian's package."""
 
-_ALWAYS = ("privileges.root", "python.packages", "kernel.netns", "kernel.cage", "line.way")
+_ALWAYS = ("privileges.root", "python.packages", "kernel.netns", "kernel.cage", "line.way", "storage.database")
+"""Without the last a run does not begin: what it finds could not be kept."""
 _BY_PROGRAM = ("kernel.tun", "kernel.confinement")
 
 
@@ -630,12 +635,13 @@ def _clock(facts: Facts) -> Iterator[Item]:
 
 
 def _storage(facts: Facts) -> Iterator[Item]:
+    kept: State = "ok" if facts.obstacle is None else "missing" if facts.root else "unknown"
     yield Item(
-        *("storage.database", "storage", "kept runs", "missing" if facts.obstacle else "ok"),
-        "history, diff, trend and --fail-on; without, `run` wants --db",
-        facts.obstacle,
+        *("storage.database", "storage", "kept runs", kept),
+        "history, diff, trend and --fail-on; where no run can be kept, `run` begins none without --db none",
+        facts.obstacle if kept != "unknown" else _FOR_ROOT,
         path=str(facts.database),
-        remedy="--db PATH, or --db none" if facts.obstacle else None,
+        remedy="--db PATH, or --db none" if kept == "missing" else None,
     )
     places = (
         ("runs", "room for runs", _ROOM_FOR_RUNS, "kept runs, each of up to 1 MiB", "make room, or --db PATH"),

@@ -117,10 +117,11 @@ def obstacle(path: Path) -> str | None:
     place = Path(os.path.realpath(path))
     if place.is_relative_to("/run"):
         return "/run does not outlive a restart"
-    if place.is_symlink():
+    if os.path.islink(place):
         return "it is a link that leads to itself"
-    if not place.exists():
-        above = next(folder for folder in place.parents if folder.exists())
+    # What stands in a folder that is closed to us is not there, for pathlib it is a fault.
+    if not os.path.exists(place):
+        above = next(folder for folder in place.parents if os.path.exists(folder))
         return None if above.is_dir() and os.access(above, os.W_OK | os.X_OK) else f"{above} cannot be written"
     if not (place.is_file() and os.access(place, os.R_OK | os.W_OK) and os.access(place.parent, os.W_OK)):
         return "it cannot be written"
