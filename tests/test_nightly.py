@@ -256,6 +256,21 @@ def test_a_night_without_a_run_says_why(box: Box) -> None:
     assert told["text"] == "vpntest: could not measure\nvpntest: the line is dead\n"
 
 
+@pytest.mark.parametrize("status", ["0", "1"])
+def test_an_installation_that_is_broken_is_nothing_that_got_worse(box: Box, status: str) -> None:
+    box.set(box.telling)
+    assert box.night(STATUS=status, NO_RUN="1", SAYS="No module named 'vpntest'").returncode == 3
+    told = box.told()
+    assert (told["VPNTEST_RESULT"], told["VPNTEST_STATUS"], told["VPNTEST_RUN"]) == ("fault", "3", "")
+    assert "No module named" in told["text"]
+
+
+def test_what_got_worse_is_told_though_the_run_could_not_be_written(box: Box) -> None:
+    box.set(box.telling)
+    assert box.night(STATUS="1", NO_RUN="1", SAYS=f"--fail-on {SENTENCE}").returncode == 1
+    assert box.told()["text"] == f"vpntest: something got worse\n{SENTENCE}\n"
+
+
 def test_a_report_that_cannot_be_written_is_no_good_night(box: Box) -> None:
     box.set(box.telling)
     done = box.night(NO_REPORT="html")
