@@ -26,6 +26,7 @@ from vpntest.history.changes import (
 from vpntest.history.night import Night
 
 OK, CUT, THIN_CUT = "circumvents 3/3", "blocked tls.reset.sni 3/3", "blocked tls.reset.sni 2/3"
+MANY_OK, MANY_CUT = "circumvents 10/10", "blocked tls.reset.sni 10/10"
 UP, DOWN = {"se": "up"}, {"se": "endpoint handshake.timeout"}
 
 
@@ -46,15 +47,23 @@ def test_nothing_changed_where_nothing_changed() -> None:
     assert last(series(OK, OK, OK)) == ()
 
 
-def test_a_clear_cut_after_steady_nights_is_news_at_once() -> None:
-    (change,) = last(series(*[OK] * 3, CUT))
+@given(st.lists(st.integers(3, 10).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), max_size=40))
+def test_one_night_of_three_tries_is_never_news_whatever_was_before(tries: list[tuple[int, int]]) -> None:
+    # Where tries disagree up to ten are made: these say `circumvents` as long as the night does.
+    usual = [f"circumvents {k}/{n}" for k, n in tries]
+    assert all(one.weight is not Weight.NEWS for one in last(series(*usual, OK, CUT)))
+    assert all(one.weight is not Weight.NEWS for one in last(series(*[OK] * 8, "throttled throttle.sni 5/5")))
+
+
+def test_of_many_tries_a_clear_cut_after_steady_nights_is_news_at_once() -> None:
+    (change,) = last(series(*[MANY_OK] * 3, MANY_CUT))
     assert (change.kind, change.weight, change.disjoint, change.seen) == (Kind.REGRESSION, Weight.NEWS, True, (1, 3))
     assert (change.before, change.after, change.after_mechanism) == ("circumvents", "blocked", "tls.reset.sni")
     assert change.since == night(4).id
 
 
 def test_after_too_few_nights_it_is_not() -> None:
-    assert only(last(series(*[OK] * 2, CUT))) == (Kind.REGRESSION, Weight.UNCONFIRMED)
+    assert only(last(series(*[MANY_OK] * 2, MANY_CUT))) == (Kind.REGRESSION, Weight.UNCONFIRMED)
 
 
 def test_the_second_night_confirms_it_and_the_third_says_nothing_more() -> None:
@@ -67,9 +76,10 @@ def test_the_second_night_confirms_it_and_the_third_says_nothing_more() -> None:
 
 
 def test_thin_evidence_needs_the_second_night() -> None:
-    unsteady = ["circumvents 2/3", "circumvents 3/3", "circumvents 2/3"]
-    assert only(last(series(*unsteady, "blocked tls.reset.sni 2/3"))) == (Kind.REGRESSION, Weight.UNCONFIRMED)
-    assert only(last(series(*unsteady, THIN_CUT, THIN_CUT))) == (Kind.REGRESSION, Weight.NEWS)
+    unsteady = ["circumvents 8/10", "circumvents 9/10", "circumvents 8/10"]
+    thin_cut = "blocked tls.reset.sni 7/10"
+    assert only(last(series(*unsteady, thin_cut))) == (Kind.REGRESSION, Weight.UNCONFIRMED)
+    assert only(last(series(*unsteady, thin_cut, thin_cut))) == (Kind.REGRESSION, Weight.NEWS)
 
 
 def test_one_night_that_stood_alone_is_no_news_when_it_is_over() -> None:
@@ -102,7 +112,8 @@ def test_a_cell_that_settles_is_news_again_once_the_window_has_passed() -> None:
 
 
 def test_a_recovery_is_judged_as_a_regression_is() -> None:
-    assert only(last(series(*[CUT] * 3, OK))) == (Kind.RECOVERY, Weight.NEWS)
+    assert only(last(series(*[MANY_CUT] * 3, MANY_OK))) == (Kind.RECOVERY, Weight.NEWS)
+    assert only(last(series(CUT, CUT, OK, OK))) == (Kind.RECOVERY, Weight.NEWS)
     assert only(last(series(CUT, OK))) == (Kind.RECOVERY, Weight.UNCONFIRMED)
 
 
@@ -137,7 +148,7 @@ def test_what_the_line_does_is_the_lines_change_and_no_tunnels() -> None:
         ("se", "bird"): "circumvents 3/3",
         ("no", "bird"): "blocked tcp.timeout 3/3",
     }
-    nights = [night(1, before), night(2, before), night(3, before), night(4, after)]
+    nights = [night(1, before), night(2, before), night(3, after), night(4, after)]
     (change,) = last(nights)
     assert (change.tunnel, change.platform, change.kind, change.weight) == (
         "outside",
@@ -252,7 +263,7 @@ def test_a_comparison_says_why_it_says_nothing() -> None:
 
 # ── the definition, once more, by somebody else ──────────────────────────────────────────────────────────────────────
 
-WORDS = [OK, "circumvents 2/3", CUT, THIN_CUT, "insufficient 1/3", "dark"]
+WORDS = [OK, "circumvents 2/3", CUT, THIN_CUT, MANY_OK, MANY_CUT, "insufficient 1/3", "dark"]
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=2, max_size=14))

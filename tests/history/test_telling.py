@@ -19,7 +19,7 @@ def shown(nights: list[Night], **more: bool) -> str:
 
 
 def test_news_stand_first_and_say_how_sure_they_are() -> None:
-    assert shown(series(OK, OK, OK, CUT)) == (
+    assert shown(series(*[f"{OK} 10/10"] * 3, f"{CUT} 10/10")) == (
         "01a1fe19-0003-7808-955a-a0d17a6e7820 → 01a1fe19-0004-7808-955a-a0d17a6e7820\n"
         "\n"
         "News (1)\n"

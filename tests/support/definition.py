@@ -1,19 +1,17 @@
-"""The definition of news in `vpntest/history/changes.py`, read literally and without its code."""
+"""The definition of news in `vpntest/history/changes.py`, read literally, with its numbers and without its code."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from vpntest.history.changes import FLAPS, WINDOW, K, N
-
 
 def meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether a share exists that neither count of tries contradicts at 95 %: by search, not by formula."""
+    """Whether some share is within four standard errors of both counts of tries: by search, not by formula."""
 
     def fits(share: float, count: tuple[int, int]) -> bool:
         good, made = count
-        return abs(good / made - share) <= 1.96 * math.sqrt(share * (1 - share) / made)
+        return abs(good / made - share) <= 4 * math.sqrt(share * (1 - share) / made)
 
     return any(fits(step / 4000, one) and fits(step / 4000, other) for step in range(4001))
 
@@ -28,18 +26,18 @@ def by_the_definition(words: Sequence[str]) -> list[bool]:
         if standing is None or works == standing:
             standing = works
             continue
-        recent = [one.startswith("circumvents") for _, one in telling[max(0, number - WINDOW + 1) : number + 1]]
-        if sum(recent[i] != recent[i + 1] for i in range(len(recent) - 1)) >= FLAPS:
+        recent = [one.startswith("circumvents") for _, one in telling[max(0, number - 6) : number + 1]]
+        if sum(recent[i] != recent[i + 1] for i in range(len(recent) - 1)) >= 3:
             continue
 
         def good(text: str) -> tuple[int, int]:
             k, n = map(int, text.split()[-1].split("/"))
             return (k if text.startswith("circumvents") else n - k, n)
 
-        usual = [good(one) for _, one in telling[max(0, number - WINDOW) : number]]
+        usual = [good(one) for _, one in telling[max(0, number - 7) : number]]
         pooled = (sum(k for k, _ in usual), sum(n for _, n in usual))
-        is_disjoint = len(usual) >= N and not meet(pooled, good(word))
-        if recent[-N:].count(works) >= K or is_disjoint:
+        is_disjoint = len(usual) >= 3 and not meet(pooled, good(word))
+        if recent[-3:].count(works) >= 2 or is_disjoint:
             news[place] = not works
             standing = works
     return news

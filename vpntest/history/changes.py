@@ -6,7 +6,7 @@ series. Its *standing* word is that of the first night; another word takes its p
 
 * it was seen in k of the last n nights of the series, tonight among them; or
 * the evidence is disjoint: the share of tries that worked tonight and the share of the nights before (at least n of the
-  last WINDOW) have confidence intervals that do not meet; and
+  last WINDOW) have confidence intervals that do not meet, which takes a plan of many tries (see _Z); and
 * it is not **flapping**: its word has not changed FLAPS times within the last WINDOW nights.
 
 Until then it is **unconfirmed**. What differs from the night before only because that night stood alone is **passing**.
@@ -40,8 +40,10 @@ FLAPS = 3
 """Changes of word within WINDOW that make it flapping: there and back once is two."""
 REMEMBERED = 120
 """Nights before the later one that are asked for what is usual."""
-_Z = 1.96
-"""Standard errors to either side: 95 %."""
+_Z = 4.0
+"""Standard errors to either side. More than chance asks for, since the tries of one night share that night's causes: a
+server that restarts fails them all. At 4, a night of three tries, or of five pairs of transfers, differs from no week
+of such nights; ten tries against three nights of ten do (0/10: at most 16/26; 30/30: at least 30/46)."""
 
 
 class Kind(StrEnum):
