@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -193,7 +194,9 @@ def github_job(box: Box, path: Path, name: str, **env: str) -> tuple[int, str]:
         if "run" not in step or (status and "cancelled()" not in step.get("if", "")):
             continue
         known = dict(line.split("=", 1) for line in box.output.read_text().splitlines())
-        known = {f"steps.measure.outputs.{key}": value for key, value in known.items()}
+        known = {
+            f"steps.{step}.outputs.{key}": value for key, value in known.items() for step in ("measure", "publish")
+        }
         given = {**job.get("env", {}), **step.get("env", {})}
         given = {
             key: known.get(found[1], "") if (found := EXPRESSION.fullmatch(value)) else value
@@ -279,6 +282,24 @@ def test_the_job_ends_as_vpntest_did(box: Box, forge: str, status: int) -> None:
     assert ended == status
     assert SENTENCES[status] in printed
     assert {form.strip() for form in box.reports.values()} == {"html", "json", "junit", "markdown"}
+
+
+@FORGES
+@pytest.mark.parametrize(("status", "ends"), [(0, 3), (1, 1), (143, 143)])
+def test_a_report_that_cannot_be_written_is_nothing_that_got_worse(
+    box: Box, forge: str, status: int, ends: int
+) -> None:
+    box.ends(status, b"{}", report=f'[ "$5" != html ] || exit 1\n{SAYS_ITS_FORM}')
+    ended, printed = night(box, forge)
+    assert ended == ends
+    assert "A report could not be written" in printed
+    assert {form.strip() for form in box.reports.values()} == {"json", "junit", "markdown"}
+    # Also where it is the one that is shown.
+    box.ends(status, b"{}", report=f'[ "$5" != markdown ] || exit 4\n{SAYS_ITS_FORM}')
+    for folder in ("temp/vpntest", "vpntest"):
+        shutil.rmtree(box.folder / folder, ignore_errors=True)
+    box.output.write_text("")
+    assert night(box, forge)[0] == ends
 
 
 @FORGES
