@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -24,7 +25,8 @@ from vpntest.history.changes import Condition
 from vpntest.tunnel.cage import Cage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TOKEN = "fd0c1c5e-not-a-real-token"
+TOKEN = secrets.token_hex(16)
+"""Of this process alone: the tests look for it among all that run on the machine."""
 SENTENCE = "regression: twitter through sweden: open, then blocked"
 
 STUB = r"""#!/bin/bash
@@ -35,6 +37,7 @@ if [ "$1" = check ]; then
     exit "${CHECKED-0}"
 fi
 echo "$@" >> "$NIGHT/asked"
+file=/dev/stdout
 while [ $# -gt 0 ]; do [ "$1" != -o ] || file=$2; [ "$1" != --format ] || form=$2; what=${what-$1}; shift; done
 case $what in
     run)
@@ -50,6 +53,9 @@ case $what in
     report)
         [ "${NO_REPORT-}" != "$form" ] || { echo "vpntest: no room" >&2; exit 4; }
         echo "$form" > "$file"
+        ;;
+    prune)
+        [ -z "${NO_PRUNE-}" ] || { echo "vpntest: the history is locked" >&2; exit 4; }
         ;;
 esac
 """
@@ -275,8 +281,15 @@ def test_a_report_that_cannot_be_written_is_no_good_night(box: Box) -> None:
     box.set(box.telling)
     done = box.night(NO_REPORT="html")
     assert done.returncode == 4
-    assert box.told()["VPNTEST_RESULT"] == "report"
-    assert "vpntest: no room\n" in done.stderr
+    told = box.told()
+    (run,) = box.reports.glob("*.json")
+    assert (told["VPNTEST_RESULT"], told["VPNTEST_MESSAGES"], told["VPNTEST_RUN"]) == (
+        "report",
+        "vpntest: no room",
+        str(run),
+    )
+    assert told["text"] == "vpntest: measured, but a report could not be written\nvpntest: no room\n"
+    assert done.stderr.startswith("vpntest: no room\nnightly: measured, but")
     # What went wrong before is told, not this.
     assert box.night(NO_REPORT="html", STATUS="1").returncode == 1
     assert box.told()["VPNTEST_RESULT"] == "worse"
@@ -345,6 +358,82 @@ def test_old_reports_go_and_old_runs_are_pruned(box: Box) -> None:
     ]
     assert "mine.json" in left
     assert (box.folder / "asked").read_text().splitlines()[-1] == "prune --keep 7"
+
+
+def test_a_clock_that_was_once_wrong_costs_no_later_report(box: Box) -> None:
+    box.reports.mkdir(parents=True)
+    for year in (2020, 2021, 2097, 2098, 2099):
+        (box.reports / f"{year}-01-01T000000Z.html").touch()
+    (box.reports / "2020-my-notes.html").touch()
+    box.set("keep-reports=2")
+    assert box.night().returncode == 0
+    assert (box.reports / "latest.html").read_text() == "html\n"
+    (run,) = box.reports.glob("*.json")
+    left = {file.name for file in box.reports.glob("*.html")}
+    assert left == {"latest.html", "2020-my-notes.html", "2021-01-01T000000Z.html", run.with_suffix(".html").name}
+
+
+def test_what_cannot_be_removed_is_told_and_hides_nothing(box: Box) -> None:
+    box.set(box.telling, "keep-reports=1")
+    # No file, so that not even root can remove it.
+    (box.reports / "2020-01-01T000000Z.json").mkdir(parents=True)
+    (box.reports / "2021-01-01T000000Z.json").touch()
+    assert box.night(STATUS="1").returncode == 1
+    told = box.told()
+    assert (told["VPNTEST_RESULT"], Path(told["VPNTEST_RUN"]).read_text()) == ("worse", "whole\n")
+    assert "2020-01-01T000000Z.json" in told["VPNTEST_MESSAGES"]
+    assert not (box.reports / "2021-01-01T000000Z.json").exists()
+    assert box.night().returncode == 3
+    assert box.told()["VPNTEST_RESULT"] == "prune"
+    (box.reports / "2020-01-01T000000Z.json").rmdir()
+    (box.state / "runs.sqlite").touch()
+    assert box.night(NO_PRUNE="1").returncode == 4
+    told = box.told()
+    assert (told["VPNTEST_RESULT"], told["VPNTEST_MESSAGES"]) == ("prune", "vpntest: the history is locked")
+
+
+def test_links_in_the_folder_for_prometheus_lead_nowhere(box: Box) -> None:
+    """Who keeps that folder is not root, and could guess the name of what root is about to write."""
+    textfiles = box.folder / "textfiles"
+    textfiles.mkdir()
+    (box.folder / "precious").write_text("precious")
+    (box.folder / "folder").mkdir()
+    box.set(f"textfile-dir={textfiles}")
+    bad = r"""
+        for name in vpntest vpntest_nightly; do
+            ln -s "$2/precious" "$1/.$name.prom.$$"
+            ln -s "$2/folder" "$1/$name.prom"
+        done
+        exec "${@:3}"
+    """
+    argv = ["bash", "-euc", bad, "bad", textfiles, box.folder]
+    done = subprocess.run(
+        [*argv, box.clone / "scripts/nightly", box.settings],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=box.environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (box.folder / "precious").read_text() == "precious"
+    assert {file.name for file in textfiles.iterdir()} == {"vpntest.prom", "vpntest_nightly.prom"}
+    assert not any(file.is_symlink() for file in textfiles.iterdir())
+    assert list((box.folder / "folder").iterdir()) == []
+
+
+def test_a_folder_for_prometheus_that_is_gone_is_told(box: Box) -> None:
+    box.set(box.telling, f"textfile-dir={box.folder}/gone")
+    assert box.night().returncode == 4
+    told = box.told()
+    assert told["VPNTEST_RESULT"] == "report"
+    assert f"nightly: {box.folder}/gone: cannot be written" in told["VPNTEST_MESSAGES"]
+
+
+def test_no_list_of_processes_shows_the_command(box: Box) -> None:
+    box.set(f"on-failure=cat /proc/[0-9]*/cmdline > {box.folder}/all # {TOKEN}")
+    assert box.night(STATUS="1").returncode == 1
+    assert b"nightly" in (box.folder / "all").read_bytes()
+    assert TOKEN.encode() not in (box.folder / "all").read_bytes()
 
 
 @pytest.mark.parametrize(
