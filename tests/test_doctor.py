@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,13 @@ def facts(**change: Any) -> Facts:
         "resolvers": ("192.0.2.53",),
         "ways": (Way("eth0", None), Way("eth0", None)),
         "now": datetime(2027, 1, 1, tzinfo=UTC),
+        "written": datetime(2026, 11, 1, tzinfo=UTC),
         "is_synchronised": True,
         "database": Path("/var/lib/vpntest/runs.sqlite"),
         "obstacle": None,
         "temporary": Path("/tmp"),
         "room": {"runs": 1 << 40, "temporary": 1 << 40},
-        "built": frozenset(),
+        "aside": frozenset(),
         "has_apt": True,
     }
     return Facts(**(sound | change))
@@ -251,18 +253,80 @@ def test_what_falls_away_with_a_tag_or_a_transport() -> None:
     assert item(report, "carriers.tor.snowflake").remedy == "sudo apt-get install snowflake-client"
 
 
-def test_the_command_fits_the_machine() -> None:
-    def remedy(name: str, **change: Any) -> str | None:
-        return item(examine(facts(carriers=carriers(name), **change)), f"carriers.{name}").remedy
+def old(name: str, feature: str = "") -> Carriers:
+    """All of them, one of which is too old, or lacks a feature."""
+    row = Carrier(name, f"/usr/bin/{name}", "0.9", (), f"this {name} is too old; install 1.14 or newer; if you can")
+    if feature:
+        row = replace(row, hint="", features=tuple(one for one in TAGS[name] if one != feature))
+    return Carriers(tuple(row if one == name else carriers()[one] for one in NAMES))
 
-    assert remedy("openvpn") == "sudo apt-get install openvpn"
-    assert remedy("sing-box") == "sudo scripts/prepare"
-    assert "openvpn" in str(remedy("openvpn", has_apt=False))
-    assert "apt" not in str(remedy("openvpn", has_apt=False))
-    assert "sudo" not in str(remedy("sing-box", built=None))
-    assert str(remedy("sing-box", built=frozenset(("sing-box",)))).startswith("start it by scripts/vpntest: ")
+
+ASIDE = "start it by scripts/vpntest: this clone has one of its own, to which PATH does not lead"
+AGAIN = "sudo rm -f .carriers/sing-box.key; sudo scripts/prepare"
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "change", "remedy"),
+    [
+        ("openvpn", carriers("openvpn"), {}, "sudo apt-get install openvpn"),
+        ("openvpn", carriers("openvpn"), {"has_apt": False}, "install openvpn (Debian's name of it)"),
+        ("tor.snowflake", carriers(untagged="snowflake"), {}, "sudo apt-get install snowflake-client"),
+        ("tor.webtunnel", carriers(untagged="webtunnel"), {}, "install lyrebird, which speaks it"),
+        ("sing-box", carriers("sing-box"), {}, "sudo scripts/prepare"),
+        ("sing-box", carriers("sing-box"), {"has_apt": False}, "do this"),
+        ("sing-box", carriers("sing-box"), {"aside": None}, "do this"),
+        ("sing-box", carriers("sing-box"), {"aside": frozenset(("sing-box",))}, ASIDE),
+        ("sing-box", old("sing-box"), {"aside": frozenset(("sing-box",))}, ASIDE),
+        ("sing-box", old("sing-box"), {"aside": None}, "install 1.14 or newer; if you can"),
+        ("sing-box", old("sing-box"), {}, AGAIN),
+        ("sing-box.utls", old("sing-box", "with_utls"), {}, AGAIN),
+        ("sing-box.utls", old("sing-box", "with_utls"), {"aside": frozenset(("sing-box",))}, ASIDE),
+        (
+            *("sing-box.quic", old("sing-box", "with_quic"), {"aside": None}),
+            "install a sing-box that was built with_gvisor, with_quic and with_utls",
+        ),
+        (
+            *("amneziawg-go.awg2", old("amneziawg-go", "awg2"), {"aside": None}),
+            "build the newest github.com/amnezia-vpn/amneziawg-go and put it on PATH",
+        ),
+    ],
+)
+def test_the_command_fits_the_machine(name: str, here: Carriers, change: dict[str, Any], remedy: str) -> None:
+    assert item(examine(facts(carriers=here, **change)), f"carriers.{name}").remedy == remedy
+
+
+def test_root_is_had_by_the_command_that_starts_it_here() -> None:
     assert item(examine(facts(root=False)), "privileges.root").remedy == "sudo scripts/vpntest …"
-    assert item(examine(facts(root=False, built=None)), "privileges.root").remedy == "sudo vpntest …"
+    assert item(examine(facts(root=False, aside=None)), "privileges.root").remedy == "sudo vpntest …"
+
+
+def test_which_program_cannot_serve_is_said() -> None:
+    text = render(examine(facts(carriers=old("sing-box"))), width=200, colour=False)
+    assert "✗ missing  sing-box 0.9 (/usr/bin/sing-box): this sing-box is too old\n" in text
+
+
+def test_what_of_a_clone_path_leads_to_is_not_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._aside(tmp_path) is None
+    for name in ("scripts/prepare", ".carriers/bin/sing-box", ".carriers/bin/amneziawg-go", "old/sing-box"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/old:{tmp_path}/.carriers/bin")
+    assert doctor._aside(tmp_path) == {"sing-box"}
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert doctor._aside(tmp_path) == {"sing-box", "amneziawg-go"}
+
+
+def test_a_package_that_is_there_and_cannot_be_loaded_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set((doctor._packages() or {}).values()) == {True}
+    assert {"httpx", "cryptography", "python-wireguard"} <= set(doctor._packages() or {})
+    for module in ("cryptography.hazmat.bindings._rust", "dns"):
+        monkeypatch.setitem(sys.modules, module, None)
+    found = doctor._packages() or {}
+    assert [name for name, loads in found.items() if not loads] == ["cryptography", "dnspython"]
+    report = examine(facts(packages=found, aside=None))
+    assert item(report, "python.packages").remedy == "pip install --force-reinstall cryptography dnspython"
+    assert report.can_measure is False
+    assert not doctor._loads("no-such-package")
 
 
 SAMPLES: dict[Kind, Config] = {
@@ -328,10 +392,11 @@ def test_the_clock() -> None:
         assert item(examine(facts(is_synchronised=known)), "clock.synchronised").state == state
 
 
-def test_the_day_of_this_version_is_not_before_what_the_changelog_dates() -> None:
-    changelog = (Path(__file__).parents[1] / "CHANGELOG.md").read_text()
-    dated = [date.fromisoformat(day) for day in re.findall(r"^## \[.+\] - (\d{4}-\d\d-\d\d)", changelog, re.MULTILINE)]
-    assert max(dated, default=doctor.RELEASED) <= doctor.RELEASED
+def test_no_right_clock_is_before_our_own_files(tmp_path: Path) -> None:
+    for name, when in (("old.py", 5), ("new.py", 1e9), ("other.txt", 2e9)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (when, when))
+    assert doctor._written(tmp_path) == datetime.fromtimestamp(1e9, UTC)
 
 
 def test_the_storage() -> None:

@@ -13,8 +13,10 @@ can be had follows from them alone.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -22,7 +24,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from vpntest.tunnel.netlink import Way
 
 SCHEMA: Final = "vpntest.doctor/1"
-RELEASED: Final = date(2026, 11, 21)
-"""The day of this version. A clock that is before it is wrong."""
 
 State = Literal["ok", "degraded", "missing", "unknown"]
 Group = Literal["privileges", "kernel", "python", "carriers", "line", "clock", "storage", "lab"]
@@ -147,11 +147,13 @@ class Facts:
     profiles: Mapping[str, Tried]
     """Likewise, by the profile's name."""
     packages: Mapping[str, bool] | None
-    """Python packages that vpntest asks for, and whether each is there; None where nobody has installed vpntest."""
+    """Python packages that vpntest asks for, and whether each loads; None where nobody has installed vpntest."""
     resolvers: tuple[str, ...]
     ways: tuple[Way | None, Way | None] | None
     """The ways out by IPv4 and by IPv6; None where nothing is at hand that could ask the kernel."""
     now: datetime
+    written: datetime
+    """When vpntest's own files were: no clock that is right is before it."""
     is_synchronised: bool | None
     database: Path
     obstacle: str | None
@@ -160,8 +162,9 @@ class Facts:
     """The folder for temporary files; None where none can be written."""
     room: Mapping[str, int | None]
     """Bytes free where runs are kept (`runs`) and where temporary files go (`temporary`); None: not known."""
-    built: frozenset[str] | None
-    """The carriers that `scripts/prepare` has put into this clone; None where we are in none."""
+    aside: frozenset[str] | None
+    """The carriers that `scripts/prepare` has put into this clone, and to which PATH does not lead; None where we are
+    in no clone."""
     has_apt: bool
 
 
@@ -196,12 +199,13 @@ def look(database: Path | None = None) -> Facts:
         resolvers=host_resolvers(),
         ways=_ways(),
         now=datetime.now(UTC),
+        written=_written(Path(__file__).parent),
         is_synchronised=_is_synchronised(),
         database=database,
         obstacle=obstacle(database),
         temporary=temporary,
         room={"runs": _room(database), "temporary": _room(temporary)},
-        built=_built(Path(__file__).parents[1]),
+        aside=_aside(Path(__file__).parents[1]),
         has_apt=shutil.which("apt-get") is not None,
     )
 
@@ -215,10 +219,14 @@ def _ways() -> tuple[Way | None, Way | None] | None:
         return None
 
 
-def _built(clone: Path) -> frozenset[str] | None:
+def _aside(clone: Path) -> frozenset[str] | None:
+    from vpntest.tunnel.carriers import path_of_programs
+
     if not (clone / "scripts" / "prepare").is_file():
         return None
-    return frozenset(one.name for one in (clone / ".carriers" / "bin").glob("*"))
+    built = {one.name: os.path.realpath(one) for one in (clone / ".carriers" / "bin").glob("*")}
+    led_to = {name: shutil.which(name, path=path_of_programs()) for name in built}
+    return frozenset(name for name, one in built.items() if os.path.realpath(led_to[name] or "") != one)
 
 
 def _packages() -> dict[str, bool] | None:
@@ -226,14 +234,27 @@ def _packages() -> dict[str, bool] | None:
         wanted = metadata.requires("vpntest") or []
     except metadata.PackageNotFoundError:
         return None
-    found = {}
     # Of `httpx[http2]>=0.28` the name; what has a marker is for the lab or for the tests.
-    for name in (one.split(">")[0].split("[")[0].strip() for one in wanted if ";" not in one):
-        try:
-            found[name] = bool(metadata.version(name))
-        except metadata.PackageNotFoundError:
-            found[name] = False
-    return found
+    return {name: _loads(name) for name in (re.split(r"[\[<>=~! ]", one)[0] for one in wanted if ";" not in one)}
+
+
+def _loads(package: str) -> bool:
+    """Whether what a package has compiled can be loaded, or else what it has at all."""
+    try:
+        files = metadata.files(package) or []
+    except metadata.PackageNotFoundError:
+        return False
+    compiled = [".".join((*file.parts[:-1], file.name.partition(".")[0])) for file in files if file.suffix == ".so"]
+    modules = [one for one in compiled if one.replace(".", "").isidentifier()]
+    modules = modules or [file.parts[0] for file in files if file.name == "__init__.py" and len(file.parts) == 2]
+    return not modules or any(map(_is_module, modules))
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return bool(importlib.import_module(name))
+    except ImportError:
+        return False
 
 
 _TIME_ERROR = 5
@@ -245,6 +266,10 @@ def _is_synchronised() -> bool | None:
     # struct timex: it is read for as long as its first word, the modes, is zero. It has less than 256 bytes.
     state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(256)))
     return None if state < 0 else state != _TIME_ERROR
+
+
+def _written(package: Path) -> datetime:
+    return datetime.fromtimestamp(max(one.stat().st_mtime for one in package.glob("*.py")), UTC)
 
 
 def _room(path: Path | None) -> int | None:
@@ -299,34 +324,60 @@ _KERNEL: dict[str, tuple[str, str, str]] = {
 _WANTED = frozenset(("ipv6", "userns", "seccomp"))
 """Without these all can be measured, less well or less safely."""
 
-_PROXIES = "Shadowsocks, VLESS, VMess, Trojan, Hysteria2, TUIC, AnyTLS, SOCKS, HTTP, SSH, Tor and `command` clients"
 _CARRIERS: dict[str, tuple[str, str]] = {
     "wireguard-go": ("WireGuard where the kernel has none, and the lab's servers", "wireguard-go"),
     "amneziawg-go": ("AmneziaWG", ""),
     "openvpn": ("OpenVPN", "openvpn"),
-    "sing-box": (_PROXIES, ""),
+    "sing-box": (
+        "Shadowsocks, VLESS, VMess, Trojan, Hysteria2, TUIC, AnyTLS, SOCKS, HTTP, SSH, Tor and `command` clients",
+        "",
+    ),
     "tor": ("Tor's bridges", "tor"),
 }
 """What each is for, and Debian's package."""
-_TAGS = {
-    "utls": "VLESS with Reality, and links that ask for a browser's ClientHello",
-    "quic": "Hysteria2 and TUIC",
+_PARTS: dict[str, tuple[str, str, str]] = {
+    "amneziawg-go.awg1-5": ("awg1.5", "AmneziaWG 1.5", "configs of AmneziaWG 1.5"),
+    "amneziawg-go.awg2": ("awg2", "AmneziaWG 2", "configs of AmneziaWG 2"),
+    "sing-box.utls": ("with_utls", "sing-box with utls", "VLESS with Reality, and links that name a browser"),
+    "sing-box.quic": ("with_quic", "sing-box with quic", "Hysteria2 and TUIC"),
+    **{
+        f"tor.{transport}": (transport, f"Tor's {transport}", f"Tor's bridges that speak {transport}")
+        for transport in ("obfs4", "webtunnel", "snowflake", "meek_lite")
+    },
 }
-"""Build tags of sing-box without which it serves all the same."""
-_BUILD = "install a sing-box that was built with_gvisor, with_quic and with_utls"
-_GENERATIONS = {"awg1-5": "awg1.5", "awg2": "awg2"}
-"""Of AmneziaWG, those that configs of today are written for, as :mod:`vpntest.tunnel.carriers` calls them."""
-_TRANSPORTS = {
-    "obfs4": "obfs4proxy",
-    "webtunnel": "",
-    "snowflake": "snowflake-client",
-    "meek_lite": "obfs4proxy",
+"""What of a carrier configs of today ask for, and what it may serve without: how :mod:`vpntest.tunnel.carriers` calls
+it, its name, and what it is for."""
+_TRANSPORTS = {"obfs4": "obfs4proxy", "meek_lite": "obfs4proxy", "snowflake": "snowflake-client"}
+"""Debian's packages that speak them."""
+_WITHOUT = {
+    "amneziawg-go": (
+        "this amneziawg-go does not know it",
+        "build the newest github.com/amnezia-vpn/amneziawg-go and put it on PATH",
+    ),
+    "sing-box": (
+        "this sing-box was built without it",
+        "install a sing-box that was built with_gvisor, with_quic and with_utls",
+    ),
+    "tor": ("no program here speaks it", "install lyrebird, which speaks it"),
 }
-"""Of Tor's, those that bridges have today, and Debian's package."""
+"""What is said where a part is not there, and the deed."""
+_PREPARED = ("amneziawg-go", "sing-box")
+"""What `scripts/prepare` builds in a clone; what is there it builds again only without its stamp."""
+
+_BY_PROGRAM = ("kernel.confinement", "kernel.tun")
+_CARRIED: dict[Kind, tuple[str, ...]] = {
+    Kind.AMNEZIAWG: ("amneziawg-go",),
+    Kind.OPENVPN: ("openvpn",),
+    Kind.HYSTERIA2: ("sing-box", "sing-box.quic"),
+    Kind.TUIC: ("sing-box", "sing-box.quic"),
+    Kind.TOR: ("tor", "sing-box"),
+}
+"""The carrier of a kind and what else of carriers it needs; of all others it is sing-box, but for WireGuard."""
+_SOME_NEED = {Kind.AMNEZIAWG: "amneziawg-go.", Kind.VLESS: "sing-box.utls", Kind.TOR: "tor."}
+"""Of which parts some tunnels of a kind need one."""
 
 _ALWAYS = ("privileges.root", "python.packages", "kernel.netns", "kernel.cage", "line.way", "storage.database")
 """Without the last a run does not begin: what it finds could not be kept."""
-_BY_PROGRAM = ("kernel.tun", "kernel.confinement")
 
 
 def examine(facts: Facts) -> Report:
@@ -386,41 +437,16 @@ def _ability(
     return Ability(name, "ok", carrier)
 
 
-def carriers_of(kind: Kind) -> tuple[tuple[str, ...], ...]:
-    """The carriers of a kind of tunnel: all of the first row, or else all of the next one."""
-    match kind:
-        case Kind.WIREGUARD:
-            return (("kernel",), ("wireguard-go",))
-        case Kind.AMNEZIAWG:
-            return (("amneziawg-go",),)
-        case Kind.OPENVPN:
-            return (("openvpn",),)
-        case Kind.TOR:
-            return (("tor", "sing-box"),)
-    return (("sing-box",),)
-
-
 def _kind(kind: Kind, carriers: Carriers, state_of: Mapping[str, State]) -> Ability:
-    wants = {
-        Kind.AMNEZIAWG: [f"carriers.amneziawg-go.{name}" for name in _GENERATIONS],
-        Kind.VLESS: ["carriers.sing-box.utls"],
-        Kind.TOR: [f"carriers.tor.{name}" for name in _TRANSPORTS],
-    }
-    found = []
-    for names in carriers_of(kind):
-        needs = [*_ALWAYS, *(_id_of(name) for name in names)]
-        if names != ("kernel",):
-            needs += _BY_PROGRAM
-        if kind in (Kind.HYSTERIA2, Kind.TUIC):
-            needs.append("carriers.sing-box.quic")
-        found.append(_ability(kind, needs, state_of, wants.get(kind, ()), str(carriers[names[0]])))
-    # What is best: ok, degraded, unknown, missing; the earlier of two alike, but for why there is none: the last.
-    order: tuple[State, ...] = ("ok", "degraded", "unknown", "missing")
-    return min(reversed(found) if found[0].state == "missing" else found, key=lambda one: order.index(one.state))
-
-
-def _id_of(carrier: str) -> str:
-    return "kernel.wireguard" if carrier == "kernel" else f"carriers.{carrier}"
+    name, *more = _CARRIED.get(kind, ("wireguard-go" if kind is Kind.WIREGUARD else "sing-box",))
+    needs = (*_ALWAYS, *(f"carriers.{one}" for one in (name, *more)), *_BY_PROGRAM)
+    wants = [f"carriers.{one}" for one in _PARTS if one.startswith(_SOME_NEED.get(kind, "-"))]
+    found = _ability(kind, needs, state_of, wants, str(carriers[name]))
+    if kind is Kind.WIREGUARD:
+        kernel = _ability(kind, (*_ALWAYS, "kernel.wireguard"), state_of, carrier=str(carriers["kernel"]))
+        if kernel.state == "ok" or (kernel.state == "unknown" and found.state == "missing"):
+            return kernel
+    return found
 
 
 def _profile(name: str, tried: Tried, state_of: Mapping[str, State]) -> Ability:
@@ -445,15 +471,15 @@ def _items(facts: Facts) -> Iterator[Item]:
     yield from _lab(facts)
 
 
-def _install(facts: Facts, package: str, name: str = "") -> str:
-    """The command that brings a package of Debian, or what only `scripts/prepare` builds (`package` is empty)."""
-    if name in (facts.built or ()):
-        return "start it by scripts/vpntest: this clone has one, which PATH does not name"
-    if package and facts.has_apt:
-        return f"sudo apt-get install {package}"
-    if facts.built is not None and facts.has_apt:
-        return PREPARE
-    return f"install {package} (Debian's name of the package)" if package else "see scripts/prepare of the repository"
+def _install(facts: Facts, row: Carrier | None, package: str, otherwise: str = "") -> str:
+    """The command that brings a carrier, or a program of one of Debian's packages; else the deed."""
+    if row and row.name in (facts.aside or ()):
+        return "start it by scripts/vpntest: this clone has one of its own, to which PATH does not lead"
+    if package:
+        return f"sudo apt-get install {package}" if facts.has_apt else f"install {package} (Debian's name of it)"
+    if row and row.name in _PREPARED and facts.aside is not None and facts.has_apt:
+        return f"sudo rm -f .carriers/{row.name}.key; {PREPARE}" if row.program else PREPARE
+    return otherwise
 
 
 def _privileges(facts: Facts) -> Iterator[Item]:
@@ -461,7 +487,7 @@ def _privileges(facts: Facts) -> Iterator[Item]:
         *("privileges.root", "privileges", "root", "ok" if facts.root else "missing"),
         "network namespaces and devices; and to try here what the kernel gives",
         None if facts.root else "this user is not root",
-        remedy=None if facts.root else f"sudo {'vpntest' if facts.built is None else 'scripts/vpntest'} …",
+        remedy=None if facts.root else f"sudo {'vpntest' if facts.aside is None else 'scripts/vpntest'} …",
     )
     lacking = facts.lacking_capabilities
     state: State = "unknown" if not facts.root else "missing" if lacking else "ok"
@@ -523,56 +549,39 @@ def _python(facts: Facts) -> Item:
     absent = [name for name, there in (facts.packages or {}).items() if not there]
     state: State = "missing" if absent else "ok"
     found = f"without {', '.join(absent)}" if absent else None
+    again = f"pip install --force-reinstall {' '.join(absent)}"
     if facts.packages is None:
         state, found = "unknown", "vpntest is not installed as a package, so what it asks for cannot be looked up"
     return Item(
         *("python.packages", "python", f"Python {platform.python_version()}", state, "vpntest itself", found),
         path=sys.executable,
         version=platform.python_version(),
-        remedy=None if not absent else f"pip install {' '.join(absent)}" if facts.built is None else PREPARE,
+        remedy=(again if facts.aside is None else PREPARE) if absent else None,
     )
 
 
 def _carriers(facts: Facts) -> Iterator[Item]:
     for name, (purpose, package) in _CARRIERS.items():
         row = facts.carriers[name]
+        why, _, deed = row.hint.partition("; ")
         yield Item(
             *(f"carriers.{name}", "carriers", name, "ok" if row.usable else "missing", purpose),
-            _features(row) if row.usable else row.hint.split("; ")[0],
+            _features(row) if row.usable else why,
             path=row.program,
             version=row.version,
-            remedy=None if row.usable else _install(facts, package, "" if row.program else name),
+            remedy=None if row.usable else _install(facts, row, package, deed),
         )
-    amnezia, sing_box, tor = (facts.carriers[name] for name in ("amneziawg-go", "sing-box", "tor"))
-    for name, generation in _GENERATIONS.items():
-        called = f"AmneziaWG {generation.removeprefix('awg')}"
-        # Of a program in which nothing was found, nothing is known.
-        state: State = "missing" if not amnezia.usable else "unknown" if not amnezia.features else "ok"
-        if state == "ok" and generation not in amnezia.features:
-            state = "missing"
-        why = {"missing": "this amneziawg-go does not know it", "unknown": "this amneziawg-go does not tell"}.get(state)
+    for part, (feature, called, purpose) in _PARTS.items():
+        name, _, short = part.partition(".")
+        row, (without, deed) = facts.carriers[name], _WITHOUT[name]
+        state: State = "ok" if row.usable and feature in row.features else "missing"
+        if name == "amneziawg-go" and row.usable and not row.features:
+            state, without = "unknown", "this amneziawg-go does not tell"
         yield Item(
-            *(f"carriers.amneziawg-go.{name}", "carriers", called, state, f"configs of {called}"),
-            why if amnezia.usable else "no amneziawg-go",
-            remedy=_install(facts, "") if state == "missing" else None,
-        )
-    for tag, purpose in _TAGS.items():
-        there = sing_box.usable and f"with_{tag}" in sing_box.features
-        yield Item(
-            *(f"carriers.sing-box.{tag}", "carriers", f"sing-box with {tag}", "ok" if there else "missing", purpose),
-            None if there else f"this sing-box was built without with_{tag}" if sing_box.usable else "no sing-box",
-            # A ready-made one that `scripts/prepare` had to fall back to is kept until its stamp is gone.
-            remedy=None if there else _BUILD if facts.built is None else f"rm -f .carriers/sing-box.key; {PREPARE}",
-        )
-    helpers = dict(tor.helpers)
-    for transport, package in _TRANSPORTS.items():
-        there = transport in tor.features
-        yield Item(
-            *(f"carriers.tor.{transport}", "carriers", f"Tor's {transport}", "ok" if there else "missing"),
-            f"Tor's bridges that speak {transport}",
-            None if there else "no program here speaks it" if tor.usable else "no tor",
-            path=helpers.get(transport),
-            remedy=None if there else _install(facts, package) if package else "install lyrebird, which speaks it",
+            *(f"carriers.{part}", "carriers", called, state, purpose),
+            None if state == "ok" else without if row.usable else f"no {name}",
+            path=dict(row.helpers).get(short),
+            remedy=_install(facts, row, _TRANSPORTS.get(short, ""), deed) if state == "missing" else None,
         )
 
 
@@ -617,12 +626,12 @@ def _line(facts: Facts) -> Iterator[Item]:
 
 
 def _clock(facts: Facts) -> Iterator[Item]:
-    early = facts.now.date() < RELEASED
+    early = facts.now < facts.written
     yield Item(
         *("clock.date", "clock", "date", "missing" if early else "ok"),
         "TLS: with a wrong clock sound certificates look forged",
-        f"{facts.now.date()} is before the day of this version, {RELEASED}" if early else None,
-        remedy=f"sudo date --set {RELEASED}, or better: sudo timedatectl set-ntp true" if early else None,
+        f"{facts.now.date()} is before vpntest's own files were written, {facts.written.date()}" if early else None,
+        remedy="sudo timedatectl set-ntp true, or else sudo date --set, by a clock that is right" if early else None,
     )
     known = facts.is_synchronised
     yield Item(
@@ -687,9 +696,9 @@ def _lab(facts: Facts) -> Iterator[Item]:
 
 def _lab_remedy(facts: Facts, sort: str, what: str, package: str) -> str:
     if sort == "program":
-        return _install(facts, package)
+        return _install(facts, None, package)
     if sort == "python":
-        return "pip install 'vpntest[lab]'" if facts.built is None else PREPARE
+        return "pip install 'vpntest[lab]'" if facts.aside is None else PREPARE
     return "a kernel whose modules have it: on Ubuntu, sudo apt-get install linux-modules-extra-$(uname -r)"
 
 
@@ -774,8 +783,9 @@ class _Telling:
         return ", ".join(self._names.get(one, one) for one in ids if one.rpartition(".")[0] not in ids)
 
     def _trouble(self, item: Item) -> Iterator[str]:
-        found = f": {item.found}" if item.found else ""
-        yield from self._entry(item.state, f"{item.name}{found}", is_needed=item.id in self._in_the_way)
+        told = item.name if item.version is None or item.version in item.name else f"{item.name} {item.version}"
+        told += (f" ({item.path})" if item.path else "") + (f": {item.found}" if item.found else "")
+        yield from self._entry(item.state, told, is_needed=item.id in self._in_the_way)
         yield from self._wrapped(f"for {item.needed_for}", self._indent(4))
         if item.remedy:
             yield from self._wrapped(f"→ {item.remedy}", self._indent(4))
