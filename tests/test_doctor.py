@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import json
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -363,6 +364,15 @@ def test_a_profile_lacks_what_it_needs_and_else_what_its_own_rules_met() -> None
     assert "not 9 of them: without sing-box\n" in text
 
 
+def test_tries_of_the_lab_that_came_to_no_end_are_not_passed_over() -> None:
+    for said, told in (("No module named 'dns'",) * 2, ("", "the try came to no end")):
+        report = examine(facts(lab={"lab.tries": Tried("lab.tries", None, said)}, profiles={}))
+        found = item(report, "lab.tries")
+        assert (found.state, found.found, found.needed_for) == ("unknown", told, "every profile of the lab")
+        text = render(report, width=200, colour=False)
+        assert f"lab         ? unknown  tries: {told}\n            which of its profiles can be raised is not known" in text
+
+
 def test_the_line() -> None:
     report = examine(facts(ways=(None, None)))
     assert report.can_measure is False
@@ -581,6 +591,16 @@ def test_whoever_is_not_root_learns_of_roots_place_for_runs() -> None:
     found = item(report, "storage.database")
     assert (found.path, found.state, found.remedy) == ("/var/lib/vpntest/runs.sqlite", "unknown", None)
     assert (done.returncode, done.stderr, report.reasons[0]) == (4, b"", "root: this user is not root")
+
+
+@pytest.mark.root
+def test_a_package_that_is_broken_costs_what_is_made_of_it(line: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    (tmp_path / "dns.py").write_text("raise ImportError('broken')")
+    done = _doctor(line[0], "--db", str(tmp_path / "runs.sqlite"), PYTHONPATH=str(tmp_path))
+    report = msgspec.json.decode(done.stdout, type=Report)
+    assert (done.returncode, done.stderr) == (4, "")
+    assert report.reasons == (f"Python {platform.python_version()}: without aioice, dnspython",)
+    assert (item(report, "lab.tries").state, item(report, "lab.tries").found) == ("unknown", "broken")
 
 
 @pytest.mark.root

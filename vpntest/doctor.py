@@ -3,7 +3,7 @@
     look ─▶ Facts ─examine─▶ Report ─render─▶ text for people, JSON for machines
 
 To look sends no packet and leaves nothing behind: what is tried is tried in namespaces of its own (see
-:mod:`vpntest.tunnel.kernel`), routes are asked of the kernel, and the database is not opened. Without root much cannot
+:mod:`vpntest.tunnel.kernel`), routes are asked of the kernel, and the database is only read. Without root much cannot
 be tried, and is `unknown`: never `missing`.
 
 Each item stands for itself; each kind of tunnel, and each profile of the lab, names the items that it needs. Whether it
@@ -685,7 +685,8 @@ def _lab(facts: Facts) -> Iterator[Item]:
         state = _state(tried)
         package = PACKAGES.get(what, "") if sort == "program" else ""
         using = users.get(name, [])
-        said = "every profile of the lab" if len(using) == len(facts.profiles) else f"the lab's {', '.join(using)}"
+        every = len(using) in (0, len(facts.profiles))
+        said = "every profile of the lab" if every else f"the lab's {', '.join(using)}"
         yield Item(
             *(name, "lab", f"{sort} {what}".strip() if sort != "program" else what, state, said),
             None if sort == "program" and tried.works else _unknown(facts, tried),
