@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -260,6 +263,32 @@ def test_an_older_result_stays_until_there_is_a_new_one(tmp_path: Path) -> None:
     assert vpntest("judge", kept, "-o", result).returncode == 2
     assert result.read_text() == "last night"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["kept.json", "result.txt"]
+
+
+def test_nothing_half_written_stays_when_it_is_stopped(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    os.mkfifo(kept)
+    with subprocess.Popen([sys.executable, "-m", "vpntest", "judge", kept, "-o", tmp_path / "result.txt"]) as waiting:
+        writer = None
+        while writer is None and waiting.poll() is None:
+            # Its result is open when it comes to read.
+            with contextlib.suppress(OSError):
+                writer = os.open(kept, os.O_WRONLY | os.O_NONBLOCK)
+            time.sleep(0.01)
+        waiting.terminate()
+    assert writer is not None
+    os.close(writer)
+    assert waiting.returncode == 143
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_link_in_the_place_of_a_half_written_result_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept.json").write_bytes(document())
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / f".result.txt.{os.getpid()}").symlink_to(tmp_path / "precious")
+    assert vpntest("judge", tmp_path / "kept.json", "-o", tmp_path / "result.txt").returncode == 0
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "result.txt").is_symlink()
 
 
 def test_a_terminal_does_not_obey_a_files_name(tmp_path: Path) -> None:

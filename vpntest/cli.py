@@ -898,9 +898,14 @@ def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
         # What lies below /run is out of sight once the cage is open, and a device or pipe keeps its name.
         in_place = (target.exists() and not target.is_file()) or target.resolve().is_relative_to("/run")
         path = target if in_place else target.with_name(f".{target.name}.{os.getpid()}")
-        stream = path.open("w", encoding="utf-8")
+        if not in_place:
+            # Left by a process that had this number before us. Made anew: a link in its place is not followed.
+            path.unlink(missing_ok=True)
+        stream = path.open("w" if in_place else "x", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{target}: cannot be written ({error.strerror})") from error
+    # By default it would end us on the spot, and what is half-written would stay.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(INTERRUPTED + number))
     try:
         with stream:
             yield stream
