@@ -30,8 +30,9 @@ def test_a_run_is_kept_as_it_is_printed_and_a_tunnel_that_is_down_rings(network:
     nobody_there = network.tunnel.replace(f":{SHADOWSOCKS_PORT}", ":9")
     assert nobody_there != network.tunnel
     status = {}
-    for name, tunnel in (("good", network.tunnel), ("bad", nobody_there)):
-        process = network.vpntest("run", str(network.plan(tunnel)), *words)
+    other = network.tunnel.replace('"good"', '"other"')
+    for name, tunnels, more in (("good", network.tunnel, ()), ("bad", nobody_there + other, ("--tunnel", "good"))):
+        process = network.vpntest("run", str(network.plan(tunnels)), *words, *more)
         out, err = process.communicate(timeout=120)
         status[name] = process.returncode
         with Store(kept) as store:
@@ -41,6 +42,9 @@ def test_a_run_is_kept_as_it_is_printed_and_a_tunnel_that_is_down_rings(network:
     assert status == {"good": 0, "bad": 1}
     with Store(kept) as store:
         assert [line.tunnels_up for line in store.lines()] == [1, 0]
+        first, second = store.nights()
+        assert (first.whole, second.whole) == (True, False)
+        assert store.watching("regression") == {first.id: True}
 
 
 def test_a_run_is_kept_and_rings_whatever_becomes_of_its_output(network: OwnNetwork, tmp_path: Path) -> None:

@@ -388,13 +388,16 @@ def _say(line: str) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     import asyncio
 
+    from msgspec.structs import replace
+
     from vpntest.judge.judging import judge
     from vpntest.plan.read import read_plan
     from vpntest.tunnel.cage import Cage
     from vpntest.tunnel.namespace import Namespace
     from vpntest.tunnel.raising import outside
 
-    plan = _selected(read_plan(arguments.paths), arguments)
+    whole = read_plan(arguments.paths)
+    plan = _selected(whole, arguments)
     faulty = _say_problems(plan.tunnels)
     if not any(tunnel.config for tunnel in plan.tunnels):
         return CONFIG_FAULT if faulty else CANNOT_MEASURE
@@ -410,6 +413,8 @@ def _run(arguments: argparse.Namespace) -> int:
             evidence = _evidence(arguments)
             with contextlib.closing(Cage.open()) as cage:
                 record, status = asyncio.run(_measured(plan, line, cage, evidence))
+            if (len(plan.tunnels), len(plan.platforms)) != (len(whole.tunnels), len(whole.platforms)):
+                record = replace(record, run=replace(record.run, partial=True))
             judgement = judge(record)
             # Kept before it is shown: that must not depend on who reads it.
             holds, trouble = _watched(watch, record, judgement)
@@ -424,7 +429,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
         _say(f"nothing was judged: {reason_of(judgement.line_rule or '')}")
         status = CANNOT_MEASURE
-    return _ended(status, holds=holds, otherwise=trouble or (CONFIG_FAULT if faulty else DONE))
+    ended = _ended(status, holds=holds, otherwise=trouble or (CONFIG_FAULT if faulty else DONE))
+    if ended != OUR_FAULT and ended < INTERRUPTED:
+        try:
+            watch.tell()
+        except VpntestError as error:  # so the next night tells it again
+            _say(str(error))
+    return ended
 
 
 def _ended(measured: int, *, holds: bool, otherwise: int) -> int:
@@ -914,6 +925,7 @@ def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
     finally:
         if path != target:
             path.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print(record: Record, judgement: Judgement, arguments: argparse.Namespace, stream: TextIO) -> None:

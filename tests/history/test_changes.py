@@ -196,6 +196,23 @@ def test_what_is_new_and_what_is_gone() -> None:
     ]
 
 
+def test_what_a_partial_run_lacks_is_not_gone_and_then_not_new() -> None:
+    whole = {("se", "bird"): OK, ("no", "bird"): OK, ("no", "book"): OK}
+    part = msgspec.structs.replace(night(2, {("se", "bird"): OK}), partial=True)
+    cut_short = msgspec.structs.replace(night(3, {("se", "bird"): OK}, {"no": "up"}), complete=False)
+    first, last_one = night(1, whole), night(4, {**whole, ("de", "tube"): OK})
+    fresh = [(Kind.NEW, "de", None), (Kind.NEW, None, "tube")]
+
+    def found(*nights: Night) -> list[tuple[Kind, str | None, str | None]]:
+        return [(one.kind, one.tunnel, one.platform) for one in last(nights)]
+
+    assert found(first, part) == []
+    assert found(first, part, cut_short) == []
+    assert found(first, part, cut_short, last_one) == fresh
+    assert found(part, last_one) == []
+    assert found(last_one, night(5, whole)) == [(Kind.GONE, "de", None), (Kind.GONE, None, "tube")]
+
+
 # ── which nights are compared ────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -62,3 +62,6 @@ def test_nights_made_by_hand_come_back_from_their_documents() -> None:
         {"no": "endpoint handshake.timeout"},
     )
     assert night_of(document(made)) == made
+    partial = msgspec.structs.replace(made, partial=True)
+    assert night_of(document(partial)) == partial
+    assert (made.whole, partial.whole, msgspec.structs.replace(made, complete=False).whole) == (True, False, False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 import os
 import shutil
 import sqlite3
@@ -359,7 +361,34 @@ def test_a_newer_file_is_refused_with_one_line_and_left_alone(path: Path) -> Non
     assert path.read_bytes() == before
 
 
+NOW = len(module.MIGRATIONS)
 NEXT = ("ALTER TABLE run ADD COLUMN note TEXT", "UPDATE run SET note = 'kept by version 1'")
+
+
+def test_a_file_of_the_first_version_is_read_and_written_on(path: Path) -> None:
+    nights = series(OK, CUT, "dark")
+    path.parent.mkdir()
+    path.write_bytes(lzma.decompress((TESTS / "history/version1.sqlite.xz").read_bytes()))
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+        assert "partial" not in [column[1] for column in database.execute("PRAGMA table_info(run)")]
+    database.close()
+    with Store(path) as store:
+        assert store.nights() == tuple(nights)
+        assert [json.loads(store.document(one.id))["run"]["id"] for one in nights] == [one.id for one in nights]
+        assert store.watching("regression") == {}
+        partial = msgspec.structs.replace(night(4), partial=True)
+        store.keep(encoded(partial), ["regression", "recovery"])
+        store.tell(identity(3))
+        assert store.nights() == (*nights, partial)
+        assert store.watching("regression") == {identity(4): False}
+        store.tell(identity(4))
+        assert store.watching("regression") == store.watching("recovery") == {identity(4): True}
+        store.prune(keep=1)
+        store.keep(encoded(night(5)))
+        store.prune(keep=1)
+        assert store.watching("regression") == {}
+    assert is_whole(path)
 
 
 def test_a_migration_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +399,7 @@ def test_a_migration_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert store.nights() == tuple(nights)
         assert [store.document(one.id) for one in nights] == [encoded(one) for one in nights]
     with sqlite3.connect(path) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (NOW + 1,)
         assert database.execute("SELECT DISTINCT note FROM run").fetchall() == [("kept by version 1",)]
 
 
@@ -384,16 +413,19 @@ def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.
     with Store(path) as store:
         assert store.nights() == tuple(nights)
     with sqlite3.connect(path) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+        assert database.execute("PRAGMA user_version").fetchone() == (NOW,)
         assert "note" not in [column[1] for column in database.execute("PRAGMA table_info(run)")]
 
 
 def test_what_is_published_of_the_form_is_never_changed() -> None:
-    """Files of version 1 are out there: what made them stands as it is, and what comes is added behind it."""
+    """Files of these versions are out there: what made them stands as it is, and what comes is added behind it."""
     import hashlib
 
-    digest = hashlib.sha256(repr(module.MIGRATIONS[0]).encode()).hexdigest()
-    assert digest == "87b3898bfef3e0afb28194d45f9601f0e4a737e655c29d04fc52aab058fb0a40"
+    digests = [hashlib.sha256(repr(one).encode()).hexdigest() for one in module.MIGRATIONS]
+    assert digests == [
+        "87b3898bfef3e0afb28194d45f9601f0e4a737e655c29d04fc52aab058fb0a40",
+        "6905f7e8a94af1141bb4fbe8d22cd6184e7271a7bbbcecb93f937a80f141992a",
+    ]
 
 
 def test_another_programs_database_is_not_touched(path: Path) -> None:

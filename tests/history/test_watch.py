@@ -66,6 +66,15 @@ def keep(path: Path, nights: list[Night]) -> None:
             store.keep(encoded(one))
 
 
+def nightly(path: Path, one: Night, condition: Condition = Condition.REGRESSION, *, told: bool = True) -> list[str]:
+    """What a run with `--fail-on` says; unless it was told, its exit status was another one's."""
+    watch = Watch(path, [condition], None)
+    holding, _ = watch.keep(encoded(one))
+    if told:
+        watch.tell()
+    return [sentence(what) for what in holding.get(condition, ())]
+
+
 # ── a month ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 DAYS = range(1, 31)
@@ -115,10 +124,8 @@ nothing."""
 def test_each_night_of_a_month_as_run_keeps_it(path: Path) -> None:
     rang: dict[int, list[str]] = {}
     for day, one in zip(DAYS, month(), strict=True):
-        holding, compared = Watch(path, [Condition.REGRESSION], None).keep(encoded(one))
-        assert compared == (day > 1)
-        if holding:
-            rang[day] = [sentence(what) for what in holding[Condition.REGRESSION]]
+        if rings := nightly(path, one):
+            rang[day] = rings
     assert set(rang) == TRUTH
     assert rang == {
         13: ["regression: bird through se: circumvents → blocked (tls.reset.sni) [2 of the last 3 nights]"],
@@ -178,6 +185,50 @@ def test_what_stands_against_it_is_said_before_anything_is_measured(path: Path) 
         Watch(None, [], "nowhere.json")
     with pytest.raises(UsageError, match="neither a file nor a run"):
         Watch(path, [], "nowhere.json")
+
+
+def test_nothing_uses_a_ring_up_but_the_exit_status_that_tells_it(path: Path) -> None:
+    nights = series(*[OK] * 3, *[CUT] * 5)
+    assert not any([nightly(path, one) for one in nights[:4]])
+    # A run by hand confirms it, and asks nothing.
+    Watch(path, [Condition.BLOCKED], None).keep(encoded(nights[4]))
+    # A night finds it, and is interrupted, or ends with a fault of vpntest.
+    assert len(nightly(path, nights[5], told=False)) == 1
+    assert len(nightly(path, nights[6])) == 1
+    assert nightly(path, nights[7]) == []
+
+
+def test_where_no_night_has_told_yet_it_is_held_against_what_was_before(path: Path) -> None:
+    nights = series(OK, CUT, CUT, CUT, CUT)
+    keep(path, nights[:1])
+    assert nightly(path, nights[1], told=False) == []
+    keep(path, nights[2:3])
+    assert len(nightly(path, nights[3], told=False)) == 1
+    # Each condition has its own.
+    assert nightly(path, night(5, {("se", "bird"): CUT}), Condition.RECOVERY) == []
+    assert len(nightly(path, night(6, {("se", "bird"): CUT}))) == 1
+    assert nightly(path, night(7, {("se", "bird"): CUT})) == []
+
+
+def test_the_first_night_of_all_tells_even_if_it_was_cut_short(path: Path) -> None:
+    nights = series(OK, CUT, CUT, CUT)
+    assert nightly(path, nights[0], told=False) == []
+    assert nightly(path, nights[1], told=False) == []
+    assert len(nightly(path, nights[2])) == 1
+    assert nightly(path, nights[3]) == []
+
+
+def test_a_run_of_one_tunnel_by_hand_rings_for_no_other(path: Path) -> None:
+    whole = {("se", "bird"): OK, ("no", "bird"): OK}
+    assert nightly(path, night(1, whole), Condition.ANY_CHANGE) == []
+    part = msgspec.structs.replace(night(2, {("se", "bird"): OK}), partial=True)
+    assert nightly(path, part, Condition.ANY_CHANGE) == []
+    blocked = whole | {("no", "bird"): CUT}
+    assert nightly(path, night(3, blocked)) == []
+    keep(path, [night(4, blocked)])
+    # Nor has it told what it did not look at.
+    assert nightly(path, msgspec.structs.replace(night(5, {("se", "bird"): OK}), partial=True)) == []
+    assert len(nightly(path, night(6, blocked))) == 1
 
 
 # ── the commands ─────────────────────────────────────────────────────────────────────────────────────────────────────

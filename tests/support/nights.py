@@ -85,7 +85,9 @@ def document(night: Night) -> Document:
     nothing = PlatformVerdict("outside", "none", State.OK, None, "rule", ())
     return Document(
         schema=SCHEMA,
-        run=RunFacts(night.id, night.started, night.version, 3, 60.0, VantageFacts(), complete=night.complete),
+        run=RunFacts(
+            night.id, night.started, night.version, 3, 60.0, VantageFacts(), night.complete, partial=night.partial
+        ),
         local_outage=None if night.tells else ("o1",),
         line_rule=night.line_rule,
         tunnels=tuple(

@@ -135,7 +135,12 @@ class _Series:
         self._known = {night.id for night in nights[:known]}
         """Nights up to the earlier of the two that are compared."""
         self._last = nights[-1]
-        self._before = nights[known - 1] if known else None
+        # All that there was: what the last whole run has, and partial ones since.
+        whole = next((place for place in reversed(range(known)) if nights[place].whole), None)
+        since = nights[known if whole is None else whole : known]
+        self._had = {row.tunnel: row for night in (since or nights[:known]) for row in night.rows}
+        self._platforms = dict.fromkeys(cell.platform for night in since for cell in night.cells)
+        self._knows_all = whole is not None
         self._k, self._n = k, n
         self._rows: dict[str, list[tuple[str, Row]]] = {}
         self._cells: dict[tuple[str, str], list[tuple[str, Told]]] = {}
@@ -146,23 +151,24 @@ class _Series:
                 self._cells.setdefault((cell.tunnel, cell.platform), []).append((night.id, cell))
 
     def tunnels(self) -> Iterable[Change]:
-        had = {row.tunnel: row for row in self._before.rows} if self._before else {}
+        had = self._had
         for row in self._last.rows:
             if row.tunnel not in had:
-                if self._before:
+                if self._knows_all:
                     yield Change(Kind.NEW, Weight.NEWS, row.tunnel, None, None, row.stage)
             elif _leads(had[row.tunnel]) != _leads(row):
                 yield Change(Kind.CONFIG, Weight.NEWS, row.tunnel, None, _leads(had[row.tunnel]), _leads(row))
             yield from self._changed(self._rows[row.tunnel])
         have = {row.tunnel for row in self._last.rows}
         for row in had.values():
-            if row.tunnel not in have:
+            if row.tunnel not in have and self._last.whole:
                 yield Change(Kind.GONE, Weight.NEWS, row.tunnel, None, row.stage, None)
 
     def cells(self) -> Iterable[Change]:
-        if self._before:
-            had, have = (dict.fromkeys(cell.platform for cell in one.cells) for one in (self._before, self._last))
+        had, have = self._platforms, dict.fromkeys(cell.platform for cell in self._last.cells)
+        if self._knows_all:
             yield from (Change(Kind.NEW, Weight.NEWS, None, one, None, None) for one in have if one not in had)
+        if self._last.whole:
             yield from (Change(Kind.GONE, Weight.NEWS, None, one, None, None) for one in had if one not in have)
         for cell in self._last.cells:
             yield from self._changed(self._cells[cell.tunnel, cell.platform])

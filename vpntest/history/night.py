@@ -93,11 +93,18 @@ class Night(Struct, frozen=True):
     rows: tuple[Row, ...]
     cells: tuple[Told, ...]
     """Those of the line first."""
+    partial: bool = False
+    """Whether only some of the plan's tunnels or platforms were asked for."""
 
     @property
     def tells(self) -> bool:
         """Whether anything can be learnt from it: no night with a dead line says anything."""
         return self.line_rule is None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has all that its plan has, so that what is missing is gone."""
+        return self.complete and not self.partial
 
 
 def night_of(document: Document) -> Night:
@@ -118,6 +125,7 @@ def night_of(document: Document) -> Night:
             for one in document.tunnels
         ),
         cells=tuple(_told(*one) for one in (*line, *inside)),
+        partial=document.run.partial,
     )
 
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             agree INTEGER NOT NULL,
             made INTEGER NOT NULL,
             PRIMARY KEY (run, place)
+        ) WITHOUT ROWID""",
+    ),
+    (
+        "ALTER TABLE run ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",
+        # What --fail-on asked of a run, and whether its exit status has told the answer.
+        """CREATE TABLE watch (
+            run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
+            condition TEXT NOT NULL,
+            told INTEGER NOT NULL,
+            PRIMARY KEY (run, condition)
         ) WITHOUT ROWID""",
     ),
 )
@@ -255,10 +265,11 @@ class Store:
 
     # ── keeping ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def keep(self, encoded: bytes) -> Night:
+    def keep(self, encoded: bytes, watching: Iterable[str] = ()) -> Night:
         """Keeps a run, given as its JSON document. One that is kept already stays as it is.
 
-        Raises UsageError where it is no such document, HistoryError where it cannot be written.
+        `watching`: conditions that ask of it what was before; none of them has been told yet. Raises UsageError where
+        it is no such document, HistoryError where it cannot be written.
         """
         document = decode(encoded)
         night = night_of(document)
@@ -268,9 +279,19 @@ class Store:
             if run("SELECT 1 FROM run WHERE id = ?", (night.id,)).fetchone():
                 return night
             number = run(
-                "INSERT INTO run (id, started, version, complete, line_rule, seconds) VALUES (?, ?, ?, ?, ?, ?)",
-                (night.id, night.started, night.version, night.complete, night.line_rule, document.run.seconds),
+                "INSERT INTO run (id, started, version, complete, line_rule, seconds, partial)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    night.id,
+                    night.started,
+                    night.version,
+                    night.complete,
+                    night.line_rule,
+                    document.run.seconds,
+                    night.partial,
+                ),
             ).lastrowid
+            self._database.executemany("INSERT INTO watch VALUES (?, ?, 0)", ((number, one) for one in watching))
             self._database.executemany(
                 "INSERT INTO tunnel VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -290,6 +311,11 @@ class Store:
             # The run is safe in the log; out of it, a disk that fills up later finds the log short.
             run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return night
+
+    def tell(self, id: str) -> None:
+        """Notes that the exit status of this run has told what was asked of it. Raises HistoryError."""
+        with self._told(), self._transaction():
+            self._database.execute("UPDATE watch SET told = 1 WHERE run = (SELECT number FROM run WHERE id = ?)", (id,))
 
     def prune(self, *, keep: int | None = None, older_than: str | None = None) -> tuple[str, ...]:
         """Forgets runs, and gives their place back to the disk. Ids of those that are gone, oldest first.
@@ -354,13 +380,15 @@ class Store:
         time, id = (before.started, before.id) if before else ("~", "")
         with self._told():
             runs = self._database.execute(
-                "SELECT number, id, started, version, complete, line_rule FROM run WHERE (started, id) < (?, ?)"
-                " ORDER BY started DESC, id DESC LIMIT ?",
+                "SELECT number, id, started, version, complete, line_rule, partial FROM run"
+                " WHERE (started, id) < (?, ?) ORDER BY started DESC, id DESC LIMIT ?",
                 (time, id, -1 if newest is None else newest),
             ).fetchall()
             return tuple(self._night(*one) for one in reversed(runs))
 
-    def _night(self, number: int, id: str, started: str, version: str, complete: int, rule: str | None) -> Night:
+    def _night(
+        self, number: int, id: str, started: str, version: str, complete: int, rule: str | None, partial: int
+    ) -> Night:
         rows: list[Any] = self._database.execute(
             "SELECT name, kind, servers, stage, mechanism FROM tunnel WHERE run = ? ORDER BY place", (number,)
         ).fetchall()
@@ -378,7 +406,18 @@ class Store:
                 for name, kind, servers, *rest in rows
             ),
             tuple(Told(tunnel, platform, outcome, why, (k, n)) for tunnel, platform, outcome, why, k, n in cells),
+            bool(partial),
         )
+
+    def watching(self, condition: str) -> dict[str, bool]:
+        """Ids of the runs of which this condition was asked, and whether each one's exit status has told the answer."""
+        with self._told():
+            return {
+                id: bool(told)
+                for id, told in self._database.execute(
+                    "SELECT id, told FROM watch JOIN run ON run.number = watch.run WHERE condition = ?", (condition,)
+                )
+            }
 
     def document(self, name: str) -> bytes:
         """The document of a run, as it was kept. Raises UsageError for an unknown name, HistoryError if damaged."""

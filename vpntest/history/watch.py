@@ -59,6 +59,7 @@ class Watch:
         """Whether a condition asks what was before."""
         if asks and database is None and baseline is None:
             raise UsageError(f"--fail-on {asks[0]} asks what was before: it needs --db or --baseline")
+        self._kept: str | None = None
         if database is None:
             self._baseline = night(baseline, None) if baseline is not None else None
             return
@@ -71,16 +72,42 @@ class Watch:
         if self._database is None:
             return self._complaints(night_of(decode(encoded)), None)
         with Store(self._database, create=True) as store:
-            return self._complaints(store.keep(encoded), store)
+            # A partial run says too little, and what differs from a baseline is another question.
+            asks = self._baseline is None and not decode(encoded).run.partial
+            after = store.keep(encoded, NEEDS_HISTORY.intersection(self._conditions) if asks else ())
+            self._kept = after.id
+            return self._complaints(after, store)
+
+    def tell(self) -> None:
+        """To be called when the exit status says what `keep` has found: the next run rings for what is new since then.
+
+        A run that was interrupted has told nothing, nor has one that nobody asked. Raises HistoryError.
+        """
+        if self._database is not None and self._kept is not None:
+            with Store(self._database) as store:
+                store.tell(self._kept)
 
     def _complaints(
         self, after: Night, store: Store | None
     ) -> tuple[dict[Condition, tuple[Change | Row | Told, ...]], bool]:
-        before = self._baseline
-        if before is None and store is not None:
-            before = next((one for one in reversed(store.nights(before=after, newest=REMEMBERED)) if one.tells), None)
-        changes: tuple[Change, ...] = ()
-        if before is not None:
-            changes = difference(before, after, store, accepted=self._baseline is not None).changes
-        found = {one: complaints(one, after, changes) for one in self._conditions}
-        return {one: what for one, what in found.items() if what}, before is not None
+        nights = store.nights(before=after, newest=REMEMBERED) if store else ()
+        found, compared = {}, False
+        for one in self._conditions:
+            before = self._baseline or (_reference(one, nights, store) if store else None)
+            compared = compared or before is not None
+            changes = compare(before, after, nights, accepted=self._baseline is not None) if before else ()
+            found[one] = complaints(one, after, changes)
+        return {one: what for one, what in found.items() if what}, compared
+
+
+def _reference(condition: Condition, nights: Sequence[Night], store: Store) -> Night | None:
+    """The night that this one is held against: the last one that told the condition, so that a run by hand that did not
+    ask, or one that was cut short, uses up no ring."""
+    asked = store.watching(condition)
+    telling = [one for one in nights if one.tells]
+    told = [one for one in telling if asked.get(one.id)]
+    if told or not telling:
+        return told[-1] if told else None
+    # None has told it yet: what was before the first one that was to.
+    first = next((place for place, one in enumerate(telling) if one.id in asked), len(telling))
+    return telling[max(first - 1, 0)]

@@ -373,6 +373,8 @@ class RunFacts(Struct, frozen=True):
     neutral_name: str = ""
     redacted: tuple[str, ...] = ()
     """What was taken out for publication, in words; empty where the record is whole."""
+    partial: bool = False
+    """Whether only some of the plan's tunnels or platforms were asked for: what is not here is not gone."""
 
 
 class Record(Struct, frozen=True):
