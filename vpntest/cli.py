@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import shutil
 import signal
@@ -236,6 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=("text", "json"), default="text", help="form of the result (default: %(default)s)"
     )
     form.add_argument("--width", type=_positive, metavar="COLUMNS", help="width of the text (default: the terminal's)")
+    form.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result to FILE, not to stdout")
 
     history = commands.add_parser("history", parents=[kept, form], help="list the runs that are kept, newest first")
     history.set_defaults(call=_history)
@@ -293,7 +295,6 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor", parents=[kept, form], help="what this machine can do, and the command that adds what is missing"
     )
-    doctor.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result to FILE, not to stdout")
     doctor.add_argument(
         "--color",
         choices=("auto", "always", "never"),
@@ -802,16 +803,17 @@ def _history(arguments: argparse.Namespace) -> int:
 
     with Store(_database(arguments)) as store:
         lines = store.lines()
-    if arguments.format == "json":
-        import msgspec
+    with _stream(arguments) as stream:
+        if arguments.format == "json":
+            import msgspec
 
-        from vpntest.history.store import History
+            from vpntest.history.store import History
 
-        print(msgspec.json.encode(History("vpntest.history/1", tuple(lines))).decode())
-    else:
-        from vpntest.history.telling import history
+            stream.write(msgspec.json.encode(History("vpntest.history/1", tuple(lines))).decode() + "\n")
+        else:
+            from vpntest.history.telling import history
 
-        print(history(lines), end="")
+            stream.write(history(lines))
     return DONE
 
 
@@ -835,19 +837,29 @@ def _diff(arguments: argparse.Namespace) -> int:
 
             store = stack.enter_context(Store(_database(arguments)))
         before, after = (night(name, store) for name in names)
-        found = difference(before, after, store, accepted=arguments.baseline is not None)
-    if arguments.format == "json":
-        import msgspec
-
-        print(msgspec.json.encode(found).decode())
-    else:
-        from vpntest.history.telling import changes
-
-        print(changes(found, width=_width(arguments), unicode=_unicode(sys.stdout)), end="")
-    holding = {one: complaints(one, after, found.changes) for one in map(Condition, arguments.fail_on)}
+        conditions = dict.fromkeys(map(Condition, arguments.fail_on))
+        found = difference(before, after, store, accepted=arguments.baseline is not None, conditions=tuple(conditions))
+    holding = {one: complaints(one, after, found.changes) for one in conditions}
+    ended = CANNOT_MEASURE if found.silent is not None else DONE
     if _complain({one: what for one, what in holding.items() if what}):
-        return DIFFERS
-    return CANNOT_MEASURE if found.silent is not None else DONE
+        ended = DIFFERS
+    try:
+        with _stream(arguments) as stream:
+            if arguments.format == "json":
+                import msgspec
+
+                stream.write(msgspec.json.encode(found).decode() + "\n")
+            else:
+                from vpntest.history.telling import changes
+
+                stream.write(changes(found, width=_width(arguments), unicode=_unicode(stream)))
+            stream.flush()
+    except (VpntestError, OSError) as error:
+        # What it has found stands, whoever reads it.
+        if (excused := _excused(error)) is None:
+            raise
+        ended = ended or excused
+    return ended
 
 
 def _trend(arguments: argparse.Namespace) -> int:
@@ -856,12 +868,13 @@ def _trend(arguments: argparse.Namespace) -> int:
 
     with Store(_database(arguments)) as store:
         found = trend(store.nights(), arguments.tunnel, arguments.platform)
-    if arguments.format == "json":
-        import msgspec
+    with _stream(arguments) as stream:
+        if arguments.format == "json":
+            import msgspec
 
-        print(msgspec.json.encode(found).decode())
-    else:
-        print(render(found, width=_width(arguments), unicode=_unicode(sys.stdout)), end="")
+            stream.write(msgspec.json.encode(found).decode() + "\n")
+        else:
+            stream.write(render(found, width=_width(arguments), unicode=_unicode(stream)))
     return DONE
 
 
@@ -903,6 +916,9 @@ def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
     """
     target: Path | None = arguments.output
     if target is None:
+        # Only text for a terminal can do with less; what machines read is UTF-8 wherever it goes.
+        if arguments.format not in ("table", "text") and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
     try:

@@ -17,6 +17,7 @@ from vpntest.history.changes import (
     Change,
     Condition,
     Kind,
+    Leads,
     Weight,
     _interval,
     compare,
@@ -183,6 +184,8 @@ def test_a_config_that_leads_elsewhere_is_told() -> None:
     (change,) = compare(before, after)
     assert change.kind is Kind.CONFIG
     assert change.after == "wireguard 198.18.20.9:443/tcp"
+    assert change.before_config == Leads("wireguard", before.rows[0].servers)
+    assert change.after_config == Leads("wireguard", ("198.18.20.9:443/tcp",))
 
 
 def test_what_is_new_and_what_is_gone() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -252,11 +254,56 @@ def test_machine_forms_fit_the_schema_that_they_name(path: Path, vpntest: Comman
     found = fits(vpntest("diff", "--format", "json").stdout)
     assert (found["schema"], found["before"], found["after"]) == ("vpntest.diff/1", identity(3), identity(4))
     assert found["changes"][0]["kind"] == "regression"
+    assert (found["k"], found["n"], found["accepted"], found["fail_on"]) == (2, 3, False, [])
+    blocked = {"platform": "bird", "word": "blocked", "mechanism": "tls.reset.sni"}
+    conditions = ("--fail-on", "blocked", "--fail-on", "any-change", "--fail-on", "regression", "--fail-on", "blocked")
+    asked = fits(vpntest("diff", "--baseline", "last~3", "--format", "json", *conditions).stdout)
+    assert asked["accepted"]
+    assert asked["fail_on"] == [{"condition": one, "tunnel": "se"} | blocked for one in ("blocked", "any-change")]
     plot = fits(vpntest("trend", "se", "bird", "--format", "json").stdout)
     assert (plot["schema"], [point["level"] for point in plot["strips"][0]["points"]]) == (
         "vpntest.trend/1",
         ["works", "works", "works", "fails"],
     )
+
+
+def test_what_machines_read_is_utf_8_wherever_it_goes(path: Path, tmp_path: Path, vpntest: Command) -> None:
+    keep(path, series(OK, CUT, place=("Швеция", "bird")))
+    for words in (["history"], ["diff"], ["trend", "Швеция"]):
+        for form in ("text", "json"):
+            command = [*words, "--format", form, "--db", str(path)]
+            process = subprocess.run(
+                [sys.executable, "-m", "vpntest", *command],
+                capture_output=True,
+                check=False,
+                env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
+            )
+            assert (process.returncode, process.stderr) == (0, b""), words
+            file = tmp_path / "result"
+            assert vpntest(*words, "--format", form, "-o", file).stdout == ""
+            if form == "json":
+                assert process.stdout == file.read_bytes()
+                assert fits(process.stdout)["schema"] == f"vpntest.{words[0]}/1"
+            else:
+                assert process.stdout.isascii()
+                assert ("Швеция" in file.read_text(encoding="utf-8")) == (words != ["history"])
+
+
+def test_what_diff_has_found_does_not_depend_on_who_reads_it(path: Path) -> None:
+    keep(path, series(OK, CUT))
+    with open("/dev/full", "w") as full_disk:
+        process = subprocess.run(
+            [sys.executable, "-m", "vpntest", "diff", "--fail-on", "any-change", "--db", str(path)],
+            stdout=full_disk,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 1
+    assert [line[:24] for line in process.stderr.splitlines()] == [
+        "vpntest: --fail-on any-c",
+        "vpntest: the result: can",
+    ]
 
 
 def test_people_get_text(path: Path, vpntest: Command) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from vpntest.errors import UsageError
 from vpntest.history.night import FAILS, WORKS, Night, Row, Told
@@ -70,6 +70,13 @@ class Weight(StrEnum):
     PASSING = "passing"
 
 
+class Leads(Struct, frozen=True):
+    """What can be told of a config without a word of its secrets."""
+
+    kind: str
+    servers: tuple[str, ...]
+
+
 class Change(Struct, frozen=True):
     """One difference."""
 
@@ -90,6 +97,9 @@ class Change(Struct, frozen=True):
     """Whether tonight's tries and those of the nights before differ beyond chance."""
     since: str | None = None
     """Id of the run in which it was first seen so, without another word since."""
+    before_config: Leads | None = None
+    """Of `config` alone: `before` and `after` in parts."""
+    after_config: Leads | None = None
 
 
 def compare(
@@ -156,8 +166,10 @@ class _Series:
             if row.tunnel not in had:
                 if self._knows_all:
                     yield Change(Kind.NEW, Weight.NEWS, row.tunnel, None, None, row.stage)
-            elif _leads(had[row.tunnel]) != _leads(row):
-                yield Change(Kind.CONFIG, Weight.NEWS, row.tunnel, None, _leads(had[row.tunnel]), _leads(row))
+            elif (led := _leads(had[row.tunnel])) != (leads := _leads(row)):
+                words = (" ".join((one.kind, *one.servers)) for one in (led, leads))
+                change = Change(Kind.CONFIG, Weight.NEWS, row.tunnel, None, *words)
+                yield structs.replace(change, before_config=led, after_config=leads)
             yield from self._changed(self._rows[row.tunnel])
         have = {row.tunnel for row in self._last.rows}
         for row in had.values():
@@ -261,9 +273,8 @@ def _word(told: Row | Told) -> str:
     return told.outcome if isinstance(told, Told) else str(told.stage)
 
 
-def _leads(row: Row) -> str:
-    """Kind and servers: what can be told of a config without a word of its secrets."""
-    return " ".join((row.kind, *row.servers))
+def _leads(row: Row) -> Leads:
+    return Leads(row.kind, row.servers)
 
 
 def _good(told: Row | Told) -> tuple[int, int] | None:
@@ -327,6 +338,18 @@ def complaints(condition: Condition, after: Night, changes: Sequence[Change]) ->
     return tuple(cell for cell in after.cells if cell.outcome in bad and cell.tunnel != OUTSIDE)
 
 
+class Complaint(Struct, frozen=True):
+    """What `--fail-on` has found."""
+
+    condition: Condition
+    tunnel: str | None
+    """As in a change."""
+    platform: str | None
+    word: str | None
+    """What it is now: an outcome, a tunnel's stage, its servers; null where nothing is."""
+    mechanism: str | None
+
+
 class Diff(Struct, frozen=True):
     """The JSON form of a comparison."""
 
@@ -339,9 +362,41 @@ class Diff(Struct, frozen=True):
     versions: tuple[str, str]
     """Of vpntest: where they differ, so may the rules."""
     changes: tuple[Change, ...]
+    k: int = K
+    """A change was news where it was seen in k of the last n nights that say anything of it."""
+    n: int = N
+    accepted: bool = False
+    """Whether `before` is a baseline: its words stand, whatever came before it."""
+    fail_on: tuple[Complaint, ...] = ()
+    """All that `--fail-on` has found."""
 
 
-def diff(before: Night, after: Night, changes: tuple[Change, ...]) -> Diff:
+def diff(
+    before: Night,
+    after: Night,
+    changes: tuple[Change, ...],
+    *,
+    accepted: bool = False,
+    conditions: Sequence[Condition] = (),
+) -> Diff:
     """A comparison with what it compared."""
     silent = None if after.tells else after.line_rule
-    return Diff(SCHEMA, before.id, after.id, silent, (before.version, after.version), changes)
+    found = tuple(_complaint(one, what) for one in conditions for what in complaints(one, after, changes))
+    return Diff(
+        SCHEMA,
+        before.id,
+        after.id,
+        silent,
+        (before.version, after.version),
+        changes,
+        accepted=accepted,
+        fail_on=found,
+    )
+
+
+def _complaint(condition: Condition, what: Change | Row | Told) -> Complaint:
+    if isinstance(what, Change):
+        return Complaint(condition, what.tunnel, what.platform, what.after, what.after_mechanism)
+    return Complaint(
+        condition, what.tunnel, what.platform if isinstance(what, Told) else None, _word(what), what.mechanism
+    )

@@ -40,10 +40,18 @@ def is_file(name: str) -> bool:
     return Path(name).exists()
 
 
-def difference(before: Night, after: Night, store: Store | None, *, accepted: bool = False) -> Diff:
+def difference(
+    before: Night,
+    after: Night,
+    store: Store | None,
+    *,
+    accepted: bool = False,
+    conditions: Sequence[Condition] = (),
+) -> Diff:
     """What differs, with the store's runs as what is usual. Raises UsageError."""
     earlier = store.nights(before=after, newest=REMEMBERED) if store else ()
-    return diff(before, after, compare(before, after, earlier, accepted=accepted))
+    changes = compare(before, after, earlier, accepted=accepted)
+    return diff(before, after, changes, accepted=accepted, conditions=conditions)
 
 
 class Watch:
