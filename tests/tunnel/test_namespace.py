@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,6 +162,26 @@ def test_where_there_are_no_user_namespaces_it_belongs_to_nobody(monkeypatch: py
     made = Namespace.create(0x70000001)
     assert made.users() is None
     made.close()
+
+
+class _Ended(subprocess.Popen[bytes]):
+    """Started, and gone before anybody says a word to it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_where_the_system_refuses_at_once_it_belongs_to_nobody_either(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for tool in ("setpriv", "unshare"):
+        (tmp_path / tool).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setattr(os, "defpath", str(tmp_path))
+    monkeypatch.setattr(subprocess, "Popen", _Ended)
+    with contextlib.closing(Namespace.create(54321)) as made:
+        assert made.users() is None
 
 
 def test_too_many_namespaces_are_not_a_full_disk() -> None:

@@ -95,6 +95,8 @@ def _owned_by(user: int) -> int | None:
     become = [setpriv, "--reuid", str(user), "--regid", str(user), "--clear-groups", *kept, "--"]
     with subprocess.Popen(
         [*become, unshare, "--user", "--net", "cat"],
+        # What were left in a buffer would meet a helper that is gone once more, as it is closed.
+        bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
