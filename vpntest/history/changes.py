@@ -167,8 +167,8 @@ class _Series:
                 if self._knows_all:
                     yield Change(Kind.NEW, Weight.NEWS, row.tunnel, None, None, row.stage)
             elif (led := _leads(had[row.tunnel])) != (leads := _leads(row)):
-                words = (" ".join((one.kind, *one.servers)) for one in (led, leads))
-                change = Change(Kind.CONFIG, Weight.NEWS, row.tunnel, None, *words)
+                before, after = (" ".join((one.kind, *one.servers)) for one in (led, leads))
+                change = Change(Kind.CONFIG, Weight.NEWS, row.tunnel, None, before, after)
                 yield structs.replace(change, before_config=led, after_config=leads)
             yield from self._changed(self._rows[row.tunnel])
         have = {row.tunnel for row in self._last.rows}
