@@ -360,6 +360,19 @@ def test_old_reports_go_and_old_runs_are_pruned(box: Box) -> None:
     assert (box.folder / "asked").read_text().splitlines()[-1] == "prune --keep 7"
 
 
+def test_what_a_night_that_was_killed_has_left_goes_away(box: Box) -> None:
+    box.reports.mkdir(parents=True)
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    (box.reports / f".2026-01-01T000000Z.json.{gone.pid}").touch()
+    # Another one waits for its turn.
+    waits = box.reports / f".2026-01-02T000000Z.json.{os.getpid()}"
+    waits.touch()
+    box.set()
+    assert box.night().returncode == 0
+    assert list(box.reports.glob(".*")) == [waits]
+
+
 def test_a_clock_that_was_once_wrong_costs_no_later_report(box: Box) -> None:
     box.reports.mkdir(parents=True)
     for year in (2020, 2021, 2097, 2098, 2099):
@@ -507,10 +520,12 @@ def test_systemd_takes_the_units_wherever_the_clone_and_the_plan_are(tmp_path: P
     assert done.returncode == 0, done.stderr
     for kind in ("service", "timer"):
         checked = box.run("systemd-analyze", "verify", f"units/vpntest-nightly.{kind}")
-        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+        # It judges this machine's other units as well.
+        ours = [line for line in checked.stderr.splitlines() if "vpntest-nightly" in line]
+        assert (checked.returncode, checked.stdout, ours) == (0, "", []), checked.stderr
     assert "\nOnCalendar=Mon..Fri 02:15\nRandomizedDelaySec=0\n" in re.sub("#.*\n", "", box.unit("timer"))
-    assert 'ReadWritePaths="/srv/text %%n"\n' in box.unit()
-    assert r'''ReadWritePaths="/srv/100%% of \"my\" $HOME\\n it's clone"''' in box.unit()
+    assert 'ReadWritePaths="-/srv/text %%n"\n' in box.unit()
+    assert r'''ReadWritePaths="-/srv/100%% of \"my\" $HOME\\n it's clone"''' in box.unit()
     # It would have said so.
     service = box.folder / "units/vpntest-nightly.service"
     service.write_text(service.read_text().replace("ProtectClock", "ProtectClocks"))
@@ -589,6 +604,16 @@ def test_installing_again_changes_only_what_is_asked_for_anew(box: Box) -> None:
         (["--at", "3:00\nOnBootSec=1"], "--at: a value is one line; see --help"),
         (["--spread", "long"], "'long' is no time: say 90min, or 3h; see --help"),
         (["--deadline", "0"], "--deadline wants a time to measure in; see --help"),
+        (["--deadline", "0 h"], "--deadline wants a time to measure in; see --help"),
+        (["--deadline", "0.0"], "--deadline wants a time to measure in; see --help"),
+        (
+            ["--baseline", "nosuch.json"],
+            "--baseline nosuch.json: there is no such file, and no run is called so; see --help",
+        ),
+        (
+            ["--baseline", "/dev/null"],
+            "/dev/null: the service sees no /tmp, and /run is gone after a reboot; move it; see --help",
+        ),
         (["--fail-on", "rain"], "--fail-on rain: there is no such condition; see --help"),
         (["--keep", "0"], "--keep and --keep-reports want a number; see --help"),
         (["--memory", "lots"], "--memory lots: say 2G, or 75%; see --help"),
@@ -644,6 +669,71 @@ def test_secrets_that_others_can_read_and_code_that_others_can_write_are_pointed
     box.plan.write_text("")
     note = "install-nightly: note: root or others can write /srv/plan.toml, and so become root tonight\n"
     assert box.install().stderr == note + silent
+
+
+@pytest.mark.root
+def test_folders_that_others_can_write_are_pointed_at(box: Box) -> None:
+    def said() -> list[str]:
+        return box.install().stderr.splitlines()[:-1]
+
+    box.folder.chmod(0o777)
+    assert said() == ["install-nightly: note: root or others can write /srv, and so become root tonight"]
+    # As /tmp: nobody can rename or remove what is another's.
+    box.folder.chmod(0o1777)
+    assert said() == []
+    box.folder.chmod(0o755)
+    (box.clone / ".venv").chmod(0o775)
+    os.chown(box.clone, 65534, -1)
+    assert said() == [
+        "install-nightly: note: nobody or others can write /srv/clone, and so become root tonight",
+        "install-nightly: note: root or others can write /srv/clone/.venv, and so become root tonight",
+    ]
+
+
+@pytest.mark.root
+def test_a_terminal_does_not_obey_a_files_name(box: Box) -> None:
+    box.folder.chmod(0o755)
+    plans = box.folder / "plans"
+    plans.mkdir(mode=0o755)
+    (plans / "a\x1b]0;mine\x07\nb.conf").write_text("PrivateKey = …")
+    done = box.install("--plan", "plans")
+    note = (
+        "install-nightly: note: every user of this machine can read /srv/plans/a?]0;mine??b.conf, which seems to hold"
+    )
+    assert done.stderr.startswith(note)
+    assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.root
+def test_a_baseline_is_found_from_anywhere(box: Box) -> None:
+    (box.folder / "usual").write_text("{}")
+    for given, kept in (("usual", "/srv/usual"), ("last~3", "last~3"), ("2c9b", "2c9b")):
+        assert box.install("--baseline", given).returncode == 0
+        assert f"\nbaseline={kept}\n" in (box.folder / "units/nightly.conf").read_text()
+
+
+@pytest.mark.root
+def test_a_health_check_needs_what_calls_it(box: Box) -> None:
+    (box.folder / "bin").mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if program.name != "curl":
+            (box.folder / "bin" / program.name).symlink_to(program)
+    done = box.install("--health-url-file", "-", stdin=f"https://health.example/{TOKEN}", PATH=str(box.folder / "bin"))
+    said = "install-nightly: curl is missing (Debian package curl): nothing could call the URL\n"
+    assert (done.returncode, done.stderr) == (4, said)
+
+
+def test_help_says_what_a_command_for_failures_is_told(box: Box) -> None:
+    box.set(box.telling)
+    box.night(STATUS="1")
+    helped = subprocess.run(
+        [box.clone / "scripts/install-nightly", "--help"], capture_output=True, text=True, check=True
+    )
+    assert set(re.findall(r"VPNTEST_[A-Z]+", helped.stdout)) == box.told().keys() - {"text"}
+    results = re.search(r"VPNTEST_RESULT \(([^)]+)\)", helped.stdout)
+    assert results is not None
+    known = re.findall(r"result=([a-z-]+)", (box.clone / "scripts/nightly").read_text())
+    assert set(re.split(r",\s+", results[1])) == {*known, "report", "prune"} - {"ok"}
 
 
 def test_it_knows_the_conditions_of_run() -> None:
