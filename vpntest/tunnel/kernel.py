@@ -58,7 +58,7 @@ CAPABILITIES = {
 }
 """What root needs of its powers: namespaces, mounts, devices, pings; users of their own for the carriers, and an end
 for what runs as these (linux/capability.h)."""
-_CONTAINERS = {"/.dockerenv": "docker", "/run/.containerenv": "podman"}
+_CONTAINERS = {".dockerenv": "docker", "run/.containerenv": "podman"}
 
 
 class Tried(Struct, frozen=True, omit_defaults=True):
@@ -231,14 +231,14 @@ def lacking_capabilities() -> tuple[str, ...]:
     return tuple(name for name, number in CAPABILITIES.items() if not had >> number & 1)
 
 
-def container() -> str | None:
+def container(root: Path = Path("/")) -> str | None:
     """What kind of container this process is in, as far as it can be told; None outside, or where it is not known."""
     for sign, kind in _CONTAINERS.items():
-        if Path(sign).exists():
+        if (root / sign).exists():
             return kind
     with contextlib.suppress(OSError):
         # systemd writes it for everybody to read (systemd, CONTAINER_INTERFACE).
-        return Path("/run/systemd/container").read_text().strip() or None
+        return (root / "run/systemd/container").read_text().strip() or None
     return None
 
 
