@@ -90,6 +90,7 @@ def test_it_is_the_same_every_day_and_everywhere(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     assert made() == first
     assert made(SOURCE_DATE_EPOCH="1700000000").replace('"2023-11-14"', '""') == first
+    assert made(SOURCE_DATE_EPOCH="9" * 14) == first
     assert printed("man").splitlines()[1:] == first.splitlines()[1:]
 
 

@@ -128,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
         "--evidence", type=Path, metavar="DIR", help="keep packets, carriers' logs and the run in DIR, a new directory"
     )
 
+    kept = _Parser(add_help=False)
+    kept.add_argument("--db", type=Path, metavar="PATH", help="where runs are kept (default: where run keeps them)")
+
     run = commands.add_parser(
         "run",
         parents=[output, select, keep],
@@ -176,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(call=_check)
 
     report = commands.add_parser(
-        "report", parents=[output], help="print a kept run in any form, whole or fit to be published"
+        "report", parents=[output, kept], help="print a kept run in any form, whole or fit to be published"
     )
     report.add_argument(
         "kept", type=Path, metavar="RUN", help="its JSON, the directory of its evidence, or last, last~1 …"
@@ -192,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(call=_report)
 
     judge = commands.add_parser(
-        "judge", parents=[output], help="judge a kept run again, offline, by the rules of this version"
+        "judge", parents=[output, kept], help="judge a kept run again, offline, by the rules of this version"
     )
     judge.add_argument(
         "kept", type=Path, metavar="RUN", help="its JSON, the directory of its evidence, or last, last~1 …"
@@ -218,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(call=_list)
 
     explain = commands.add_parser(
-        "explain", help="say why a cell of a kept run is what it is, and what would change it"
+        "explain", parents=[kept], help="say why a cell of a kept run is what it is, and what would change it"
     )
     explain.add_argument(
         "kept", type=Path, metavar="RUN", help="its JSON, the directory of its evidence, or last, last~1 …"
@@ -230,8 +233,6 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--evidence", type=Path, metavar="DIR", help="point into this directory of evidence")
     explain.set_defaults(call=_explain)
 
-    kept = _Parser(add_help=False)
-    kept.add_argument("--db", type=Path, metavar="PATH", help="where runs are kept (default: where run keeps them)")
     form = _Parser(add_help=False)
     form.add_argument(
         "--format", choices=("text", "json"), default="text", help="form of the result (default: %(default)s)"
@@ -718,7 +719,7 @@ def _reported(arguments: argparse.Namespace) -> Judgement:
     from vpntest.judge.judging import judge
 
     with _stream(arguments) as stream:
-        record = _read(arguments.kept)
+        record = _read(arguments)
         judgement = judge(record)
         _print(record, judgement, arguments, stream)
     return judgement
@@ -733,22 +734,23 @@ def _explain(arguments: argparse.Namespace) -> int:
         evidence = kept
     if evidence is not None and not evidence.is_dir():
         raise UsageError(f"{evidence}: is no directory of evidence")
-    record = _read(kept)
+    record = _read(arguments)
     print(explain(record, judge(record), arguments.tunnel, arguments.platform, evidence), end="")
     return DONE
 
 
-def _read(kept: Path) -> Record:
+def _read(arguments: argparse.Namespace) -> Record:
     """The record of a document, of a directory of evidence, or of a run that is kept. Raises UsageError."""
     from vpntest.report.document import decode
 
+    kept: Path = arguments.kept
     if kept.is_dir():
         kept = kept / "run.json"
     elif kept.name == str(kept) and not kept.exists():
-        from vpntest.history.store import Store, default_path, is_name
+        from vpntest.history.store import Store, is_name
 
         if is_name(kept.name):
-            with Store(default_path(os.environ, root=os.geteuid() == 0)) as store:
+            with Store(_database(arguments)) as store:
                 return decode(store.document(kept.name))
     try:
         content = kept.read_bytes()
@@ -887,7 +889,10 @@ def _prune(arguments: argparse.Namespace) -> int:
         raise UsageError("say which runs to forget: --keep N, --older DAYS")
     older = None
     if arguments.older is not None:
-        older = (datetime.now(UTC) - timedelta(days=arguments.older)).isoformat(timespec="seconds")
+        try:
+            older = (datetime.now(UTC) - timedelta(days=arguments.older)).isoformat(timespec="seconds")
+        except OverflowError:
+            older = ""  # before the first year, where no run began
     with Store(_database(arguments)) as store:
         gone = store.prune(keep=arguments.keep, older_than=older)
     _say(f"{len(gone)} run{'' if len(gone) == 1 else 's'} forgotten")

@@ -81,9 +81,13 @@ def page(
         # One long line, which the reader's program breaks as its window asks for.
         command.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=1 << 16)
     epoch = environment.get("SOURCE_DATE_EPOCH", "")
+    try:
+        date = datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%d") if epoch.isdecimal() else "-"
+    except (OverflowError, ValueError, OSError):  # beyond the year 9999
+        date = "-"
     facts = {
         "description": "which VPN setups still get people around the blocking on this network",
-        "date": datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%d") if epoch.isdecimal() else "-",
+        "date": date,
         "manual_title": "User Commands",
         "version": __version__,
     }

@@ -455,6 +455,26 @@ def test_a_damaged_run_is_told_and_the_others_are_read(path: Path) -> None:
         assert len(store.nights()) == 2
 
 
+def test_a_run_without_its_document_is_told_as_damaged(path: Path) -> None:
+    filled(path, series(OK, OK))
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM document WHERE run = 1")
+    database.close()
+    with Store(path) as store:
+        with pytest.raises(HistoryError, match="its document is missing"):
+            store.document("last~1")
+        assert store.document("last")
+
+
+def test_of_a_damaged_file_nothing_is_promised(path: Path) -> None:
+    filled(path, series(*[OK] * 8))
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xa5" * 4096 * 4 + content[5 * 4096 :])
+    with pytest.raises(HistoryError, match="the file is damaged") as told, Store(path, create=True) as store:
+        store.keep(encoded(night(9)))
+    assert "as they were" not in str(told.value)
+
+
 def test_where_nothing_is_kept_it_says_so_and_makes_nothing(path: Path) -> None:
     with pytest.raises(UsageError, match="no run is kept there"), Store(path):
         pass

@@ -313,6 +313,7 @@ def test_people_get_text(path: Path, vpntest: Command) -> None:
     done = vpntest("prune", "--keep", "1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "vpntest: 1 run forgotten\n")
     assert vpntest("diff").returncode == 2
+    assert vpntest("prune", "--older", "99999999999").stderr == "vpntest: 0 runs forgotten\n"
     assert vpntest("prune", "--older", "1").stderr == "vpntest: 1 run forgotten\n"
     assert vpntest("history").stdout == "no runs are kept\n"
 
@@ -324,6 +325,9 @@ def test_other_commands_read_kept_runs_too(monkeypatch: pytest.MonkeyPatch, tmp_
         store.keep(encode(record, judge(record)))
     with redirect_stdout(Words()) as out, redirect_stderr(StringIO()) as err:
         assert main(["judge", "last"]) == 0
+        for words in (["judge", "last"], ["report", "last"], ["explain", "last", "se"]):
+            assert main([*words, "--db", str(tmp_path / "runs.sqlite")]) == 0
+            assert main([*words, "--db", str(tmp_path / "none.sqlite")]) == 2
         assert main(["judge", "last~1"]) == 2
         assert main(["judge", "nowhere.json"]) == 2
     assert "facebook" in out.getvalue()
@@ -351,6 +355,17 @@ def test_slips_get_one_line_and_exit_2(path: Path, vpntest: Command) -> None:
     done = vpntest("history")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "newer vpntest" in done.stderr
+
+
+def test_a_word_of_a_newer_vpntest_says_nothing(path: Path, vpntest: Command) -> None:
+    keep(path, series(OK, OK, OK))
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE cell SET outcome = 'hijacked' WHERE run = 2")
+    database.close()
+    assert "? hijacked" in vpntest("trend", "se", "bird").stdout
+    for condition in Condition:
+        done = vpntest("diff", "last~2", "last~1", "--fail-on", condition.value)
+        assert (done.returncode, done.stderr) == (0, ""), condition
 
 
 def test_the_conditions_of_the_command_line_are_those_there_are(vpntest: Command, path: Path) -> None:

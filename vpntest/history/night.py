@@ -46,8 +46,8 @@ class Told(Struct, frozen=True):
 
     @property
     def level(self) -> int | None:
-        """How well it does; None where the night says nothing of it."""
-        return _LEVEL[self.outcome]
+        """How well it does; None where the night says nothing of it, or a word that only a newer vpntest knows."""
+        return _LEVEL.get(self.outcome)
 
     @property
     def cause(self) -> str:

@@ -75,6 +75,8 @@ _MARK = 0x76706E74
 _PATIENCE = 30.0
 """Seconds to wait for another vpntest that writes. Keeping a run takes less than one."""
 _SHORTEST_PREFIX = 4
+_HARMLESS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
+"""How the names of errors begin that cost what was to be written, and nothing that was."""
 
 
 class Line(Struct, frozen=True):
@@ -246,9 +248,14 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB":
+            name = getattr(error, "sqlite_errorname", "")
+            if name == "SQLITE_NOTADB":
                 raise UsageError(f"{self.path}: is no database of kept runs") from error
-            raise HistoryError(f"{self.path}: {error}; the runs kept there before are as they were") from error
+            if name.startswith("SQLITE_CORRUPT"):
+                more = "; move it away, and the next run begins a new one; `sqlite3 FILE .recover` reads what is left"
+                raise HistoryError(f"{self.path}: the file is damaged ({error}){more}") from error
+            more = "; the runs kept there before are as they were" if name.startswith(_HARMLESS) else ""
+            raise HistoryError(f"{self.path}: {error}{more}") from error
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -423,11 +430,13 @@ class Store:
         """The document of a run, as it was kept. Raises UsageError for an unknown name, HistoryError if damaged."""
         id = self.find(name)
         with self._told():
-            (packed,) = self._database.execute(
+            found = self._database.execute(
                 "SELECT packed FROM document JOIN run ON run.number = document.run WHERE id = ?", (id,)
             ).fetchone()
         try:
-            return unpack(packed)
+            if found is None:
+                raise ValueError("a kept run is damaged (its document is missing)")
+            return unpack(found[0])
         except ValueError as error:
             raise HistoryError(f"{self.path}: {id}: {error}") from error
 

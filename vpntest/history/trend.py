@@ -158,9 +158,9 @@ def _axis(points: Sequence[Point], longest: int) -> str:
 
 def _sign(strip: Strip, point: Point, unicode: bool) -> str:
     word = _key(strip, point)
-    glyph, ascii_glyph = _OWN_SIGNS.get(word) or (
-        _DOWN if strip.platform is None else (SIGNS[word].glyph, SIGNS[word].ascii)
-    )
+    # A word that only a newer vpntest knows says as little as this one.
+    sign = SIGNS.get(word, SIGNS[Outcome.INSUFFICIENT])
+    glyph, ascii_glyph = _OWN_SIGNS.get(word) or (_DOWN if strip.platform is None else (sign.glyph, sign.ascii))
     return glyph if unicode else ascii_glyph
 
 
