@@ -347,8 +347,8 @@ _PARTS: dict[str, tuple[str, str, str]] = {
 }
 """What of a carrier configs of today ask for, and what it may serve without: how :mod:`vpntest.tunnel.carriers` calls
 it, its name, and what it is for."""
-_TRANSPORTS = {"obfs4": "obfs4proxy", "meek_lite": "obfs4proxy", "snowflake": "snowflake-client"}
-"""Debian's packages that speak them."""
+_SPEAKERS = {"obfs4": "obfs4proxy", "meek_lite": "obfs4proxy", "snowflake": "snowflake-client"}
+"""Debian's packages that speak Tor's transports."""
 _WITHOUT = {
     "amneziawg-go": (
         "this amneziawg-go does not know it",
@@ -382,7 +382,8 @@ _ALWAYS = ("privileges.root", "python.packages", "kernel.netns", "kernel.cage", 
 
 def examine(facts: Facts) -> Report:
     """All that can be said of the facts. Pure."""
-    items = tuple(_items(facts))
+    groups = (_privileges, _kernel, _python, _carriers, _line, _clock, _storage, _lab)
+    items = tuple(item for group in groups for item in group(facts))
     state_of = {item.id: item.state for item in items}
     kinds = tuple(_kind(kind, facts.carriers, state_of) for kind in Kind if kind is not Kind.UNKNOWN)
     profiles = tuple(_profile(name, tried, state_of) for name, tried in sorted(facts.profiles.items()))
@@ -460,17 +461,6 @@ def _profile(name: str, tried: Tried, state_of: Mapping[str, State]) -> Ability:
 # ── the items ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _items(facts: Facts) -> Iterator[Item]:
-    yield from _privileges(facts)
-    yield from _kernel(facts)
-    yield _python(facts)
-    yield from _carriers(facts)
-    yield from _line(facts)
-    yield from _clock(facts)
-    yield from _storage(facts)
-    yield from _lab(facts)
-
-
 def _install(facts: Facts, row: Carrier | None, package: str, otherwise: str = "") -> str:
     """The command that brings a carrier, or a program of one of Debian's packages; else the deed."""
     if row and row.name in (facts.aside or ()):
@@ -482,32 +472,44 @@ def _install(facts: Facts, row: Carrier | None, package: str, otherwise: str = "
     return otherwise
 
 
+def _item(
+    id: str,
+    name: str,
+    state: State,
+    needed_for: str,
+    found: str | None = None,
+    remedy: str | None = None,
+    *,
+    path: str | None = None,
+    version: str | None = None,
+) -> Item:
+    """What is there, or of which nothing is known, asks for no deed."""
+    group: Group = id.partition(".")[0]  # type: ignore[assignment]
+    deed = remedy if state in ("missing", "degraded") else None
+    return Item(id, group, name, state, needed_for, found, path, version, deed)
+
+
 def _privileges(facts: Facts) -> Iterator[Item]:
-    yield Item(
-        *("privileges.root", "privileges", "root", "ok" if facts.root else "missing"),
+    yield _item(
+        *("privileges.root", "root", "ok" if facts.root else "missing"),
         "network namespaces and devices; and to try here what the kernel gives",
         None if facts.root else "this user is not root",
-        remedy=None if facts.root else f"sudo {'vpntest' if facts.aside is None else 'scripts/vpntest'} …",
+        f"sudo {'vpntest' if facts.aside is None else 'scripts/vpntest'} …",
     )
     lacking = facts.lacking_capabilities
-    state: State = "unknown" if not facts.root else "missing" if lacking else "ok"
     inside = f", in a container ({facts.container})" if facts.container else ""
-    yield Item(
-        *("privileges.capabilities", "privileges", "capabilities", state),
+    without = f"without {', '.join(lacking)}{inside}" if lacking else None
+    yield _item(
+        *("privileges.capabilities", "capabilities", "unknown" if not facts.root else "missing" if lacking else "ok"),
         "what makes namespaces, devices and mounts, and carriers users of their own",
-        f"without {', '.join(lacking)}{inside}" if state == "missing" else None if facts.root else _FOR_ROOT,
-        remedy=(
-            "start it where root has them: no unit and no container that takes them away (docker run --privileged)"
-            if state == "missing"
-            else None
-        ),
+        without if facts.root else _FOR_ROOT,
+        "start it where root has them: no unit and no container that takes them away (docker run --privileged)",
     )
-    few = 0 <= facts.descriptors < _DESCRIPTORS
-    yield Item(
-        *("privileges.descriptors", "privileges", "open files", "degraded" if few else "ok"),
+    yield _item(
+        *("privileges.descriptors", "open files", "degraded" if 0 <= facts.descriptors < _DESCRIPTORS else "ok"),
         "many tunnels at a time: without, a run of some dozens may end in exit 4",
         f"at most {facts.descriptors}" if facts.descriptors >= 0 else "without a limit",
-        remedy="ulimit -Hn 65536, or LimitNOFILE=65536 in the unit" if few else None,
+        "ulimit -Hn 65536, or LimitNOFILE=65536 in the unit",
     )
 
 
@@ -517,46 +519,43 @@ def _state(tried: Tried | None, otherwise: State = "missing") -> State:
     return "ok" if tried.works else otherwise
 
 
+_FOR_ROOT, _NO_END = "only root can try it", "the try came to no end"
+
+
+def _said(facts: Facts, tried: Tried | None) -> str | None:
+    if tried is not None and (tried.said or tried.works is not None):
+        return tried.said or None
+    return _NO_END if facts.root else _FOR_ROOT
+
+
 def _kernel(facts: Facts) -> Iterator[Item]:
     for name, (called, purpose, remedy) in _KERNEL.items():
         tried = facts.kernel.get(name)
         state = _state(tried, "degraded" if name in _WANTED else "missing")
-        yield Item(
-            *(f"kernel.{name}", "kernel", called, state, purpose, _unknown(facts, tried)),
-            remedy=remedy if state in ("missing", "degraded") else None,
-        )
+        yield _item(f"kernel.{name}", called, state, purpose, _said(facts, tried), remedy)
     row = facts.carriers["kernel"]
-    has_namespaces = _state(facts.kernel.get("netns")) == "ok"
-    yield Item(
-        *("kernel.wireguard", "kernel", "WireGuard in the kernel"),
-        "ok" if row.usable else "missing" if has_namespaces else "unknown",
+    # Where no namespace is to be had, it could not be tried.
+    is_tried = _state(facts.kernel.get("netns")) == "ok"
+    yield _item(
+        *("kernel.wireguard", "WireGuard in the kernel"),
+        "ok" if row.usable else "missing" if is_tried else "unknown",
         "WireGuard at less cost; wireguard-go serves as well",
-        None if row.usable else row.hint.split("; ")[0] if has_namespaces else _unknown(facts, None),
-        remedy="Linux 5.6 or newer with its module, as Debian's own" if not row.usable and has_namespaces else None,
+        None if row.usable else row.hint.split("; ")[0] if is_tried else _said(facts, None),
+        "Linux 5.6 or newer with its module, as Debian's own",
     )
 
 
-_FOR_ROOT, _NO_END = "only root can try it", "the try came to no end"
-
-
-def _unknown(facts: Facts, tried: Tried | None) -> str | None:
-    if tried is not None and tried.works is not None:
-        return tried.said or None
-    return (tried.said if tried else "") or (_NO_END if facts.root else _FOR_ROOT)
-
-
-def _python(facts: Facts) -> Item:
-    absent = [name for name, there in (facts.packages or {}).items() if not there]
+def _python(facts: Facts) -> Iterator[Item]:
+    absent = " ".join(name for name, loads in (facts.packages or {}).items() if not loads)
     state: State = "missing" if absent else "ok"
-    found = f"without {', '.join(absent)}" if absent else None
-    again = f"pip install --force-reinstall {' '.join(absent)}"
+    found = f"without {absent.replace(' ', ', ')}" if absent else None
     if facts.packages is None:
         state, found = "unknown", "vpntest is not installed as a package, so what it asks for cannot be looked up"
-    return Item(
-        *("python.packages", "python", f"Python {platform.python_version()}", state, "vpntest itself", found),
+    yield _item(
+        *("python.packages", f"Python {platform.python_version()}", state, "vpntest itself", found),
+        f"pip install --force-reinstall {absent}" if facts.aside is None else PREPARE,
         path=sys.executable,
         version=platform.python_version(),
-        remedy=(again if facts.aside is None else PREPARE) if absent else None,
     )
 
 
@@ -564,12 +563,13 @@ def _carriers(facts: Facts) -> Iterator[Item]:
     for name, (purpose, package) in _CARRIERS.items():
         row = facts.carriers[name]
         why, _, deed = row.hint.partition("; ")
-        yield Item(
-            *(f"carriers.{name}", "carriers", name, "ok" if row.usable else "missing", purpose),
-            _features(row) if row.usable else why,
+        features = " ".join(feature.removeprefix("with_") for feature in row.features) or None
+        yield _item(
+            *(f"carriers.{name}", name, "ok" if row.usable else "missing", purpose),
+            features if row.usable else why,
+            _install(facts, row, package, deed),
             path=row.program,
             version=row.version,
-            remedy=None if row.usable else _install(facts, row, package, deed),
         )
     for part, (feature, called, purpose) in _PARTS.items():
         name, _, short = part.partition(".")
@@ -577,95 +577,88 @@ def _carriers(facts: Facts) -> Iterator[Item]:
         state: State = "ok" if row.usable and feature in row.features else "missing"
         if name == "amneziawg-go" and row.usable and not row.features:
             state, without = "unknown", "this amneziawg-go does not tell"
-        yield Item(
-            *(f"carriers.{part}", "carriers", called, state, purpose),
+        yield _item(
+            *(f"carriers.{part}", called, state, purpose),
             None if state == "ok" else without if row.usable else f"no {name}",
+            _install(facts, row, _SPEAKERS.get(short, ""), deed),
             path=dict(row.helpers).get(short),
-            remedy=_install(facts, row, _TRANSPORTS.get(short, ""), deed) if state == "missing" else None,
         )
-
-
-def _features(row: Carrier) -> str | None:
-    return " ".join(feature.removeprefix("with_") for feature in row.features) or None
 
 
 def _line(facts: Facts) -> Iterator[Item]:
     by_family = facts.ways or (None, None)
     ways = [way for way in by_family if way is not None]
     tunnels = sorted({way.device for way in ways if (way.kind or "").startswith(_TUNNEL_LINKS)})
-    state: State = "unknown" if facts.ways is None else "missing" if not ways else "degraded" if tunnels else "ok"
-    why = None if state == "ok" else "Python's pyroute2, which asks the kernel, is missing"
-    if tunnels:
+    state: State = "ok"
+    why = remedy = None
+    if facts.ways is None:
+        state, why = "unknown", "Python's pyroute2, which asks the kernel, is missing"
+    elif not ways:
+        state, why, remedy = "missing", "no default route, neither for IPv4 nor for IPv6", "bring the line up"
+    elif tunnels:
+        state, remedy = "degraded", "end that tunnel while vpntest measures"
         why = f"{' and '.join(tunnels)} is itself a tunnel: what is seen outside is not the provider's line"
-    elif state == "missing":
-        why = "no default route, neither for IPv4 nor for IPv6"
-    remedies = {"missing": "bring the line up", "degraded": "end that tunnel while vpntest measures"}
-    yield Item(
-        *("line.way", "line", "a way out", state),
-        "every measurement: the kernel has a route for it, which says nothing of what is behind",
-        why,
-        remedy=remedies.get(state),
-    )
+    purpose = "every measurement: the kernel has a route for it, which says nothing of what is behind"
+    yield _item("line.way", "a way out", state, purpose, why, remedy)
     for name, way in zip(("IPv4", "IPv6"), by_family, strict=True):
-        yield Item(
-            *(f"line.way.{name.lower()}", "line", name),
+        yield _item(
+            *(f"line.way.{name.lower()}", name),
             "unknown" if facts.ways is None else "missing" if way is None else "ok",
             f"servers and platforms that have {name} only",
             f"by {way.device}" if way else why if facts.ways is None else "this line has none",
         )
-    own = [one for one in facts.resolvers[:1] if one.startswith("127.") or one == "::1"]
-    told = ", ".join(facts.resolvers) + (
-        ": a program of this machine, and what it asks is its own affair" if own else ""
-    )
-    yield Item(
-        *("line.resolver", "line", "resolver", "ok" if facts.resolvers else "degraded"),
+    told = ", ".join(facts.resolvers)
+    if told.startswith("127.") or facts.resolvers[:1] == ("::1",):
+        told += ": a program of this machine, and what it asks is its own affair"
+    yield _item(
+        *("line.resolver", "resolver", "ok" if told else "degraded"),
         "what names resolve to outside, as programs here see it; the first is asked",
         told or f"/etc/resolv.conf names none; {Settings().public_resolver} is asked, who is not the provider's",
-        remedy=None if facts.resolvers else '`resolver = "…"` in the plan: the address of the provider\'s',
+        '`resolver = "…"` in the plan: the address of the provider\'s',
     )
 
 
 def _clock(facts: Facts) -> Iterator[Item]:
     early = facts.now < facts.written
-    yield Item(
-        *("clock.date", "clock", "date", "missing" if early else "ok"),
+    yield _item(
+        *("clock.date", "date", "missing" if early else "ok"),
         "TLS: with a wrong clock sound certificates look forged",
         f"{facts.now.date()} is before vpntest's own files were written, {facts.written.date()}" if early else None,
-        remedy="sudo timedatectl set-ntp true, or else sudo date --set, by a clock that is right" if early else None,
+        "sudo timedatectl set-ntp true, or else sudo date --set, by a clock that is right",
     )
     known = facts.is_synchronised
-    yield Item(
-        *("clock.synchronised", "clock", "synchronisation"),
+    yield _item(
+        *("clock.synchronised", "synchronisation"),
         "ok" if known else "unknown" if known is None else "degraded",
         "TLS, and nights that are compared: a clock that nobody sets drifts",
         None if known else "the kernel does not say" if known is None else "nobody sets this clock, says the kernel",
-        remedy="sudo timedatectl set-ntp true (package systemd-timesyncd), or chrony" if known is False else None,
+        "sudo timedatectl set-ntp true (package systemd-timesyncd), or chrony",
     )
 
 
 def _storage(facts: Facts) -> Iterator[Item]:
-    kept: State = "ok" if facts.obstacle is None else "missing" if facts.root else "unknown"
-    yield Item(
-        *("storage.database", "storage", "kept runs", kept),
+    is_known = facts.root or facts.obstacle is None
+    yield _item(
+        *("storage.database", "kept runs", "unknown" if not is_known else "missing" if facts.obstacle else "ok"),
         "history, diff, trend and --fail-on; where no run can be kept, `run` begins none without --db none",
-        facts.obstacle if kept != "unknown" else _FOR_ROOT,
+        facts.obstacle if is_known else _FOR_ROOT,
+        "--db PATH, or --db none",
         path=str(facts.database),
-        remedy="--db PATH, or --db none" if kept == "missing" else None,
     )
     places = (
-        ("runs", "room for runs", _ROOM_FOR_RUNS, "kept runs, each of up to 1 MiB", "make room, or --db PATH"),
-        ("temporary", "room for temporary files", _ROOM_FOR_FILES, "what carriers are asked with", "TMPDIR=PATH"),
+        ("runs", facts.database.parent, _ROOM_FOR_RUNS, "kept runs, each of up to 1 MiB", "make room, or --db PATH"),
+        ("temporary files", facts.temporary, _ROOM_FOR_FILES, "what carriers are asked with", "TMPDIR=PATH"),
     )
-    for name, called, least, purpose, remedy in places:
+    for what, place, least, purpose, remedy in places:
+        name = what.partition(" ")[0]
         free = facts.room.get(name)
-        state: State = "unknown" if free is None else "ok" if free >= least else "degraded"
-        if name == "temporary" and facts.temporary is None:
-            state = "missing"
-        yield Item(
-            *(f"storage.{name}", "storage", called, state, purpose),
+        state: State = "missing" if place is None else "unknown" if free is None else "ok"
+        yield _item(
+            *(f"storage.{name}", f"room for {what}", "degraded" if free is not None and free < least else state),
+            purpose,
             "not known" if free is None else f"{_size(free)} free",
-            path=str(place) if (place := facts.database.parent if name == "runs" else facts.temporary) else None,
-            remedy=remedy if state in ("degraded", "missing") else None,
+            remedy,
+            path=str(place) if place else None,
         )
 
 
@@ -681,26 +674,18 @@ def _lab(facts: Facts) -> Iterator[Item]:
         for need in profile.needs:
             users.setdefault(need, []).append(name)
     for name, tried in facts.lab.items():
-        _, sort, what = name.split(".") if name.count(".") == 2 else (*name.split("."), "")
-        state = _state(tried)
-        package = PACKAGES.get(what, "") if sort == "program" else ""
+        _, sort, what = f"{name}.".split(".")[:3]
         using = users.get(name, [])
         every = len(using) in (0, len(facts.profiles))
-        said = "every profile of the lab" if every else f"the lab's {', '.join(using)}"
-        yield Item(
-            *(name, "lab", f"{sort} {what}".strip() if sort != "program" else what, state, said),
-            None if sort == "program" and tried.works else _unknown(facts, tried),
-            path=tried.said if sort == "program" and tried.works else None,
-            remedy=_lab_remedy(facts, sort, what, package) if state == "missing" else None,
-        )
-
-
-def _lab_remedy(facts: Facts, sort: str, what: str, package: str) -> str:
-    if sort == "program":
-        return _install(facts, None, package)
-    if sort == "python":
-        return "pip install 'vpntest[lab]'" if facts.aside is None else PREPARE
-    return "a kernel whose modules have it: on Ubuntu, sudo apt-get install linux-modules-extra-$(uname -r)"
+        called, found, path = f"{sort} {what}".strip(), _said(facts, tried), None
+        remedy = "a kernel whose modules have it: on Ubuntu, sudo apt-get install linux-modules-extra-$(uname -r)"
+        if sort == "program":
+            called, remedy = what, _install(facts, None, PACKAGES.get(what, ""))
+            found, path = (None, tried.said) if tried.works else (found, None)
+        elif sort == "python":
+            remedy = "pip install 'vpntest[lab]'" if facts.aside is None else PREPARE
+        purpose = "every profile of the lab" if every else f"the lab's {', '.join(using)}"
+        yield _item(name, called, _state(tried), purpose, found, remedy, path=path)
 
 
 # ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────────
