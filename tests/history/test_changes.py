@@ -137,6 +137,29 @@ def test_what_says_nothing_is_no_change_and_no_night(nothing: str) -> None:
     assert only(last(series(OK, nothing, CUT))) == (Kind.REGRESSION, Weight.UNCONFIRMED)
 
 
+@pytest.mark.parametrize("nothing", ["insufficient 1/3", "platform-down 3/3", "hijacked"])
+def test_a_cell_that_has_gone_silent_is_a_change_once_that_is_news(nothing: str) -> None:
+    words = [*[OK] * 3, nothing, OK, nothing, "tunnel-down", "dark", *[nothing] * 6, OK, OK, OK]
+    nights = series(*words)
+    told = {count: last(nights[:count]) for count in range(2, len(words) + 1)}
+    # There and back and there, and then silent for a week but a night; and heard again on the second night of it.
+    assert {count: only(changes) for count, changes in told.items() if changes} == {
+        12: (Kind.SILENT, Weight.NEWS),
+        16: (Kind.HEARD, Weight.NEWS),
+    }
+    (change,) = last(series(OK, OK, nothing, nothing))
+    assert (change.before, change.after, change.seen) == ("circumvents", nothing.split()[0], (2, 3))
+    assert complaints(Condition.ANY_CHANGE, nights[11], told[12]) == told[12]
+    assert complaints(Condition.REGRESSION, nights[11], told[12]) == ()
+
+
+def test_a_platform_that_is_down_is_told_once_and_not_for_each_tunnel() -> None:
+    up = {("outside", "bird"): "ok 3/3", ("se", "bird"): "open 3/3", ("no", "bird"): "open 3/3"}
+    down = {("outside", "bird"): "down 3/3", ("se", "bird"): "platform-down", ("no", "bird"): "platform-down"}
+    (change,) = last([night(1, up), night(2, up), night(3, down), night(4, down)])
+    assert (change.kind, change.tunnel, change.before, change.after) == (Kind.SILENT, "outside", "ok", "down")
+
+
 def test_a_dead_line_says_nothing_of_tunnels() -> None:
     assert last(series(*[OK] * 5, "dark")) == ()
     assert complaints(Condition.TUNNEL_DOWN, series("dark")[0], ()) == ()

@@ -11,6 +11,9 @@ series. Its *standing* word is that of the first night; another word takes its p
 
 Until then it is **unconfirmed**. What differs from the night before only because that night stood alone is **passing**.
 
+Whether a cell says anything at all is a series as well, of the nights on which its tunnel was up and the line told of
+its platform: a cell that has gone silent, or is heard again, is a change once that is news, and none before.
+
 Pure: nights in, changes out.
 """
 
@@ -59,6 +62,10 @@ class Kind(StrEnum):
     NEW = "new"
     """A tunnel or platform that was not in the earlier run."""
     GONE = "gone"
+    SILENT = "silent"
+    """A cell that told something tells nothing: `insufficient`, or its platform is down."""
+    HEARD = "heard"
+    """A cell tells something again."""
 
 
 class Weight(StrEnum):
@@ -154,11 +161,15 @@ class _Series:
         self._k, self._n = k, n
         self._rows: dict[str, list[tuple[str, Row]]] = {}
         self._cells: dict[tuple[str, str], list[tuple[str, Told]]] = {}
+        self._mute: set[tuple[str, str]] = set()
+        """Nights, and platforms of which the line itself told nothing then."""
         for night in nights:
             for row in night.rows:
                 self._rows.setdefault(row.tunnel, []).append((night.id, row))
             for cell in night.cells:
                 self._cells.setdefault((cell.tunnel, cell.platform), []).append((night.id, cell))
+                if cell.tunnel == OUTSIDE and cell.level is None:
+                    self._mute.add((night.id, cell.platform))
 
     def tunnels(self) -> Iterable[Change]:
         had = self._had
@@ -183,18 +194,33 @@ class _Series:
         if self._last.whole:
             yield from (Change(Kind.GONE, Weight.NEWS, None, one, None, None) for one in had if one not in have)
         for cell in self._last.cells:
-            yield from self._changed(self._cells[cell.tunnel, cell.platform])
+            told = self._cells[cell.tunnel, cell.platform]
+            yield from tuple(self._changed(told)) or self._silenced(told)
 
     def _changed(self, told: Sequence[tuple[str, Row | Told]]) -> Iterable[Change]:
         """How well it does; and only where that has not changed, in which way."""
         level = told[-1][1].level
         if level is None:
             return
+        telling = [(night, one) for night, one in told if one.level is not None]
         # Causes are compared among nights that did as well as this one.
-        alike = [(night, one) for night, one in told if one.level == level]
-        change = self._judged(told, lambda one: one.level, _good) or self._judged(alike, lambda one: one.cause, None)
+        alike = [(night, one) for night, one in telling if one.level == level]
+        change = self._judged(telling, lambda one: one.level, _good) or self._judged(alike, lambda one: one.cause, None)
         if change is not None:
             yield change
+
+    def _silenced(self, told: Sequence[tuple[str, Told]]) -> Iterable[Change]:
+        """Whether it tells anything, where nothing else is at fault: only once that is news."""
+
+        def is_asked(night: str, one: Told) -> bool:
+            mute = one.tunnel != OUTSIDE and (night, one.platform) in self._mute
+            return one.outcome != Outcome.TUNNEL_DOWN and not mute
+
+        if is_asked(*told[-1]):
+            asked = [one for one in told if is_asked(*one)]
+            change = self._judged(asked, lambda one: one.level is None, None)
+            if change is not None and change.weight is Weight.NEWS:
+                yield change
 
     def _judged(
         self,
@@ -202,9 +228,7 @@ class _Series:
         word: Callable[[Row | Told], object],
         good: Callable[[Row | Told], tuple[int, int] | None] | None,
     ) -> Change | None:
-        points = [
-            _Point(night, word(one), one, good(one) if good else None) for night, one in told if one.level is not None
-        ]
+        points = [_Point(night, word(one), one, good(one) if good else None) for night, one in told]
         known = sum(point.night in self._known for point in points)
         if known == 0:
             return None
@@ -245,10 +269,13 @@ class _Series:
 
     def _change(self, points: Sequence[_Point], then: _Point, weight: Weight) -> Change:
         now, was = points[-1].told, then.told
-        assert now.level is not None
-        assert was.level is not None
-        kind = Kind.CAUSE
-        if now.level != was.level:
+        if now.level is None:
+            kind = Kind.SILENT
+        elif was.level is None:
+            kind = Kind.HEARD
+        elif now.level == was.level:
+            kind = Kind.CAUSE
+        else:
             kind = Kind.REGRESSION if now.level < was.level else Kind.RECOVERY
         recent = points[-self._n :]
         since = len(points) - 1
