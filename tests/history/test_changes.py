@@ -259,6 +259,20 @@ def test_against_a_baseline_it_is_news_for_as_long_as_it_differs() -> None:
     assert only(last(nights, before=0, accepted=True)) == (Kind.REGRESSION, Weight.NEWS)
 
 
+def test_against_a_baseline_flapping_is_no_excuse() -> None:
+    words = [OK, CUT, OK, CUT, OK, CUT, CUT, CUT, CUT, OK, OK]
+    nights = series(*words)
+    news = [
+        count
+        for count in range(2, len(words) + 1)
+        if any(
+            (one.kind, one.weight) == (Kind.REGRESSION, Weight.NEWS)
+            for one in last(nights[:count], before=0, accepted=True)
+        )
+    ]
+    assert news == [4, 6, 7, 8, 9]
+
+
 def test_what_a_baseline_holds_stands_whatever_came_before_it() -> None:
     nights = series(OK, OK, OK, OK, CUT, CUT, CUT)
     # The baseline is the first night of the cut: what was accepted is no news.

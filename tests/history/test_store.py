@@ -334,8 +334,9 @@ def test_what_the_store_refuses_is_an_obstacle(path: Path, spoil: Callable[[Path
     told = obstacle(path)
     assert told is not None
     assert "\n" not in told
-    with pytest.raises((UsageError, HistoryError)), Store(path) as store:
-        store.lines()
+    for create in (False, True):
+        with pytest.raises((UsageError, HistoryError)), Store(path, create=create) as store:
+            store.lines()
 
 
 def test_a_database_that_is_just_made_is_no_obstacle(path: Path) -> None:

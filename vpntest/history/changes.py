@@ -7,7 +7,8 @@ series. Its *standing* word is that of the first night; another word takes its p
 * it was seen in k of the last n nights of the series, tonight among them; or
 * the evidence is disjoint: the share of tries that worked tonight and the share of the nights before (at least n of the
   last WINDOW) have confidence intervals that do not meet, which takes a plan of many tries (see _Z); and
-* it is not **flapping**: its word has not changed FLAPS times within the last WINDOW nights.
+* it is not **flapping**: its word has not changed FLAPS times within the last WINDOW nights. Against a baseline that is
+  not asked: what works less well than it did then, in k of the last n nights, is worse, however it came to it.
 
 Until then it is **unconfirmed**. What differs from the night before only because that night stood alone is **passing**.
 
@@ -126,7 +127,8 @@ def compare(
     nights = sorted(past.values(), key=_when)
     if accepted:
         nights = [night for night in nights if _when(night) >= _when(before)]
-    series = _Series([*nights, after], sum(_when(night) <= _when(before) for night in nights), k, n)
+    known = sum(_when(night) <= _when(before) for night in nights)
+    series = _Series([*nights, after], known, k, n, accepted=accepted)
     return (*series.tunnels(), *series.cells())
 
 
@@ -147,8 +149,9 @@ class _Point(Struct, frozen=True):
 class _Series:
     """All series of the nights."""
 
-    def __init__(self, nights: Sequence[Night], known: int, k: int, n: int) -> None:
+    def __init__(self, nights: Sequence[Night], known: int, k: int, n: int, *, accepted: bool) -> None:
         self._nights = nights
+        self._accepted = accepted
         self._known = {night.id for night in nights[:known]}
         """Nights up to the earlier of the two that are compared."""
         self._last = nights[-1]
@@ -253,7 +256,7 @@ class _Series:
 
     def _weight(self, points: Sequence[_Point], standing: _Point) -> Weight:
         """Of a last point whose word is not the standing one."""
-        if _flaps(points):
+        if not self._accepted and _flaps(points):
             return Weight.FLAPPING
         agree = sum(point.word == points[-1].word for point in points[-self._n :])
         return Weight.NEWS if agree >= self._k or self._disjoint(points) else Weight.UNCONFIRMED

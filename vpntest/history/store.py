@@ -174,7 +174,7 @@ class Store:
 
     def _create(self) -> None:
         """An empty file that nobody else may read; SQLite gives its log the same rights."""
-        if self.path.resolve().is_relative_to("/run"):
+        if Path(os.path.realpath(self.path)).is_relative_to("/run"):
             # A run hides it from itself, and it would be gone after the next start.
             raise UsageError(f"{self.path}: /run does not outlive a restart; keep the runs elsewhere")
         try:
