@@ -282,6 +282,13 @@ def test_nothing_half_written_stays_when_it_is_stopped(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [kept]
 
 
+def test_a_result_takes_the_place_of_a_link_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "kept.json").write_bytes(document())
+    (tmp_path / "result.txt").symlink_to(tmp_path / "result.txt")
+    assert vpntest("judge", tmp_path / "kept.json", "-o", tmp_path / "result.txt").returncode == 0
+    assert (tmp_path / "result.txt").read_text()
+
+
 def test_a_link_in_the_place_of_a_half_written_result_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_bytes(document())
     (tmp_path / "precious").write_text("precious")

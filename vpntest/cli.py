@@ -928,7 +928,7 @@ def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
         return
     try:
         # What lies below /run is out of sight once the cage is open, and a device or pipe keeps its name.
-        in_place = (target.exists() and not target.is_file()) or target.resolve().is_relative_to("/run")
+        in_place = (target.exists() and not target.is_file()) or Path(os.path.realpath(target)).is_relative_to("/run")
         path = target if in_place else target.with_name(f".{target.name}.{os.getpid()}")
         if not in_place:
             # Left by a process that had this number before us. Made anew: a link in its place is not followed.
