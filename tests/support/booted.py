@@ -2,6 +2,7 @@
 
 It is PID 1 of namespaces of its own, over an overlay whose upper half is in memory; its network is the one that it is
 given. Of this machine's units it starts none, and none of its settings can be changed. When it is off, nothing is left.
+Limits of memory and tasks do nothing in it where the machine's own cgroups are of version 1 and keep those controllers.
 """
 
 from __future__ import annotations
