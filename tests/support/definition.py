@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -26,18 +27,22 @@ def by_the_definition(words: Sequence[str]) -> list[bool]:
         if standing is None or works == standing:
             standing = works
             continue
-        recent = [one.startswith("circumvents") for _, one in telling[max(0, number - 6) : number + 1]]
-        if sum(recent[i] != recent[i + 1] for i in range(len(recent) - 1)) >= 3:
+        works_so_far = [one.startswith("circumvents") for _, one in telling[: number + 1]]
+        changed = [one != other for one, other in itertools.pairwise(works_so_far)]
+        # Seven nights have six changes at most, fourteen have thirteen.
+        if sum(changed[-6:]) >= 3 or (sum(changed[-13:]) >= 4 and any(changed[-6:])):
             continue
+        alive = [place for place, one in enumerate(words[: place + 1]) if one != "dark"][-14:]
 
         def good(text: str) -> tuple[int, int]:
             k, n = map(int, text.split()[-1].split("/"))
             return (k if text.startswith("circumvents") else n - k, n)
 
-        usual = [good(one) for _, one in telling[max(0, number - 7) : number]]
+        usual = [good(one) for place, one in telling[max(0, number - 7) : number] if place in alive]
         pooled = (sum(k for k, _ in usual), sum(n for _, n in usual))
         is_disjoint = len(usual) >= 3 and not meet(pooled, good(word))
-        if recent[-3:].count(works) >= 2 or is_disjoint:
+        recent = [one.startswith("circumvents") for place, one in telling[: number + 1][-3:] if place in alive]
+        if recent.count(works) >= 2 or is_disjoint:
             news[place] = not works
             standing = works
     return news

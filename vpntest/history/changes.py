@@ -7,10 +7,13 @@ series. Its *standing* word is that of the first night; another word takes its p
 * it was seen in k of the last n nights of the series, tonight among them; or
 * the evidence is disjoint: the share of tries that worked tonight and the share of the nights before (at least n of the
   last WINDOW) have confidence intervals that do not meet, which takes a plan of many tries (see _Z); and
-* it is not **flapping**: its word has not changed FLAPS times within the last WINDOW nights. Against a baseline that is
+* it is not **flapping**: its word has not changed FLAPS times within the last WINDOW nights, nor once more within twice
+  as many, unless it has been the same for WINDOW nights now. Against a baseline that is
   not asked: what works less well than it did then, in k of the last n nights, is worse, however it came to it.
 
-Until then it is **unconfirmed**. What differs from the night before only because that night stood alone is **passing**.
+Nights from before the last MEMORY on which the line was alive are no witnesses of news: two bad ones a month apart are
+no block. Until then it is **unconfirmed**. What differs from the night before only because that night stood alone is
+**passing**.
 
 Whether a cell says anything at all is a series as well, of the nights on which its tunnel was up and the line told of
 its platform: a cell that has gone silent, or is heard again, is a change once that is news, and none before.
@@ -41,7 +44,10 @@ alarms nobody."""
 WINDOW = 7
 """Nights that say what is usual for a cell: a week."""
 FLAPS = 3
-"""Changes of word within WINDOW that make it flapping: there and back once is two."""
+"""Changes of word within WINDOW that make it flapping: there and back once is two. What is down for two nights in five
+changes more slowly, and is found by one change more within two such windows."""
+MEMORY = 14
+"""Nights that can bear witness to news: two weeks. Nights and not days, for whoever measures once a week."""
 REMEMBERED = 120
 """Nights before the later one that are asked for what is usual."""
 _Z = 4.0
@@ -140,6 +146,8 @@ class _Point(Struct, frozen=True):
     """One word of a series."""
 
     night: str
+    place: int
+    """Of the night among all."""
     word: object
     told: Row | Told
     good: tuple[int, int] | None
@@ -152,6 +160,7 @@ class _Series:
     def __init__(self, nights: Sequence[Night], known: int, k: int, n: int, *, accepted: bool) -> None:
         self._nights = nights
         self._accepted = accepted
+        self._places = {night.id: place for place, night in enumerate(nights)}
         self._known = {night.id for night in nights[:known]}
         """Nights up to the earlier of the two that are compared."""
         self._last = nights[-1]
@@ -231,7 +240,9 @@ class _Series:
         word: Callable[[Row | Told], object],
         good: Callable[[Row | Told], tuple[int, int] | None] | None,
     ) -> Change | None:
-        points = [_Point(night, word(one), one, good(one) if good else None) for night, one in told]
+        points = [
+            _Point(night, self._places[night], word(one), one, good(one) if good else None) for night, one in told
+        ]
         known = sum(point.night in self._known for point in points)
         if known == 0:
             return None
@@ -258,11 +269,16 @@ class _Series:
         """Of a last point whose word is not the standing one."""
         if not self._accepted and _flaps(points):
             return Weight.FLAPPING
-        agree = sum(point.word == points[-1].word for point in points[-self._n :])
+        agree, _ = self._seen(points)
         return Weight.NEWS if agree >= self._k or self._disjoint(points) else Weight.UNCONFIRMED
 
+    def _seen(self, points: Sequence[_Point]) -> tuple[int, int]:
+        recent = _witnesses(points, self._n)
+        return sum(point.word == points[-1].word for point in recent), len(recent)
+
     def _disjoint(self, points: Sequence[_Point]) -> bool:
-        usual = [point.good for point in points[-1 - WINDOW : -1] if point.good is not None and point.good[1]]
+        before = _witnesses(points, 1 + WINDOW)[:-1]
+        usual = [point.good for point in before if point.good is not None and point.good[1]]
         tonight = points[-1].good
         if tonight is None or not tonight[1] or len(usual) < self._n:
             return False
@@ -280,7 +296,6 @@ class _Series:
             kind = Kind.CAUSE
         else:
             kind = Kind.REGRESSION if now.level < was.level else Kind.RECOVERY
-        recent = points[-self._n :]
         since = len(points) - 1
         while since and points[since - 1].word == points[-1].word:
             since -= 1
@@ -293,7 +308,7 @@ class _Series:
             _word(now),
             was.mechanism,
             now.mechanism,
-            seen=(sum(point.word == points[-1].word for point in recent), len(recent)),
+            seen=self._seen(points),
             disjoint=self._disjoint(points),
             since=points[since].night,
         )
@@ -316,8 +331,18 @@ def _good(told: Row | Told) -> tuple[int, int] | None:
 
 
 def _flaps(points: Sequence[_Point]) -> bool:
-    recent = points[-WINDOW:]
-    return sum(one.word != other.word for one, other in itertools.pairwise(recent)) >= FLAPS
+    week, changed = _changes(points[-WINDOW:]), _changes(points[-2 * WINDOW :])
+    settled = week == 0 and len(points) >= WINDOW
+    return week >= FLAPS or (changed > FLAPS and not settled)
+
+
+def _changes(points: Sequence[_Point]) -> int:
+    return sum(one.word != other.word for one, other in itertools.pairwise(points))
+
+
+def _witnesses(points: Sequence[_Point], most: int) -> Sequence[_Point]:
+    """The last so many that are not too old."""
+    return [point for point in points[-most:] if point.place > points[-1].place - MEMORY]
 
 
 def _interval(good: int, made: int) -> tuple[float, float]:
