@@ -290,6 +290,8 @@ def test_a_report_that_cannot_be_written_is_no_good_night(box: Box) -> None:
     )
     assert told["text"] == "vpntest: measured, but a report could not be written\nvpntest: no room\n"
     assert done.stderr.startswith("vpntest: no room\nnightly: measured, but")
+    # It names no file that is not there.
+    assert not (box.reports / "latest.html").is_symlink()
     # What went wrong before is told, not this.
     assert box.night(NO_REPORT="html", STATUS="1").returncode == 1
     assert box.told()["VPNTEST_RESULT"] == "worse"
@@ -600,6 +602,15 @@ def test_installing_again_changes_only_what_is_asked_for_anew(box: Box) -> None:
     assert box.install("--at", "4:00").returncode == 0
     changed = {name for name, when in state().items() if before.get(name) != when}
     assert changed == {"vpntest-nightly.timer"}
+
+
+@pytest.mark.root
+def test_what_is_not_given_again_is_missed_aloud(box: Box) -> None:
+    both = ("--on-failure", "true", "--health-url-file", "-")
+    assert "note" not in box.install(*both, stdin=f"https://health.example/{TOKEN}").stderr
+    done = box.install("--on-failure", "false")
+    assert done.stderr.startswith("install-nightly: note: health-url was set until now, and is not given any more\n")
+    assert "on-failure" not in done.stderr
 
 
 @pytest.mark.root
