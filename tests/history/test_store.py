@@ -280,7 +280,7 @@ def test_two_at_once_lose_nothing(path: Path) -> None:
 # ── other versions, other files ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_stands_against_keeping_runs_is_seen_without_opening_the_file(path: Path, tmp_path: Path) -> None:
+def test_what_stands_against_keeping_runs_is_seen_and_the_look_leaves_no_trace(path: Path, tmp_path: Path) -> None:
     assert obstacle(path) is None
     assert not path.parent.exists()
     filled(path, [night(1)])

@@ -29,8 +29,8 @@ def by_the_definition(words: Sequence[str]) -> list[bool]:
             continue
         works_so_far = [one.startswith("circumvents") for _, one in telling[: number + 1]]
         changed = [one != other for one, other in itertools.pairwise(works_so_far)]
-        # Seven nights have six changes at most, fourteen have thirteen.
-        if sum(changed[-6:]) >= 3 or (sum(changed[-13:]) >= 4 and any(changed[-6:])):
+        # Seven nights have six changes at most, fourteen have thirteen, four have three.
+        if sum(changed[-6:]) >= 3 or (sum(changed[-13:]) >= 4 and any(changed[-3:])):
             continue
         alive = [place for place, one in enumerate(words[: place + 1]) if one != "dark"][-14:]
 
