@@ -344,6 +344,21 @@ def test_what_the_store_refuses_is_an_obstacle(path: Path, spoil: Callable[[Path
             store.lines()
 
 
+def test_a_folder_that_is_closed_to_us_hides_what_is_in_it(path: Path) -> None:
+    filled(path, [night(1)])
+    path.parent.chmod(0)
+    # Root is kept out of nothing.
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        assert not os.path.exists(path)
+        told = obstacle(path)
+    finally:
+        os.seteuid(user)
+        path.parent.chmod(0o700)
+    assert told is None or told.endswith(" cannot be written")
+
+
 def test_a_database_that_is_just_made_is_no_obstacle(path: Path) -> None:
     path.parent.mkdir()
     with sqlite3.connect(path) as database:
