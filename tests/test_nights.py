@@ -44,7 +44,7 @@ def test_a_run_is_kept_as_it_is_printed_and_a_tunnel_that_is_down_rings(network:
         assert [line.tunnels_up for line in store.lines()] == [1, 0]
         first, second = store.nights()
         assert (first.whole, second.whole) == (True, False)
-        assert store.watching("regression") == {first.id: True}
+        assert store.watching("regression") == {first.id: True, second.id: True}
 
 
 def test_a_run_is_kept_and_rings_whatever_becomes_of_its_output(network: OwnNetwork, tmp_path: Path) -> None:

@@ -233,6 +233,23 @@ def test_a_run_of_one_tunnel_by_hand_rings_for_no_other(path: Path) -> None:
     assert len(nightly(path, night(6, blocked))) == 1
 
 
+def test_a_night_that_says_nothing_of_a_cell_uses_up_no_ring_of_it(path: Path) -> None:
+    nights = series(OK, CUT, CUT, "insufficient 1/3", CUT, CUT)
+    assert not any([nightly(path, one) for one in nights[:2]])
+    keep(path, nights[2:3])
+    assert nightly(path, nights[3]) == []
+    assert len(nightly(path, nights[4])) == 1
+    assert nightly(path, nights[5]) == []
+
+
+def test_nor_does_a_run_of_another_plan(path: Path) -> None:
+    nights = series(OK, CUT, CUT)
+    assert not any([nightly(path, one) for one in nights[:2]])
+    keep(path, nights[2:])
+    assert nightly(path, night(4, {("other", "bird"): OK})) == []
+    assert len(nightly(path, night(5, {("se", "bird"): CUT}))) == 1
+
+
 # ── the commands ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

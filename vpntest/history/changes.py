@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -120,13 +120,22 @@ class Change(Struct, frozen=True):
 
 
 def compare(
-    before: Night, after: Night, earlier: Iterable[Night] = (), *, accepted: bool = False, k: int = K, n: int = N
+    before: Night,
+    after: Night,
+    earlier: Iterable[Night] = (),
+    *,
+    accepted: bool = False,
+    told: Container[str] | None = None,
+    k: int = K,
+    n: int = N,
 ) -> tuple[Change, ...]:
     """What differs in `after`, the tunnels' own changes first, each in the order of `after`.
 
     `earlier`: other kept nights; those that are not older than `after` are passed over. `accepted`: `before` is a
-    baseline that somebody has looked at: its words stand, whatever came before it. Nothing where the line was dead in
-    `after`. Raises UsageError where `after` is the older.
+    baseline that somebody has looked at: its words stand, whatever came before it. `told`: ids of the runs up to
+    `before` whose changes somebody was told of (by default of all): each series is compared with the last of them that
+    says anything of it, so that a run which says nothing of a cell hides no change of it. Nothing where the line was
+    dead in `after`. Raises UsageError where `after` is the older.
     """
     if _when(after) < _when(before):
         raise UsageError(f"{after.id} is older than {before.id}: the earlier run comes first")
@@ -137,7 +146,7 @@ def compare(
     if accepted:
         nights = [night for night in nights if _when(night) >= _when(before)]
     known = sum(_when(night) <= _when(before) for night in nights)
-    series = _Series([*nights, after], known, k, n, accepted=accepted)
+    series = _Series([*nights, after], known, k, n, accepted=accepted, told=told)
     return (*series.tunnels(), *series.cells())
 
 
@@ -160,12 +169,14 @@ class _Point(Struct, frozen=True):
 class _Series:
     """All series of the nights."""
 
-    def __init__(self, nights: Sequence[Night], known: int, k: int, n: int, *, accepted: bool) -> None:
+    def __init__(
+        self, nights: Sequence[Night], known: int, k: int, n: int, *, accepted: bool, told: Container[str] | None
+    ) -> None:
         self._nights = nights
         self._accepted = accepted
         self._places = {night.id: place for place, night in enumerate(nights)}
-        self._known = {night.id for night in nights[:known]}
-        """Nights up to the earlier of the two that are compared."""
+        self._known = {night.id for night in nights[:known] if told is None or night.id in told}
+        """Nights that were told, up to the earlier of the two that are compared."""
         self._last = nights[-1]
         # All that there was: what the last whole run has, and partial ones since.
         whole = next((place for place in reversed(range(known)) if nights[place].whole), None)
@@ -246,7 +257,7 @@ class _Series:
         points = [
             _Point(night, self._places[night], word(one), one, good(one) if good else None) for night, one in told
         ]
-        known = sum(point.night in self._known for point in points)
+        known = max((place for place, point in enumerate(points, 1) if point.night in self._known), default=0)
         if known == 0:
             return None
         standing, weight, stood = points[0], Weight.NEWS, points[0]

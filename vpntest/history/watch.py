@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from vpntest.errors import UsageError
@@ -80,9 +80,9 @@ class Watch:
         if self._database is None:
             return self._complaints(night_of(decode(encoded)), None)
         with Store(self._database, create=True) as store:
-            # A partial run says too little, and what differs from a baseline is another question.
-            asks = self._baseline is None and not decode(encoded).run.partial
-            after = store.keep(encoded, NEEDS_HISTORY.intersection(self._conditions) if asks else ())
+            # What differs from a baseline is another question.
+            asks = NEEDS_HISTORY.intersection(self._conditions) if self._baseline is None else ()
+            after = store.keep(encoded, asks)
             self._kept = after.id
             return self._complaints(after, store)
 
@@ -101,21 +101,28 @@ class Watch:
         nights = store.nights(before=after, newest=REMEMBERED) if store else ()
         found, compared = {}, False
         for one in self._conditions:
-            before = self._baseline or (_reference(one, nights, store) if store else None)
+            told: Container[str] | None = None
+            before = self._baseline
+            if before is None and store is not None:
+                before, told = _reference(one, nights, store)
             compared = compared or before is not None
-            changes = compare(before, after, nights, accepted=self._baseline is not None) if before else ()
+            changes: tuple[Change, ...] = ()
+            if before is not None:
+                changes = compare(before, after, nights, accepted=self._baseline is not None, told=told)
             found[one] = complaints(one, after, changes)
         return {one: what for one, what in found.items() if what}, compared
 
 
-def _reference(condition: Condition, nights: Sequence[Night], store: Store) -> Night | None:
-    """The night that this one is held against: the last one that told the condition, so that a run by hand that did not
-    ask, or one that was cut short, uses up no ring."""
+def _reference(
+    condition: Condition, nights: Sequence[Night], store: Store
+) -> tuple[Night | None, Container[str] | None]:
+    """What a night is held against: the last one that told the condition, and all that did, so that a run by hand that
+    did not ask, or one that was cut short, uses up no ring."""
     asked = store.watching(condition)
     telling = [one for one in nights if one.tells]
     told = [one for one in telling if asked.get(one.id)]
     if told or not telling:
-        return told[-1] if told else None
+        return (told[-1], {one.id for one in told}) if told else (None, None)
     # None has told it yet: what was before the first one that was to.
     first = next((place for place, one in enumerate(telling) if one.id in asked), len(telling))
-    return telling[max(first - 1, 0)]
+    return telling[max(first - 1, 0)], None
