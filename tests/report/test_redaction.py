@@ -213,6 +213,69 @@ def test_a_name_that_tells_of_a_server_is_another() -> None:
     assert made.tunnels[2].problem == Problem("invalid", "config:3: server-1.invalid is no address")
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "server"),
+    [
+        ("nl1-secretvpn", "nl1-secretvpn.conf", "nl1.secretvpn.example:443/tcp"),
+        ("amsterdam", "amsterdam.conf", "amsterdam.hidden.example:443/tcp"),
+        ("amsterdam", "a.conf", "amsterdam.hidden.example:443/tcp"),
+        ("hidden", "hidden.conf", "amsterdam.hidden.example:443/tcp"),
+        ("home", "a.conf", "home.example:443/tcp"),
+        ("se-sto-wg-001", "se-sto-wg-001.conf", "203.0.113.9:443/udp"),
+        ("us9999-nordvpn-com-udp", "nord/us9999-nordvpn-com-udp.ovpn", "203.0.113.9:1194/udp"),
+        ("nord-us9999.nordvpn.com.udp", "nord.zip/US9999.nordvpn.com.udp.ovpn", "203.0.113.9:1194/udp"),
+        ("a-very-long-name-of-a-file-with-a-3a2b4c", "a-very-long-name-of-a-file-with-a-number-17.conf", ""),
+        ("nl1", "x.conf", "nl1.secretvpn.example:443/tcp"),
+        ("mine-nl1", "x.conf", "nl1.secretvpn.example:443/tcp"),
+        ("vpn_203_0_113_9", "x.conf", "203.0.113.9:443/udp"),
+    ],
+)
+def test_names_that_providers_give_are_others(name: str, source: str, server: str) -> None:
+    made = redacted(named((name, source, server)))
+    assert [facts.name for facts in made.tunnels] == ["wireguard-tunnel-1"]
+    assert name not in encode(made, judge(made)).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "server"),
+    [
+        ("sweden", "sweden.conf", "203.0.113.9:443/udp"),
+        ("sweden-2", "se-sto-wg-001.conf", "203.0.113.9:443/udp"),
+        ("mullvad-se", "a.conf", "relay.mullvad.example:443/udp"),
+        ("se", "se.conf", "se.provider.example:443/udp"),
+        ("shadowsocks-2022", "uri", "203.0.113.9:443/tcp"),
+    ],
+)
+def test_names_that_a_plan_gives_stay(name: str, source: str, server: str) -> None:
+    [facts] = redacted(named((name, source, server))).tunnels
+    assert facts.name == name
+
+
+def test_the_names_of_one_list_stay_only_without_digits() -> None:
+    made = redacted(named(("mine-nl-1", "links.txt", ""), ("mine-oslo", "links.txt", "")))
+    assert [facts.name for facts in made.tunnels] == ["wireguard-tunnel-1", "mine-oslo"]
+
+
+def test_two_nights_of_one_plan_have_the_same_names() -> None:
+    tonight = named(("nl1", "nl1.conf", ""), ("nl2", "nl2.conf", ""))
+    other = TunnelFacts("de1", Kind.OPENVPN, "de1.ovpn")
+    tomorrow = msgspec.structs.replace(tonight, tunnels=(other, *tonight.tunnels))
+    assert [facts.name for facts in redacted(tonight).tunnels] == ["wireguard-tunnel-1", "wireguard-tunnel-2"]
+    names = [facts.name for facts in redacted(tomorrow).tunnels]
+    assert names == ["openvpn-tunnel-1", "wireguard-tunnel-1", "wireguard-tunnel-2"]
+
+
+def named(*tunnels: tuple[str, str, str]) -> Record:
+    """A run of tunnels, each with a name, a file and a server."""
+    world = World(platform("bird"))
+    world.line()
+    for name, source, server in tunnels:
+        world.tunnel(name, servers=(server,) if server else (), warnings=(f"the same config as {name}: it may",))
+        world.tunnels[-1] = msgspec.structs.replace(world.tunnels[-1], source=source)
+        world.reach(name, "bird")
+    return world.record()
+
+
 def test_the_servers_of_two_tunnels_stay_the_same_or_not() -> None:
     world = World()
     world.tunnel("a", servers=("a.example:1194/udp",))
@@ -260,11 +323,19 @@ def test_a_time_that_is_none_is_no_fault() -> None:
         ("at 010.008.8.1!", r"at 240\.0\.0\.\d+!"),
         ("at 12:34:56, 1.2.3, 1.2.3.4.5 and a::b c", r"at 12:34:56, 1\.2\.3, 1\.2\.3\.4\.5 and 2001:db8::\w+ c|.*"),
         ("see /etc/passwd, please", r"see \[file\], please"),
+        ("/etc/passwd and /etc/shadow are not", r"\[file\] and \[file\] are not"),
+        ("/home/anna/My Secret VPN/x.pem: no", r"\[file\]: no"),
+        ("/home/anna/My key.pem is read", r"\[file\] is read"),
+        ("no '/home/anna/My Secret' here", r"no '\[file\]' here"),
+        (r"ca C:\Users\anna\x.crt is not here", r"ca \[file\] is not here"),
+        ("keys/anna-weiss.pem: anna.key", r"\[file\]: \[file\]"),
+        ("HTTP/1.1 by tcp/udp, 1.2 s", r"HTTP/1\.1 by tcp/udp, 1\.2 s"),
+        ("node_8_41_7_9 and vpn-8-41-7-9-x", r"node_198_18_0_1 and vpn-198-18-0-1-x"),
     ],
 )
 def test_words_of_programs(said: str, left: str) -> None:
     world = World()
-    world.tunnel("a", warnings=(said,))
+    world.tunnel("a", servers=("8.41.7.9:1/udp",), warnings=(said,))
     [warning] = redacted(world.record()).tunnels[0].warnings
     assert re.fullmatch(left, warning), warning
 

@@ -26,7 +26,7 @@ from vpntest.probe.observation import Address, DnsAnswer, Echo, Record, StunBind
 REDACTED: Final = (
     "servers of the tunnels, names and ports",
     "addresses of exits, resolvers, servers and answers, each replaced by an invented one; equal ones stay equal",
-    "names of tunnels that tell of their server",
+    "names of tunnels that tell of their server, or are numbered as their files are",
     "files that the configs came from",
     "the box: its id and its network; the country stays",
     "the time of beginning, to the full hour, and the run's id",
@@ -42,13 +42,28 @@ _V6 = (
 )
 _INVENTED = re.compile(r"198\.1[89]\.\d+\.\d+|240\.\d+\.\d+\.\d+|fd00::[\da-f]+|2001:db8::[\da-f]+")
 """What could be taken for an invented address where it is none: no such one is invented then."""
-_PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s/:,;'\"]+/?)+")
+_WORD = r"[^\s/:,;'\"]"
+_FOLDER = rf"{_WORD}++(?:\x20++{_WORD}++){{0,8}}/"
+_ENDING = r"\.(?:auth|cer|conf|crt|json|key|log|ovpn|p12|pass|pem|pfx|ps1|psk|py|sh|toml|txt|ya?ml|zip)(?![\w.-])"
+_PATH = re.compile(
+    r"(?<=['\"])(?:~?/|[a-z]:\\)[^'\"\n]*+(?=['\"])"
+    r"|(?<!\w)[a-z]:\\[^\s'\",;]*+"
+    # It goes on after a space where a folder, or the ending of a file's name, is yet to come.
+    rf"|(?<![\w.:/~-])~?/(?:{_FOLDER})*+(?:{_WORD}+(?:\x20+{_WORD}+){{0,8}}?(?<=\w){_ENDING}|{_WORD}*+)"
+    rf"|(?<![\w.:/~-])(?:[\w.@+~-]++/)*+(?:(?!{_ENDING})[\w.@+~-])+{_ENDING}",
+    re.IGNORECASE,
+)
+"""What names a file: whole paths, in quotes or not, and what ends as configs, keys and scripts do."""
 _DIGEST = re.compile(r"-[0-9a-f]{8,16}$")
 """How a name ends that is made of a digest of the config: whoever guesses the rest can prove it."""
 _NEVER_TEXT = frozenset({"type", "probe", "operation", "role", "phase", "rung", "kind", "mechanism", "version", "ja4"})
 _ELSEWHERE = "http://elsewhere.invalid/"
 _LEAST_WORD = 4
-"""Characters from which on a file's name is looked for in other texts."""
+"""Characters from which on a name is looked for in other texts."""
+_LEAST_ADDRESS = len("1.1.1.1")
+"""Characters from which on an address is looked for within words; `::1` would be in many."""
+_LONG = 20
+"""Characters of a file's name that a tunnel's name holds in any case."""
 
 
 def redacted(record: Record) -> Record:
@@ -96,9 +111,11 @@ class _Inventor:
         sensitive = dict.fromkeys(_sensitive(record))
         self._kept = {host for host in listed if _is_literal(host)} - {*sensitive}
         self._words: dict[str, str] = {}
+        joined = []
         for address in sensitive:
-            dashed = re.sub(r"[.:]", "-", address)
-            self._words[dashed] = re.sub(r"[.:]", "-", self._address(address))
+            for mark in "-_":
+                joined.append(re.sub(r"[.:]", mark, address.lower()))
+                self._words[joined[-1]] = re.sub(r"[.:]", mark, self._address(address))
         for facts in record.tunnels:
             for server in facts.servers:
                 place = server.rpartition("/")[0].lower()
@@ -116,25 +133,40 @@ class _Inventor:
                 self._words[one.details.hostname.lower()] = self._numbered("name-{}.invalid", one.details.hostname)
         self._names = self._renamed(record)
         self._words |= {old.lower(): new for old, new in self._names.items() if len(old) >= _LEAST_WORD}
+        short = "|".join(re.escape(old) for old in self._names if len(old) < _LEAST_WORD and not old.isdigit())
+        self._short = re.compile(rf"(?<![\w.-])(?:{short})(?![\w-])" if short else "(?!)")
         words = "|".join(re.escape(word) for word in sorted(self._words, key=len, reverse=True))
         parts = [rf"(?<![\w-])(?:{words})(?![\w-])"] if words else []
+        joined = [one for one in joined if len(one) >= _LEAST_ADDRESS]
+        if joined:
+            # Names are made of addresses and more: `vpn-203-0-113-9`, `wg_203_0_113_9`.
+            parts.append(rf"(?<![0-9a-f])(?:{'|'.join(sorted(joined, key=len, reverse=True))})(?![0-9a-f])")
         self._pattern = re.compile("|".join([*parts, _V6, _V4]), re.IGNORECASE)
 
     def _renamed(self, record: Record) -> dict[str, str]:
-        """New names for the tunnels whose own would give their servers away."""
+        """New names for the tunnels whose own would give their servers away.
+
+        Numbered within a kind, in the plan's order: two nights of one plan give the same.
+        """
         names = {facts.name for facts in record.tunnels}
+        shared = Counter(facts.source for facts in record.tunnels)
         renamed: dict[str, str] = {}
+        numbers: Counter[str] = Counter()
         for facts in record.tunnels:
-            hosts = {host_of(server.rpartition("/")[0]).lower() for server in facts.servers}
-            # The first label of a server's name often tells all of it: `se-sto-wg-001`.
-            told = {form for host in hosts for form in (host, re.sub(r"[.:]", "-", host), re.sub(r"[.:]", "_", host))}
-            told |= {
-                label for host in hosts if len(label := host.partition(".")[0]) > _LEAST_WORD and _has_digit(label)
-            }
-            if _DIGEST.search(facts.name) or any(form in facts.name.lower() for form in told if form):
-                number = 1 + len(renamed)
-                while (new := f"{facts.kind.value}-tunnel-{number}") in names:
-                    number += 1
+            name = facts.name.lower()
+            stem = _slug(facts.source.rpartition("/")[2].rpartition(".")[0])
+            is_files = bool(stem) and _holds(name, stem)
+            # Where many tunnels stand in one file, its author has named them.
+            is_numbered = _has_digit(stem) if is_files else shared[facts.source] > 1 and "." in facts.source
+            if (
+                _DIGEST.search(name)
+                or (is_numbered and _has_digit(name))
+                or any(_tells(name, host_of(one.rpartition("/")[0]).lower(), is_files) for one in facts.servers)
+            ):
+                new = ""
+                while not new or new in names:
+                    numbers[facts.kind.value] += 1
+                    new = f"{facts.kind.value}-tunnel-{numbers[facts.kind.value]}"
                 names.add(new)
                 renamed[facts.name] = new
         return renamed
@@ -181,8 +213,8 @@ class _Inventor:
         return value
 
     def _told(self, text: str) -> str:
-        """What a program or a parser says: it may name files."""
-        return _PATH.sub("[file]", self.text(text))
+        """What a program or a parser says: it may name files, and tunnels by short names."""
+        return _PATH.sub("[file]", self._short.sub(lambda found: self._names[found[0]], self.text(text)))
 
     def phase(self, name: str) -> str:
         """A phase's name begins with that of its tunnel."""
@@ -309,6 +341,34 @@ def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _is_literal(host: str) -> bool:
     return _parsed(host.partition("%")[0]) is not None
+
+
+def _slug(text: str) -> str:
+    """About as a plan makes names of files."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")
+
+
+def _holds(name: str, part: str) -> bool:
+    """Whether a name holds this as a whole; of a long part, names hold the beginning."""
+    if len(part) > _LONG:
+        return part[:_LONG] in name
+    return re.search(rf"(?<![a-z0-9]){re.escape(part)}(?![a-z0-9])", name) is not None
+
+
+def _tells(name: str, host: str, is_files: bool) -> bool:
+    """Whether a tunnel's name gives this host away: all of it, or one of its labels."""
+    if any(form in name for form in (host, re.sub(r"[.:]", "-", host), re.sub(r"[.:]", "_", host))):
+        return bool(host)
+    if _is_literal(host):
+        return False
+    *labels, _ = host.split(".")
+    # A plan may say whose server it is; the name of a file or of a host says which.
+    chosen = labels if is_files or len(labels) < 2 else [*labels[:-1], *filter(_has_digit, labels[-1:])]
+    return any(
+        (len(label) > _LEAST_WORD and label in name)
+        or ((_has_digit(label) or len(label) == _LEAST_WORD) and _holds(name, label))
+        for label in chosen
+    )
 
 
 def _has_digit(text: str) -> bool:
