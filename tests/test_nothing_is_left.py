@@ -38,7 +38,8 @@ def test_an_orphaned_carrier_fails_it(tmp_path: Path) -> None:
     sleep = shutil.which("sleep")
     assert sleep is not None
     shutil.copy(sleep, carrier)
-    orphan = f"unshare --net {carrier} 60 >/dev/null 2>&1 &"
+    # Not before it is the carrier, which `unshare` becomes.
+    orphan = f"unshare --net {carrier} 60 >/dev/null 2>&1 & until [ /proc/$!/exe -ef {carrier} ]; do sleep 0.01; done"
     done = _suite(tmp_path, f"    subprocess.run({orphan!r}, shell=True, check=True)\n")
     named = [int(pid) for pid in re.findall(r"process (\d+) \(dnsmasq\)", done.stdout)]
     ours = [pid for pid in named if Path(f"/proc/{pid}/exe").resolve() == carrier]

@@ -15,6 +15,7 @@ from vpntest.tunnel.namespace import Namespace
 SHARED = "/mnt/shared"
 """Where the folder is seen in there."""
 
+CLONE = Path(__file__).parents[2]
 _BOOT = r"""
 set -eu
 shared=$1
@@ -37,7 +38,7 @@ off() {
 trap off EXIT
 (
     echo $BASHPID > "$group/cgroup.procs"
-    exec unshare --pid --fork --kill-child --mount --uts --ipc --cgroup bash -euc "$2" inner "$work" "$shared"
+    exec unshare --pid --fork --kill-child --mount --uts --ipc --cgroup bash -euc "$2" inner "$work" "$shared" "$3"
 ) &
 machine=$!
 trap 'kill -KILL $machine' TERM
@@ -45,7 +46,7 @@ wait $machine
 """
 
 _INNER = r"""
-work=$1 shared=$2 root=$1/root
+work=$1 shared=$2 clone=$3 root=$1/root
 mount -t overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" none "$root"
 units=$root/usr/lib/systemd
 rm -rf "$root"/etc/systemd/system/* "$root/etc/machine-id" "$root/var/log/journal" "$units"/system-generators/*
@@ -76,6 +77,9 @@ mount -t cgroup2 none "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=755,nosuid,nodev none "$root/run"
 mount -t tmpfs -o mode=1777,nosuid,nodev none "$root/tmp"
 mount -t tmpfs -o mode=755,nosuid none "$root/dev"
+# An overlay shows no mounts of the lower half, and a clone below /tmp has just been hidden.
+mkdir -p "$root$clone"
+mount --bind "$clone" "$root$clone"
 mkdir "$root"/dev/net "$root"/dev/pts "$root"/dev/shm
 for device in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0 net/tun:10:200; do
     IFS=: read -r name major minor <<< "$device"
@@ -103,7 +107,7 @@ def booted(network: Namespace, folder: Path, script: str, *, within: float = 300
     output.write_text("")
     with network.entered():
         machine = subprocess.Popen(
-            ["unshare", "--mount", "bash", "-c", _BOOT, "outer", folder, _INNER],
+            ["unshare", "--mount", "bash", "-c", _BOOT, "outer", folder, _INNER, CLONE],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -19,7 +19,7 @@ from vpntest.failures import Failure, failure_of
 from vpntest.plan.model import Kind, TunnelSpec
 from vpntest.plan.secret import Secret
 from vpntest.tunnel import singbox
-from vpntest.tunnel.ladder import Rung, Step, meaning
+from vpntest.tunnel.ladder import Fall, Rung, Step, meaning
 
 pytestmark = pytest.mark.root
 
@@ -671,6 +671,20 @@ def test_their_servers_say_nothing_of_a_wrong_password(
     world: Any, first_byte: Any, proxy: Any, authority: Any, kind: str
 ) -> None:
     assert not _first_byte_of(world, *_over_tls(kind, 8466, authority, proxy, "other"), first_byte)
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail", "after"),
+    [
+        ("anytls", "write: connection reset by peer", True),
+        ("anytls", "write: broken pipe", True),
+        ("anytls", "read: connection reset by peer", False),
+        ("anytls", "", False),
+        ("trojan", "write: connection reset by peer", False),
+    ],
+)
+def test_a_server_that_hangs_up_on_a_password_was_reached(kind: str, detail: str, after: bool) -> None:
+    assert singbox._fell_after_tls({"type": kind}, Fall(Failure.CONNECTION_RESET, detail)) is after
 
 
 def _hidden(port: int, proxy: Any, path: str) -> tuple[dict[str, Any], TunnelSpec]:

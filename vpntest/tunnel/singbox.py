@@ -128,9 +128,10 @@ async def climb(site: Site, config: ProxyConfig, carrier: Carrier, roots: str | 
                 knows_us &= await greeted(site, process, said, destination, 443 if is_http else 53)
             except Fall as fall:
                 rejection = await _rejection(site, outbound, address, fall, roots)
-                if not rejection:
+                if rejection:
+                    fallen = Fall(Failure.AUTH_REJECTED, rejection)
+                elif not _fell_after_tls(outbound, fall):
                     raise
-                fallen = Fall(Failure.AUTH_REJECTED, rejection)
         if is_http and fallen is None:
             passes, fallen = await names_pass(site, said, destination)
             knows_us |= passes
@@ -166,6 +167,15 @@ def _shows_its_handshake(outbound: Mapping[str, Any]) -> bool:
             return not transport.get("max_early_data")
     # So are gRPC and HTTP/2.
     return False
+
+
+def _fell_after_tls(outbound: Mapping[str, Any], fall: Fall) -> bool:
+    """Whether its handshake came to its end, and the server hung up afterwards.
+
+    AnyTLS alone writes before it says that it stands: its password, first of all. A server that does not know it hangs
+    up, before the last was written or after; what cuts the handshake itself off shows where the answer is read.
+    """
+    return outbound["type"] == "anytls" and fall.detail.startswith("write: ")
 
 
 async def greeted(site: Site, process: Process, said: list[str], destination: str, port: int) -> bool:
