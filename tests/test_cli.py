@@ -337,6 +337,33 @@ def test_no_key_of_a_bad_config_is_ever_shown(tmp_path: Path) -> None:
     assert planted not in done.stderr + done.stdout
 
 
+@pytest.mark.parametrize(
+    ("closed", "words", "status"),
+    [
+        ("2>&-", ["check", "nosuch"], 2),
+        ("<&- >&- 2>&-", ["run", "nosuch"], 2),
+        (">&-", ["judge", "kept.json"], 0),
+        ("<&- >&- 2>&-", ["judge", "kept.json", "-o", "result.json", "--format", "json", "--timings"], 0),
+    ],
+)
+def test_who_closes_a_stream_gets_the_status_all_the_same(
+    tmp_path: Path, closed: str, words: list[str], status: int
+) -> None:
+    (tmp_path / "kept.json").write_bytes(document())
+    shell = f'exec "$@" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-m", "vpntest", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+    if "-o" in words:
+        # What was closed did not become the result.
+        assert decode((tmp_path / "result.json").read_bytes())
+
+
 @pytest.mark.parametrize("words", [["man"], ["check", "--format", "json", "wg0.conf"], ["lab", "list"]])
 def test_a_result_for_which_there_is_no_room_is_one_line(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "wg0.conf").write_text(wireguard())

@@ -339,6 +339,7 @@ _positive.__name__ = "positive number"  # what argparse calls it
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit status of the contract; never raises."""
+    _open_standard()
     given = list(sys.argv[1:] if argv is None else argv)
     inside: list[str] = []
     # Whose options these are, argparse cannot tell.
@@ -359,6 +360,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         _say("this is a fault of vpntest, not of the network; please report the lines above")
         return OUR_FAULT
+
+
+def _open_standard() -> None:
+    """Puts /dev/null in the place of what the caller has closed: a file of ours would get its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _excused(error: Exception) -> int | None:
@@ -410,7 +421,7 @@ def _run(arguments: argparse.Namespace) -> int:
         with _stream(arguments) as stream:
             # Both before the cage hides /run, where many hosts keep their resolv.conf.
             here = Namespace.current()
-            here.claim(lambda who: _say(f"another run ({who}) is measuring on this line; waiting for its end"))
+            here.claim(lambda who: _say(f"another run or a shell ({who}) is on this line; waiting for its end"))
             line = outside(here, plan.settings)
             evidence = _evidence(arguments)
             with contextlib.closing(Cage.open()) as cage:
@@ -679,8 +690,14 @@ def _shell(arguments: argparse.Namespace) -> int:
     if chosen[0].config is None:
         return CANNOT_MEASURE
     _need_root()
+
+    def refuse(holder: str) -> NoReturn:
+        raise CannotMeasure(f"a run or another shell ({holder}) is on this line, and a shell would disturb it")
+
+    here = Namespace.current()
+    here.claim(refuse)
     # Both before the cage hides /run, where many hosts keep their resolv.conf, and some their lists of users.
-    line, who = outside(Namespace.current(), plan.settings), person(os.environ, root=arguments.root)
+    line, who = outside(here, plan.settings), person(os.environ, root=arguments.root)
     return asyncio.run(inside(chosen[0], line, plan.settings, who, arguments.inside, _say, environment=os.environ))
 
 
