@@ -289,6 +289,43 @@ def test_a_result_takes_the_place_of_a_link_to_itself(tmp_path: Path) -> None:
     assert (tmp_path / "result.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("words", "mode"),
+    [
+        (["--format", "json"], 0o600),
+        (["--format", "ooni"], 0o600),
+        (["--format", "json", "--redact"], 0o644),
+        (["--format", "prometheus"], 0o644),  # another program's user reads it
+        ([], 0o644),
+    ],
+)
+def test_a_whole_run_is_its_owners_alone(tmp_path: Path, words: list[str], mode: int) -> None:
+    (tmp_path / "kept.json").write_bytes(document())
+    result = tmp_path / "result"
+    result.touch(0o644)
+    before = os.umask(0o022)
+    try:
+        assert vpntest("judge", tmp_path / "kept.json", "-o", result, *words).returncode == 0
+    finally:
+        os.umask(before)
+    assert result.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.root
+def test_a_whole_run_belongs_to_who_called_sudo_in_a_folder_of_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, theirs, ours = tmp_path / "kept.json", tmp_path / "theirs", tmp_path / "ours"
+    kept.write_bytes(document())
+    monkeypatch.setenv("SUDO_UID", "65534")
+    for folder in (theirs, ours):
+        folder.mkdir()
+    os.chown(theirs, 65534, 65534)
+    for folder in (theirs, ours):
+        assert vpntest("judge", kept, "-o", folder / "result", "--format", "json").returncode == 0
+    assert [(folder / "result").stat().st_uid for folder in (theirs, ours)] == [65534, 0]
+
+
 def test_a_link_in_the_place_of_a_half_written_result_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_bytes(document())
     (tmp_path / "precious").write_text("precious")

@@ -934,7 +934,8 @@ def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
     """Where the result goes.
 
     A file is opened before the measuring, so that a bad path costs no run, and takes its name only when it is whole:
-    until then an older result stays what it was.
+    until then an older result stays what it was. A whole run that is not redacted is its owner's alone, and in the
+    folder of the person who called sudo it is theirs.
     """
     target: Path | None = arguments.output
     if target is None:
@@ -950,7 +951,17 @@ def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
         if not in_place:
             # Left by a process that had this number before us. Made anew: a link in its place is not followed.
             path.unlink(missing_ok=True)
-        stream = path.open("w" if in_place else "x", encoding="utf-8")
+        is_private = getattr(arguments, "redact", None) is False and arguments.format in ("json", "ooni")
+        stream = open(  # noqa: SIM115 - closed below
+            path,
+            "w" if in_place else "x",
+            encoding="utf-8",
+            opener=lambda name, flags: os.open(name, flags, 0o600 if is_private else 0o666),
+        )
+        caller = os.environ.get("SUDO_UID", "")
+        if is_private and not in_place and caller == str(path.parent.stat().st_uid) and os.geteuid() == 0:
+            with contextlib.suppress(OSError):  # not on every file system
+                os.fchown(stream.fileno(), int(caller), -1)
     except OSError as error:
         raise UsageError(f"{target}: cannot be written ({error.strerror})") from error
     # By default it would end us on the spot, and what is half-written would stay.
