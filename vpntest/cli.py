@@ -47,7 +47,7 @@ EXAMPLES = (
     ("sudo vpntest lab verify", "every censor of the lab, held against its truth"),
     ("vpntest report run.json --redact --format html -o report.html", "a kept run as a page, fit to be published"),
     ("vpntest explain run.json se twitter", "why that cell is what it is, and what would have changed it"),
-    ("vpntest diff", "what changed since the run before the last, and whether it is news"),
+    ("sudo vpntest diff", "what changed since the run before the last, and whether it is news"),
     ("vpntest doctor", "what this machine can do, and the command that adds what is missing"),
 )
 STATUSES = (
@@ -259,7 +259,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     trend.set_defaults(call=_trend)
 
-    prune = commands.add_parser("prune", parents=[kept], help="forget old runs")
+    prune = commands.add_parser("prune", parents=[kept], help="forget old runs, or all of them")
+    prune.add_argument("--all", action="store_true", help="forget every run, so that nothing of it is left in the file")
     prune.add_argument("--keep", type=_positive, metavar="N", help="forget all but the newest N")
     prune.add_argument(
         "--older", type=_positive, metavar="DAYS", help="forget those that began more than DAYS days ago"
@@ -902,8 +903,10 @@ def _prune(arguments: argparse.Namespace) -> int:
 
     from vpntest.history.store import Store
 
-    if arguments.keep is None and arguments.older is None:
-        raise UsageError("say which runs to forget: --keep N, --older DAYS")
+    if arguments.keep is None and arguments.older is None and not arguments.all:
+        raise UsageError("say which runs to forget: --keep N, --older DAYS, or --all")
+    if arguments.all and (arguments.keep is not None or arguments.older is not None):
+        raise UsageError("--all forgets every run: give it alone")
     older = None
     if arguments.older is not None:
         try:
@@ -911,7 +914,7 @@ def _prune(arguments: argparse.Namespace) -> int:
         except OverflowError:
             older = ""  # before the first year, where no run began
     with Store(_database(arguments)) as store:
-        gone = store.prune(keep=arguments.keep, older_than=older)
+        gone = store.prune(keep=0 if arguments.all else arguments.keep, older_than=older)
     _say(f"{len(gone)} run{'' if len(gone) == 1 else 's'} forgotten")
     return DONE
 

@@ -183,6 +183,22 @@ def test_forgetting_by_age(path: Path) -> None:
         assert store.prune(keep=5) == ()
 
 
+def test_what_is_forgotten_is_not_in_the_file(path: Path) -> None:
+    filled(
+        path, [night(day, {(f"secret-{day}", f"platform{number}"): CUT for number in range(40)}) for day in (1, 2, 3)]
+    )
+    with Store(path) as store:
+        store.prune(keep=1)
+        held = path.read_bytes()
+        assert (b"secret-1" in held, b"secret-2" in held, b"secret-3" in held) == (False, False, True)
+        assert store.prune(keep=0) == (identity(3),)
+        assert b"secret-" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+        assert store.prune(keep=0) == ()
+        assert store.nights() == ()
+    filled(path, [night(4)])
+    assert is_whole(path)
+
+
 # ── what befalls a machine ───────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -333,6 +333,9 @@ def test_people_get_text(path: Path, vpntest: Command) -> None:
     assert vpntest("prune", "--older", "99999999999").stderr == "vpntest: 0 runs forgotten\n"
     assert vpntest("prune", "--older", "1").stderr == "vpntest: 1 run forgotten\n"
     assert vpntest("history").stdout == "no runs are kept\n"
+    keep(path, series(OK, CUT))
+    assert vpntest("prune", "--all").stderr == "vpntest: 2 runs forgotten\n"
+    assert vpntest("history").stdout == "no runs are kept\n"
 
 
 def test_other_commands_read_kept_runs_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -358,6 +361,7 @@ def test_slips_get_one_line_and_exit_2(path: Path, vpntest: Command) -> None:
     for words in (
         ["prune"],
         ["prune", "--keep", "0"],
+        ["prune", "--keep", "1", "--all"],
         ["diff", "last", "last~1"],
         ["diff", "nowhere.json"],
         ["diff", "last~1", "last", "--baseline", "last~1"],

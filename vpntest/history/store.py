@@ -327,10 +327,13 @@ class Store:
     def prune(self, *, keep: int | None = None, older_than: str | None = None) -> tuple[str, ...]:
         """Forgets runs, and gives their place back to the disk. Ids of those that are gone, oldest first.
 
+        What is forgotten is overwritten in the file too.
+
         `keep`: all but the newest so many. `older_than`: those that began before this time (UTC, ISO 8601). A run goes
         if either says so. Raises HistoryError.
         """
         with self._told():
+            self._database.execute("PRAGMA secure_delete = ON").fetchall()
             found = self._database.execute("SELECT id, started FROM run ORDER BY started, id").fetchall()
             too_many = len(found) - keep if keep is not None else 0
             gone = tuple(
@@ -344,6 +347,9 @@ class Store:
                     self._database.execute("DELETE FROM run WHERE id = ?", (id,))
                 # As a script: it yields a row for each page, and only a script goes through them all.
                 self._database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+            if keep == 0:
+                # Of what was moved within the file, copies may stand in its gaps.
+                self._database.executescript("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")
         return gone
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
