@@ -156,8 +156,11 @@ class Cage:
         self._spawned: list[subprocess.Popen[bytes]] = []
 
     @classmethod
-    def open(cls) -> Cage:
+    def open(cls, netns: Namespace | None = None) -> Cage:
         """A new one. The calling process keeps its view of the file system, but for /run, which becomes an empty tmpfs.
+
+        Its init is in the network namespace, or where we are: whoever sees that process, as all do who have the cage's
+        own /proc, can read the addresses that its network has, and root can enter it.
 
         Raises CannotMeasure where this system does not let us: without root, in a container, in a chroot.
         """
@@ -177,9 +180,10 @@ class Cage:
                     try:
                         # `cat` ends when the pipe's only writer, this process, is gone. As PID 1 it takes all the
                         # others with it.
-                        init = subprocess.Popen(
-                            ["cat"], stdin=reading, stdout=subprocess.DEVNULL, start_new_session=True
-                        )
+                        with netns.entered() if netns else contextlib.nullcontext():
+                            init = subprocess.Popen(
+                                ["cat"], stdin=reading, stdout=subprocess.DEVNULL, start_new_session=True
+                            )
                     finally:
                         check(_libc.setns(outer, _CLONE_NEWPID))
                 finally:

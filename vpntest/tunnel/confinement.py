@@ -62,6 +62,26 @@ _NEW_TIME = 0x80
 _X32 = 0x40000000
 """From here on are the numbers of a second set of x86-64's, which no carrier uses."""
 
+_Calls = dict[int, tuple[tuple[int, int], ...]]
+_X86: _Calls = {0x40000003: ((54, 359),)}
+_ARM: _Calls = {0x40000028: ((54, 281),)}
+_CALLS: dict[str, _Calls] = {
+    "x86_64": {0xC000003E: ((16, 41), (_X32 | 514, _X32 | 41)), **_X86},
+    "i686": _X86,
+    "aarch64": {0xC00000B7: ((29, 198),), **_ARM},
+    "armv6l": _ARM,
+    "armv7l": _ARM,
+    "riscv64": {0xC00000F3: ((29, 198),)},
+}
+"""For each processor by which names, and with which numbers of ioctl and socket, its programs call the kernel, those of
+32 bits among them (linux/audit.h, linux/unistd.h)."""
+_TYPING = (0x5412, 0x541C)
+"""TIOCSTI puts a key into a terminal as if it were pressed, and TIOCLINUX can paste into the console's
+(asm-generic/ioctls.h). From 6.2 on the first can be switched off, but not for root."""
+_FAMILIES = (1, 2, 10, 16, 17, 38)
+"""UNIX, INET, INET6, NETLINK, PACKET and ALG (linux/socket.h). VSOCK leads to the machine's host, past any network
+namespace. What 32 bits of x86 open by `socketcall` no filter can see."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWIPC = 0x00020000, 0x08000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC = 1, 2, 4, 8, 32, 4096, 16384
@@ -388,20 +408,37 @@ def forbids_namespaces() -> bool:
         return False
 
 
+def guest_filter() -> bytes:
+    """A filter of system calls for a person's programs; empty where we know none for this processor.
+
+    It keeps them from typing into the terminal that they share with what goes on outside, and from sockets that belong
+    to no network namespace. Whoever installs it must have CAP_SYS_ADMIN, or it is one without new privileges.
+    """
+    return b"".join(_guest_filter(calls)) if (calls := _CALLS.get(os.uname().machine)) else b""
+
+
 class _Program(ctypes.Structure):
     """`struct sock_fprog` (linux/filter.h)."""
 
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
+_LOAD, _EQUAL, _GIVE = 0x20, 0x15, 0x06
+_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24
+"""Where the call's number, the processor and the lower half of the arguments stand (`struct seccomp_data`)."""
+_PASS, _FAIL = 0x7FFF0000, 0x00050000
+
+
+def _step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, yes, no, value)
+
+
 def _filter(machine: _Machine) -> Iterator[bytes]:
     """What the kernel asks itself before each system call (linux/seccomp.h, linux/bpf_common.h)."""
-    load, equal, at_least, has, give = 0x20, 0x15, 0x35, 0x45, 0x06
-    number, architecture, first = 0, 4, 16
-    pass_it, fail = 0x7FFF0000, 0x00050000
-
-    def step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
-        return struct.pack("=HBBI", code, yes, no, value)
+    load, equal, at_least, has, give = _LOAD, _EQUAL, 0x35, 0x45, _GIVE
+    number, architecture, first = _NUMBER, _ARCHITECTURE, _FIRST
+    pass_it, fail = _PASS, _FAIL
+    step = _step
 
     yield step(load, architecture)
     yield step(equal, machine.audit, yes=1)
@@ -422,3 +459,24 @@ def _filter(machine: _Machine) -> Iterator[bytes]:
         yield step(give, fail | errno.EPERM)
         yield step(give, pass_it)
     yield step(give, pass_it)
+
+
+def _guest_filter(kinds: _Calls) -> Iterator[bytes]:
+    def look(call: int, argument: int, values: tuple[int, ...], if_one: int, otherwise: int) -> Iterator[bytes]:
+        yield _step(_EQUAL, call, no=len(values) + 3)
+        yield _step(_LOAD, argument)
+        for place, value in enumerate(values):
+            yield _step(_EQUAL, value, yes=len(values) - place)
+        yield _step(_GIVE, otherwise)
+        yield _step(_GIVE, if_one)
+
+    for architecture, calls in kinds.items():
+        steps = [_step(_LOAD, _NUMBER)]
+        for ioctl, socket in calls:
+            steps += look(ioctl, _SECOND, _TYPING, _FAIL | errno.EPERM, _PASS)
+            steps += look(socket, _FIRST, _FAMILIES, _PASS, _FAIL | errno.EAFNOSUPPORT)
+        yield _step(_LOAD, _ARCHITECTURE)
+        yield _step(_EQUAL, architecture, no=len(steps) + 1)
+        yield from steps
+        yield _step(_GIVE, _PASS)
+    yield _step(_GIVE, _FAIL | errno.ENOSYS)
