@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -31,8 +32,9 @@ from vpntest.lab.profiles import load
 from vpntest.lab.vpn import EXITS
 from vpntest.plan.keys import generate
 from vpntest.plan.read import read_plan
-from vpntest.shell import Person, names_by_dns, person, surroundings
+from vpntest.shell import Person, hidden_places, names_by_dns, person, surroundings
 from vpntest.tunnel.cage import Cage
+from vpntest.tunnel.namespace import Namespace
 
 NOBODY = pwd.getpwnam("nobody")
 CALLER = {"SUDO_UID": str(NOBODY.pw_uid), "SUDO_GID": str(NOBODY.pw_gid), "SUDO_USER": "nobody"}
@@ -81,6 +83,14 @@ def test_what_leads_outside_is_taken_out_of_the_environment() -> None:
     assert (around["HOME"], around["USER"], around["SHELL"]) == ("/nonexistent", "nobody", "/bin/sh")
     assert around["VPNTEST_TUNNEL"] == "sweden"
     assert "sweden" in around["PS1"]
+
+
+def test_what_a_folder_to_be_hidden_leads_to_is_hidden(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "out").symlink_to("/run")
+    places = [str(tmp_path / name) for name in ("link", "out", "missing")]
+    assert hidden_places(places) == [str(tmp_path / "real")]
 
 
 def test_hosts_are_looked_up_in_files_and_by_dns_alone() -> None:
@@ -171,6 +181,47 @@ def test_where_both_files_are_links_and_names_are_a_daemons(network: OwnNetwork)
     assert inside[3:] == ["nameserver 127.0.0.53", "passwd: files", "hosts: resolve [!UNAVAIL=return] files"]
 
 
+@pytest.mark.root
+def test_who_writes_the_machines_names_anew_does_not_lead_those_inside(network: OwnNetwork) -> None:
+    """As NetworkManager and dhclient do: a new file, renamed."""
+    asks = "echo here; read line; cat /etc/resolv.conf; grep ^hosts /etc/nsswitch.conf; getent hosts www.example.test"
+    argv = ["unshare", "--mount", "sh", "-c", AS_ELSEWHERE, "sh", *shell_of(network), "--", "sh", "-c", asks]
+    anew = "for one in resolv.conf nsswitch.conf; do echo hosts: anew > /etc/new; mv /etc/new /etc/$one; done"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with network.client.entered():
+        process = subprocess.Popen(argv, cwd="/", env={**os.environ, **CALLER}, **pipes)  # type: ignore[call-overload]
+    with process:
+        assert process.stdout.readline() == "here\n"
+        subprocess.run(["nsenter", f"--mount=/proc/{process.pid}/ns/mnt", "sh", "-ec", anew], check=True)
+        out, _ = process.communicate("\n", timeout=60)
+    resolver, hosts, found, *outside = out.splitlines()
+    assert (resolver, hosts) == ("nameserver 198.18.7.53", "hosts: files dns")
+    assert found.split() == ["198.18.7.80", "www.example.test"]
+    assert outside == ["hosts: anew"] * 2
+
+
+NO_NAMES = """
+set -e
+etc=$(mktemp -d -p /run)
+cp -a /etc/. "$etc"
+rm "$etc/nsswitch.conf" "$etc/resolv.conf"
+ln -s /var/nowhere/resolv.conf "$etc/resolv.conf"
+mount --bind "$etc" /etc
+exec "$@"
+"""
+
+
+@pytest.mark.root
+def test_where_the_machine_has_neither_file(network: OwnNetwork) -> None:
+    (network.directory / "plan.toml").unlink(missing_ok=True)
+    asks = "cat /etc/resolv.conf; getent hosts www.example.test"
+    # The plan names the resolver: the line's own would be nobody.
+    argv = ["unshare", "--mount", "sh", "-c", NO_NAMES, "sh", *shell_of(network), "--", "sh", "-c", asks]
+    with network.client.entered():
+        done = subprocess.run(argv, capture_output=True, text=True, cwd="/", env={**os.environ, **CALLER}, timeout=60)
+    assert done.stdout.split() == ["nameserver", "198.18.7.53", "198.18.7.80", "www.example.test"], done.stderr
+
+
 LOOK = """
 id -u; id -g; id -G
 cat /etc/resolv.conf | tr '\\n' ' '; echo
@@ -213,6 +264,59 @@ def test_no_socket_of_the_machine_is_to_be_met(network: OwnNetwork, folder: str)
             os.unlink(place)
     assert status == 0
     assert "shell-test" not in out
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("options", [(), ("--root",)])
+def test_the_lines_addresses_are_nowhere_to_be_read(network: OwnNetwork, options: tuple[str, ...]) -> None:
+    script = "for one in /proc/[0-9]*; do cat $one/net/fib_trie $one/net/route $one/net/arp $one/net/tcp; done"
+    _, out, _ = inside(network, "sh", "-c", script, options=options)
+    assert "Main:" in out
+    backwards = bytes(reversed(socket.inet_aton(LINE))).hex().upper()
+    assert [one for one in (LINE, backwards, "198.18.7.0", "up0") if one in out] == []
+
+
+@pytest.mark.root
+def test_root_finds_no_way_out_by_the_rooms_own_process(network: OwnNetwork) -> None:
+    status, out, err = inside(
+        network, "nsenter", "--net=/proc/1/ns/net", "ls", "/proc/self/net/dev_snmp6", options=("--root",)
+    )
+    assert status == 0, err
+    assert "up0" not in out
+    assert len(out.split()) == 2, "lo and the tunnel's own"
+
+
+TYPES = """
+import ctypes, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+held = os.open("/dev/tty", os.O_RDWR) if sys.argv[1:] else os.open("/dev/null", os.O_RDWR)
+# The kernel reads the lower half of it.
+for call, text in ((0x5412, b"x"), (0x5412 | 1 << 32, b"x"), (0x541C, b"\\3")):
+    failed = libc.ioctl(held, ctypes.c_ulong(call), text)
+    print(ctypes.get_errno() if failed else "typed", end=" ")
+# VSOCK and Bluetooth, and then INET, INET6, UNIX and NETLINK.
+for family in (40, 31, 2, 10, 1, 16):
+    try:
+        socket.socket(family, socket.SOCK_RAW if family == 16 else socket.SOCK_STREAM, 0).close()
+        print("opened", family, end=" ")
+    except OSError as fault:
+        print(fault.errno, end=" ")
+"""
+
+
+@pytest.mark.root
+def test_a_socket_past_the_namespace_of_networks_is_not_to_be_had(network: OwnNetwork) -> None:
+    for options in ((), ("--root",)):
+        _, out, err = inside(network, "python3", "-c", TYPES, options=options)
+        # EPERM three times, EAFNOSUPPORT twice.
+        assert out.split() == "1 1 1 97 97 opened 2 opened 10 opened 1 opened 16".split(), err
+
+
+@pytest.mark.root
+def test_a_long_command_is_as_good_as_any(network: OwnNetwork) -> None:
+    arguments = [f"{number:0100}" for number in range(1500)]
+    status, out, err = inside(network, "sh", "-c", "echo $# $1500", "sh", *arguments)
+    assert (status, out.split()[0]) == (0, "1500"), err
 
 
 @pytest.mark.root
@@ -311,6 +415,32 @@ def test_where_a_tunnel_carries_tcp_alone_names_go_over_tcp(network: OwnNetwork)
     assert out.splitlines() == ["nameserver 198.18.7.53", "options use-vc", EXIT]
     assert "names are asked for at 198.18.7.53 over TCP, as it carries no UDP" in err
     assert {(to, port) for to, _, port in uplink.sent} == {("198.18.7.99", 8080)}
+
+
+@pytest.mark.root
+def test_where_a_run_has_the_line_no_shell_disturbs_it(network: OwnNetwork) -> None:
+    with network.client.entered():
+        here = Namespace.current()
+    with closing(here):
+        here.claim(pytest.fail)
+        status, out, err = inside(network, "echo", "ran")
+    assert (status, out) == (4, "")
+    assert err == (
+        f"vpntest: a run or another shell (process {os.getpid()}) is on this line, and a shell would disturb it\n"
+    )
+
+
+@pytest.mark.root
+def test_while_a_shell_has_the_line_a_run_waits(network: OwnNetwork) -> None:
+    with staying(network, "read line") as process:
+        run = network.vpntest("run", str(network.plan(network.tunnel)))
+        assert run.stderr is not None
+        try:
+            said = run.stderr.readline()
+        finally:
+            run.kill()
+            run.communicate()
+    assert said == f"vpntest: another run or a shell (process {process.pid}) is on this line; waiting for its end\n"
 
 
 @pytest.fixture(scope="module")
@@ -539,6 +669,34 @@ def test_killed_it_leaves_a_terminal_that_goes_on(network: OwnNetwork) -> None:
         while time.monotonic() < deadline and any(map(exists, its)):
             time.sleep(0.02)
         assert [child for child in its if exists(child)] == []
+
+
+@pytest.mark.root
+def test_nothing_inside_types_for_who_is_outside(network: OwnNetwork) -> None:
+    """Root may do so whatever the kernel's switch says."""
+    script = network.directory / "types.py"
+    script.write_text(TYPES)
+    with network.client.entered(), terminal("bash", "--norc", PS1="outer: ") as at:
+        at.shows("outer: ")
+        at.types(" ".join([*shell_of(network), "--root", "--", "python3", "-"]) + f" tty < {script}\n")
+        at.shows("1 1 1 97 97 opened")
+        at.shows("outer: ")
+        at.types(f"{shlex.join([*shell_of(network), '--root', '--', 'python3', '-c', TYPES, 'tty'])}\n")
+        at.shows(r"\n1 1 1 97 97 opened")
+        at.shows("outer: ")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("ends", ["exit 0", "kill -KILL $$", "read x"])
+def test_the_terminal_is_left_as_it_was(network: OwnNetwork, ends: str) -> None:
+    command = [*shell_of(network), "--", "sh", "-c", f"stty raw -echo; echo here; {ends}"]
+    with network.client.entered(), terminal("sh", "-c", '"$@"; stty -a; echo over', "sh", *command) as at:
+        at.shows("here")
+        if ends == "read x":
+            (ours, *_) = descendants(at.program.pid)
+            os.kill(ours, signal.SIGTERM)
+        modes = at.shows("(?s).*over").split()
+    assert {"icanon", "echo", "opost"} <= set(modes)
 
 
 @pytest.mark.root

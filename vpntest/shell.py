@@ -6,7 +6,9 @@
             processes   the cage's: with us ends whatever was started in there, however we end
             files       the person's own, but for /run and /tmp, which are empty: this machine's resolvers, buses and
                         agents have their sockets there, and would act outside for whoever asks them
-            names       /etc/resolv.conf is the tunnel's resolver, and the hosts line of nsswitch.conf `files dns`
+            names       /etc/resolv.conf is the tunnel's resolver, and the hosts line of nsswitch.conf `files dns`, in
+                        an /etc that nobody else changes, and whose changes end with it
+            calls       no key can be typed for who is outside, and no socket past the namespace of networks be made
 
 A terminal is lent to the shell as a shell lends it to a job: its keys are the shell's, and when that stops, so do we.
 """
@@ -21,6 +23,7 @@ import re
 import signal
 import socket
 import sys
+import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -38,7 +41,8 @@ from vpntest.probe.transaction import Bench, Notebook
 from vpntest.tunnel import netlink
 from vpntest.tunnel.cage import STOP_GRACE, Cage, Process
 from vpntest.tunnel.carriers import find
-from vpntest.tunnel.command import in_own_view, put_over
+from vpntest.tunnel.command import in_own_view, resolver_settings
+from vpntest.tunnel.confinement import guest_filter
 from vpntest.tunnel.namespace import denial
 from vpntest.tunnel.raising import Tunnel, raise_tunnel
 from vpntest.tunnel.vantage import Vantage
@@ -51,7 +55,7 @@ _LOOK = 0.5
 """Seconds between two looks whether the tunnel still stands."""
 
 _HIDDEN = ("/tmp", "/var/run")  # noqa: S108 # to be hidden
-"""Beside /run, where they are no links: where programs have the sockets by which others make them act."""
+"""Beside /run, and where they are not in there: where programs have the sockets by which others make them act."""
 _LEADS_OUT = re.compile(
     r"(?i:\w+_proxy)|(SUDO|DOAS|PKEXEC)_\w+|DBUS_\w+|SSH_(AUTH_SOCK|AGENT_PID)|GPG_AGENT_INFO|TMUX\w*|STY|(WAYLAND_)?DISPLAY"
     r"|XAUTHORITY|XDG_RUNTIME_DIR|PULSE_SERVER|DOCKER_HOST|EMACS_SOCKET_NAME|NOTIFY_SOCKET|TMPDIR|RES_OPTIONS|LOCALDOMAIN"
@@ -60,12 +64,13 @@ _LEADS_OUT = re.compile(
 """What of the environment names a proxy, a socket of the machine's, or another way to resolve names."""
 
 _LAUNCH = """
-import ctypes, json, os, signal, sys, warnings
+import ctypes, json, os, signal, struct, sys, warnings
 libc = ctypes.CDLL(None, use_errno=True)
 def mount(kind, place, flags, data):
     if libc.mount(kind, place, kind, ctypes.c_ulong(flags), data):
         sys.exit(f"vpntest: {place.decode()} cannot be hidden here: {os.strerror(ctypes.get_errno())}")
-order = json.loads(sys.argv[1])
+with open(int(sys.argv[1]), "rb") as given:
+    order = json.load(given)
 NOSUID, NODEV, NOEXEC = 2, 4, 8
 # Only who is in the namespace of processes can mount its /proc.
 mount(b"proc", b"/proc", NOSUID | NODEV | NOEXEC, None)
@@ -80,6 +85,12 @@ if order["lend"]:
 for number in (signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ):
     signal.signal(number, signal.SIG_DFL)
 os.umask(order["umask"])
+if steps := bytes.fromhex(order["filter"]):
+    # While this is root, so that sudo goes on to work inside.
+    text = ctypes.create_string_buffer(steps, len(steps))
+    program = struct.pack("@HP", len(steps) // 8, ctypes.addressof(text))
+    if libc.prctl(22, ctypes.c_ulong(2), program, 0, 0):
+        sys.exit(f"vpntest: no filter of system calls can be set here: {os.strerror(ctypes.get_errno())}")
 if order["user"] is not None:
     os.setgroups(order["groups"])
     os.setresgid(*[order["group"]] * 3)
@@ -147,6 +158,12 @@ def surroundings(environment: Mapping[str, str], who: Person, tunnel: str) -> di
     return kept | {"SHELL": who.shell, "VPNTEST_TUNNEL": tunnel, "PS1": f"(vpntest {tunnel}) "}
 
 
+def hidden_places(places: Sequence[str]) -> list[str]:
+    """The folders that these are or lead to, but for those in /run, where nothing is to be seen anyway."""
+    real = {os.path.realpath(place) for place in places if os.path.isdir(place)}
+    return sorted(place for place in real if not f"{place}/".startswith("/run/"))
+
+
 def names_by_dns(nsswitch: str) -> str:
     """A nsswitch.conf in which hosts are looked up in files and by DNS alone: no daemon of the machine is asked."""
     lines = [line for line in nsswitch.splitlines() if not re.match(r"\s*hosts\s*:", line)]
@@ -183,7 +200,7 @@ async def inside(
             if not argv:
                 say(f"{spec.name}: a shell inside, as {who.name}; leave it (exit, Ctrl-D), and the tunnel goes down")
             # Not the carriers' cage: who is inside sees its own processes only, and ends before the tunnel does.
-            with closing(Cage.open()) as room:
+            with closing(Cage.open(vantage.netns)) as room:
                 return await _Guest(vantage, room, who, argv, environment, say).stay()
         finally:
             await tunnel.lower()
@@ -248,17 +265,24 @@ class _Guest:
         self._say = say
         # A terminal that others of a pipeline read from or write to is theirs as well, and is not lent.
         self._lent = self._holds = _is_ours()
+        self._modes = termios.tcgetattr(0) if self._lent else None
         mask = os.umask(0o022)
         os.umask(mask)
         folder = _folder()
-        if hidden := next((one for one in ("/run", *_HIDDEN) if f"{folder}/".startswith(f"{one}/")), None):
+        if self._lent and not guest_filter():
+            say(
+                f"{vantage.id}: on this processor what runs inside can type into this terminal (TIOCSTI), as if outside"
+            )
+        places = hidden_places(_HIDDEN)
+        if hidden := next((one for one in ("/run", *places) if f"{folder}/".startswith(f"{one}/")), None):
             say(f"{vantage.id}: {hidden} is another one inside, so that it cannot begin in this folder")
         order: dict[str, Any] = {
             "argv": list(argv),
             "folders": [*([folder] if not hidden else []), who.home, "/"],
+            "filter": guest_filter().hex(),
             "group": who.group,
             "groups": who.groups,
-            "hidden": [place for place in _HIDDEN if os.path.isdir(place) and not os.path.islink(place)],
+            "hidden": places,
             "lend": self._lent,
             "umask": mask,
             "user": who.user,
@@ -266,16 +290,19 @@ class _Guest:
 
         def start() -> Process:
             """To be called in a view that is its own."""
-            _lead_names(vantage.resolver)
             if not argv:
                 order["argv"] = _shell(who.shell, vantage.id)
-            launch = [os.path.realpath(sys.executable), "-I", "-S", "-c", _LAUNCH, json.dumps(order)]
             around = surroundings(environment, who, vantage.id)
-            return cage.spawn(launch, vantage.netns, env=around, cwd=Path("/"), terminal=True)
+            # No argument: one of these may be far shorter than a command is.
+            with open(os.memfd_create("order"), "wb+", buffering=0) as given:
+                given.write(json.dumps(order).encode())
+                given.seek(0)
+                launch = [os.path.realpath(sys.executable), "-I", "-S", "-c", _LAUNCH, str(given.fileno())]
+                descriptors = [given.fileno()]
+                return cage.spawn(launch, vantage.netns, pass_fds=descriptors, env=around, cwd=Path("/"), terminal=True)
 
         try:
-            options = "" if vantage.carries_udp else "use-vc"
-            self._process = in_own_view(vantage.netns, vantage.resolver, start, options)
+            self._process = in_own_view(vantage.netns, _names(vantage), start)
         except OSError as exc:
             raise denial(exc) from exc
 
@@ -309,8 +336,12 @@ class _Guest:
             status = await self._process.wait()
         finally:
             watch.cancel()
-            with suppress(OSError):
+            with suppress(OSError, termios.error):
+                held = self._holds
                 self._take_back()
+                # What was killed has left the terminal as it was to itself: raw, without echo.
+                if held and self._modes is not None:
+                    termios.tcsetattr(0, termios.TCSANOW, self._modes)
             signal.signal(signal.SIGTTOU, writing)
             for number in handlers:
                 loop.remove_signal_handler(number)
@@ -368,16 +399,15 @@ def _folder() -> str:
         return "/"
 
 
-def _lead_names(resolver: str) -> None:
-    """Has names looked up by the tunnel's resolver alone, in the calling thread's view. Raises CannotMeasure."""
-    nsswitch = Path("/etc/nsswitch.conf")
-    if nsswitch.exists():
-        put_over(str(nsswitch), names_by_dns(nsswitch.read_text(encoding="utf-8", errors="replace")))
-    # Where there is no such file nothing can be put over it.
-    with suppress(OSError):
-        if Path("/etc/resolv.conf").read_text(encoding="utf-8").startswith(f"nameserver {resolver}\n"):
-            return
-    raise CannotMeasure("/etc/resolv.conf cannot be made to name the tunnel's resolver inside: is there no such file?")
+def _names(vantage: Vantage) -> dict[str, str]:
+    """What /etc has to say inside, so that names are looked up by the tunnel's resolver alone."""
+    given = ""
+    # Some systems keep there what nobody has changed.
+    for folder in ("/usr/etc", "/etc"):
+        with suppress(OSError):
+            given = Path(folder, "nsswitch.conf").read_text(encoding="utf-8", errors="replace")
+    options = "" if vantage.carries_udp else "use-vc"
+    return {"resolv.conf": resolver_settings(vantage.resolver, options), "nsswitch.conf": names_by_dns(given)}
 
 
 def _shell(program: str, tunnel: str) -> list[str]:

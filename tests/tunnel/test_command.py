@@ -7,6 +7,8 @@ import base64
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -282,7 +284,7 @@ def test_what_the_client_finds(world: Any) -> None:
     [detail] = said
     assert "ended with status 3" in detail
     assert "word True True" in detail
-    assert "run ['resolv.conf']" in detail or "run []" in detail
+    assert "run []" in detail
     [powers] = [int(part, 16) for part in detail.split("powers ['")[1].split("']")[:1]]
     assert powers == sum(1 << number for number in command._POWERS)
     assert not [each for each in _running() if "sleep 4321" in each]
@@ -376,22 +378,61 @@ def test_a_server_whose_port_is_closed_is_told_before_the_client_starts(world: A
     raised(world, spec("sleep", "600", device="tun7", server=Server("198.18.0.1", 9, "tcp")), look)
 
 
-@pytest.mark.parametrize(
-    ("options", "said"), [("", "nameserver 198.18.0.7\n"), ("use-vc", "nameserver 198.18.0.7\noptions use-vc\n")]
-)
-def test_a_view_of_ones_own_has_its_resolver_and_nothing_in_run(world: Any, options: str, said: str) -> None:
-    before = os.umask(0o077)
+@pytest.mark.parametrize("kind", [b"overlay", b"no-such-kind"])
+def test_a_view_of_ones_own_has_its_settings_and_nothing_in_run(
+    world: Any, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    """Also where the kernel has no overlays."""
+    monkeypatch.setattr(command, "_OVERLAY", kind)
+    before, resolver = os.umask(0o077), Path("/etc/resolv.conf").read_text()
+    others = sorted(set(os.listdir("/etc")) - {"resolv.conf", "made-up"})
     try:
 
-        def look() -> tuple[str, int, list[str], list[str]]:
+        def look() -> tuple[str, int, list[str], list[str], str, str, list[str]]:
             mode = os.stat("/etc/resolv.conf").st_mode & 0o777
             devices = sorted(os.listdir("/sys/class/net"))
-            return Path("/etc/resolv.conf").read_text(), mode, os.listdir("/run"), devices
+            said = Path("/etc/resolv.conf").read_text()
+            # Who writes the file as a whole, as those who own it do, writes it for itself.
+            Path("/etc/new").write_text("mine")
+            os.rename("/etc/new", "/etc/resolv.conf")
+            mine = Path("/etc/resolv.conf").read_text()
+            stays = sorted(set(os.listdir("/etc")) - {"resolv.conf", "made-up"})
+            return said, mode, os.listdir("/run"), devices, Path("/etc/made-up").read_text(), mine, stays
 
-        seen = command.in_own_view(world.client, "198.18.0.7", look, options)
+        names = {"resolv.conf": command.resolver_settings("198.18.0.7", "use-vc"), "made-up": "x"}
+        *seen, stays = command.in_own_view(world.client, names, look)
         # Whoever starts in there need not be root.
-        assert seen == (said, 0o644, ["resolv.conf"], ["lo", "up"])
+        assert seen == ["nameserver 198.18.0.7\noptions use-vc\n", 0o644, [], ["lo", "up"], "x", "mine"]
+        assert stays == others
         assert os.umask(0o077) == 0o077
     finally:
         os.umask(before)
-    assert "198.18.0.7" not in Path("/etc/resolv.conf").read_text()
+    assert Path("/etc/resolv.conf").read_text() == resolver
+    assert not os.path.exists("/etc/made-up")
+
+
+MOUNTED = """
+import ctypes, os, sys
+from pathlib import Path
+from vpntest.tunnel.cage import Cage
+from vpntest.tunnel.command import in_own_view
+from vpntest.tunnel.namespace import Namespace
+def look():
+    held = [Path("/etc", name).read_text() for name in ("hosts", "a folder/below", "resolv.conf")]
+    return *held, os.stat("/etc/hosts").st_dev == os.stat(sys.argv[1]).st_dev
+print(in_own_view(Namespace.current(), {"resolv.conf": "ours"}, look))
+"""
+
+
+def test_what_a_container_has_mounted_in_etc_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "etc" / "a folder").mkdir(parents=True)
+    (tmp_path / "folder").mkdir()
+    for name in ("etc/hosts", "etc/resolv.conf"):
+        (tmp_path / name).touch()
+    for name in ("hosts", "resolv", "folder/below"):
+        (tmp_path / name).write_text(f"its {name}")
+    mounts = (("etc", "/etc"), ("hosts", "/etc/hosts"), ("resolv", "/etc/resolv.conf"), ("folder", "/etc/a folder"))
+    script = "set -e; " + "".join(f"mount --bind {tmp_path}/{what} '{place}'; " for what, place in mounts) + '"$@"'
+    argv = [sys.executable, "-c", MOUNTED, f"{tmp_path}/hosts"]
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *argv], capture_output=True, text=True)
+    assert done.stdout == "('its hosts', 'its folder/below', 'ours', True)\n", done.stderr

@@ -9,9 +9,9 @@ The uplink is a translation of addresses in user space: no device, route, rule o
 and UDP pass, no other protocol does. Names that the client asks for go to the resolver of `outside`.
 
 The client's words are the operator's, so it is trusted with root and with the host's files. It has what makes network
-devices and no power over the rest of the machine, an empty /run, a /proc that knows its own processes only, and a cage
-of its own: with the tunnel ends whatever it has started. The vantage does not see the uplink: a client that falls over
-leaves no way to go around the tunnel.
+devices and no power over the rest of the machine, an empty /run, an /etc whose changes end with it, a /proc that knows
+its own processes only, and a cage of its own: with the tunnel ends whatever it has started. The vantage does not see
+the uplink: a client that falls over leaves no way to go around the tunnel.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import re
 import shutil
 import socket
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from vpntest.errors import CannotMeasure
 from vpntest.failures import Failure
 from vpntest.plan.model import CommandConfig
 from vpntest.tunnel import netlink, singbox
@@ -54,7 +57,10 @@ _START = 0.3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS = 0x00020000
-_MS_BIND, _MS_NOSUID_NODEV, _MS_QUIET, _MS_RDONLY = 4096, 2 | 4, 2 | 4 | 8, 1
+_MS_BIND, _MS_BIND_ALL, _MS_NOSUID_NODEV, _MS_QUIET, _MS_RDONLY = 4096, 4096 | 16384, 2 | 4, 2 | 4 | 8, 1
+_MNT_DETACH = 2
+_OVERLAY = b"overlay"
+"""The kind of file system by which a folder is covered."""
 _POWERS = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 12, 13, 18, 31})
 """What a client's root may do (linux/capability.h): all of its own files' and children's, be it under another user;
 network devices, raw sockets. No mounts, by which it could undo what hides from it, and no namespaces but in a user
@@ -186,7 +192,7 @@ class _Client:
             return self._cage.spawn(launch, self._home, env=self._environment, cwd=Path("/"))
 
         try:
-            return in_own_view(self._home, _GATEWAYS[0], start)
+            return in_own_view(self._home, {"resolv.conf": resolver_settings(_GATEWAYS[0])}, start)
         except OSError as exc:
             raise Fall(Failure.CARRIER_EXITED, f"`{Path(argv[0]).name}` does not start: {exc.strerror}") from exc
 
@@ -287,33 +293,78 @@ async def _through_proxy(site: Site, config: CommandConfig, program: str, home: 
         site.carries_udp = await singbox.takes_udp(site, said, destination)
 
 
-def in_own_view(home: Namespace, resolver: str, start: Callable[[], T], options: str = "") -> T:
-    """Runs `start` in a thread that sees an empty /run, one resolver (with resolv.conf's `options`), and `home`'s
-    devices in /sys. So does what it starts.
+def in_own_view(home: Namespace, names: Mapping[str, str], start: Callable[[], T]) -> T:
+    """Runs `start` in a thread that sees an empty /run, `home`'s devices in /sys, and in its /etc files of these names
+    and texts. So does what it starts. Whatever it changes in /etc is its own, and ends with it.
 
-    Raises what it raises.
+    Raises what it raises; CannotMeasure where /etc can be neither covered nor copied.
     """
 
     def work() -> T:
         check(_libc.unshare(_CLONE_NEWNS))
         # The mask too is this thread's now: who starts here may not be root, and must read what is written here.
         os.umask(0o022)
+        _cover_settings(names)
         check(_libc.mount(b"tmpfs", b"/run", b"tmpfs", _MS_NOSUID_NODEV, b"mode=0755,size=64m"))
         with home.entered():
             # As `ip netns exec` does. What stands there beside devices is the whole machine's.
             if _libc.mount(b"sysfs", b"/sys", b"sysfs", _MS_QUIET | _MS_RDONLY, None):
                 check(_libc.mount(b"none", b"/sys", b"tmpfs", _MS_QUIET | _MS_RDONLY, b"size=4k"))
-        put_over("/etc/resolv.conf", f"nameserver {resolver}\n" + (f"options {options}\n" if options else ""))
         return start()
 
     return apart(work)
 
 
-def put_over(file: str, text: str) -> None:
-    """Puts a text of ours over a file of the host's, in the calling thread's view; whoever can see that may read it."""
-    target = os.path.realpath(file)
-    place = target if target.startswith("/run/") else f"/run/{os.path.basename(file)}"
-    os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
-    Path(place).write_text(text)
-    if place != target and os.path.exists(target):
-        check(_libc.mount(place.encode(), os.fsencode(target), None, _MS_BIND, None))
+def resolver_settings(resolver: str, options: str = "") -> str:
+    """A resolv.conf with one resolver."""
+    return f"nameserver {resolver}\n" + (f"options {options}\n" if options else "")
+
+
+def _cover_settings(names: Mapping[str, str]) -> None:
+    """Puts files of ours over /etc, in the calling thread's view; whoever can see that may read them.
+
+    The folder is covered, not the files: who writes a new resolv.conf outside and renames it, as all do that write it,
+    takes away what was mounted over the old one, in every view. And so a file may be missing, or a link to nowhere.
+    """
+    # Only for now: who keeps a mount of its own needs no name of it.
+    check(_libc.mount(b"tmpfs", b"/run", b"tmpfs", _MS_NOSUID_NODEV, b"mode=0755"))
+    ours, work = Path("/run/etc"), Path("/run/work")
+    ours.mkdir()
+    work.mkdir()
+    _write(ours, names)
+    # A container has some of its files mounted in there, and no cover shows what is mounted on what it covers.
+    mounted = [(place, os.open(place, os.O_PATH | os.O_CLOEXEC)) for place in _mounted_below("/etc", names)]
+    try:
+        layers = f"lowerdir=/etc,upperdir={ours},workdir={work}"
+        if _libc.mount(b"overlay", b"/etc", _OVERLAY, 0, layers.encode()):
+            copied = subprocess.run(["cp", "-a", "-x", "/etc/.", ours], stdin=subprocess.DEVNULL, capture_output=True)
+            if copied.returncode:
+                said = copied.stderr.decode("utf-8", "replace").strip().splitlines()
+                raise CannotMeasure(f"the kernel has no overlays, and /etc cannot be copied: {' '.join(said[:1])}")
+            _write(ours, names)
+            check(_libc.mount(os.fsencode(ours), b"/etc", None, _MS_BIND, None))
+        for place, held in mounted:
+            check(_libc.mount(f"/proc/thread-self/fd/{held}".encode(), os.fsencode(place), None, _MS_BIND_ALL, None))
+    finally:
+        for _, held in mounted:
+            os.close(held)
+    check(_libc.umount2(b"/run", _MNT_DETACH))
+
+
+def _write(folder: Path, names: Mapping[str, str]) -> None:
+    for name, text in names.items():
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).write_text(text)
+
+
+def _mounted_below(folder: str, names: Collection[str]) -> list[str]:
+    """Where in a folder something is mounted, in the calling thread's view, but for these names and what stands on
+    another one."""
+    lines = Path("/proc/thread-self/mountinfo").read_bytes().splitlines()
+    # Blanks and backslashes are written as octal numbers (proc(5)).
+    fields = [re.sub(rb"\\([0-7]{3})", lambda digits: bytes([int(digits[1], 8)]), line.split()[4]) for line in lines]
+    found: list[str] = []
+    for place in sorted({os.fsdecode(field) for field in fields if field.startswith(f"{folder}/".encode())}):
+        if place.removeprefix(f"{folder}/") not in names and not any(place.startswith(f"{one}/") for one in found):
+            found.append(place)
+    return found
