@@ -827,7 +827,7 @@ writes() {
 by_hand() {
     local status=0
     "$clone/scripts/vpntest" run --db none "$plans/good.toml" > /dev/null 2> SHARED/by_hand &
-    until grep -q 'is measuring on this line; waiting' SHARED/by_hand; do sleep 0.1; done
+    until grep -q 'is on this line; waiting' SHARED/by_hand; do sleep 0.1; done
     kill $!
     wait $! || status=$?
     echo "by hand: $status"

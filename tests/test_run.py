@@ -310,7 +310,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(network: OwnNetwork) -> None
         document = json.loads(out)
         assert cells(document) == {("good", "example"): "open"}
         runs.append(document["run"])
-    assert err == f"vpntest: another run (process {first.pid}) is measuring on this line; waiting for its end\n"
+    assert err == f"vpntest: another run or a shell (process {first.pid}) is on this line; waiting for its end\n"
     begun = [datetime.fromisoformat(run["started"]) for run in runs]
     # A start is said to the second below.
     assert begun[1] >= begun[0] + timedelta(seconds=runs[0]["seconds"] - 1)
