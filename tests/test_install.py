@@ -39,8 +39,13 @@ def held(prefix: Path) -> dict[str, bytes]:
 def test_it_is_put_renewed_used_and_taken_back(tmp_path: Path) -> None:
     status, said = install("--prefix", tmp_path)
     assert status == 0
-    assert {line.removeprefix(f"{tmp_path}/") for line in said[:-1]} == PUT
-    assert said[-1] == f"note: {tmp_path}/bin is not on your PATH"
+    assert {line.removeprefix(f"{tmp_path}/") for line in said[:-3]} == PUT
+    assert said[-3:] == [
+        f"note: {tmp_path}/bin is not on your PATH",
+        f"note: sudo mostly looks elsewhere; where it does, run: sudo {tmp_path}/bin/vpntest",
+        "note: zsh finds the completion by this line in ~/.zshrc, before compinit: "
+        f"fpath=({tmp_path}/share/zsh/site-functions $fpath)",
+    ]
     first = held(tmp_path)
     assert set(first) == PUT
     # As the README calls it, from anywhere, also by a link to the link.
@@ -59,8 +64,49 @@ def test_it_is_put_renewed_used_and_taken_back(tmp_path: Path) -> None:
     assert held(tmp_path) == first
     status, said = install("--prefix", tmp_path, "--uninstall")
     assert (status, {line.removesuffix(" is gone").removeprefix(f"{tmp_path}/") for line in said}) == (0, PUT)
-    assert held(tmp_path) == {}
+    assert [*tmp_path.iterdir()] == []
     assert install("--prefix", tmp_path, "--uninstall") == (0, [])
+
+
+def test_folders_that_hold_something_else_stay(tmp_path: Path) -> None:
+    theirs = tmp_path / "share/zsh/site-functions/_theirs"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    assert install("--prefix", tmp_path)[0] == 0
+    assert install("--prefix", tmp_path, "--uninstall")[0] == 0
+    assert held(tmp_path) == {"share/zsh/site-functions/_theirs": b""}
+    assert [*tmp_path.iterdir()] == [tmp_path / "share"]
+
+
+def test_a_link_in_the_place_of_a_half_written_file_is_not_followed(tmp_path: Path) -> None:
+    precious, page = tmp_path / "precious", tmp_path / "to/share/man/man1/vpntest.1"
+    precious.write_text("precious")
+    page.parent.mkdir(parents=True)
+    Path(f"{page}.new").symlink_to(precious)
+    assert install("--prefix", tmp_path / "to")[0] == 0
+    assert precious.read_text() == "precious"
+    assert not page.is_symlink()
+
+
+@pytest.mark.root
+def test_fish_and_zsh_find_what_is_below_usr_local() -> None:
+    """In a mount namespace: the machine's own /usr/local and /etc/fish are not touched."""
+    script = """
+        mount -t tmpfs none /usr/local && mkdir -p /usr/local/bin /usr/local/share
+        mount -t tmpfs none /etc/fish
+        "$1" && fish -c 'complete -C "vpntest doc"' && zsh -fc 'autoload +X _vpntest && echo zsh'
+        "$1" --uninstall && find /usr/local /etc/fish -type f
+    """
+    plain = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", INSTALL], capture_output=True, text=True, env=plain
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("doctor")
+    assert lines[1:] == ["zsh"]
+    assert "sudo mostly" not in done.stderr
+    assert "/etc/fish/completions/vpntest.fish is gone" in done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(PUT))
