@@ -16,6 +16,8 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from records import World, platform
+from story import story
 
 from vpntest.cli import _ended, _keep, main
 from vpntest.judge.judging import judge
@@ -210,6 +212,30 @@ def test_a_kept_run_is_read_from_its_directory_too(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert len(done.stderr.splitlines()) == 1
         assert "run.json" in done.stderr
+
+
+def test_where_no_tunnel_has_the_outcome_nothing_is_selected(tmp_path: Path) -> None:
+    kept, record = tmp_path / "run.json", story()
+    kept.write_bytes(encode(record, judge(record)))
+    for form in ("table", "markdown"):
+        done = vpntest("report", kept, "--outcome", "partial", "--outcome", "throttled", "--format", form)
+        assert (done.returncode, done.stderr) == (
+            5,
+            "vpntest: no tunnel that was asked for has a cell that is partial or throttled\n",
+        )
+        # The line is shown all the same.
+        assert "outside" in done.stdout
+    assert vpntest("report", kept, "--outcome", "circumvents", "--platform", "bank").returncode == 5
+    assert vpntest("report", kept, "--outcome", "circumvents").returncode == 0
+    # These forms are whole whatever is asked for.
+    assert vpntest("report", kept, "--outcome", "partial", "--format", "csv").returncode == 0
+    # Nothing was judged, so nothing can be chosen.
+    dead = World(platform("bird"))
+    for phase in ("before", "after"):
+        dead.control("outside", phase, "generic_timeout_error")
+    dead.tunnel("se", carry=False)
+    kept.write_bytes(encode(dead.record(), judge(dead.record())))
+    assert vpntest("report", kept, "--outcome", "breaks").returncode == 0
 
 
 def test_evidence_is_kept_as_the_json_is_written(tmp_path: Path) -> None:

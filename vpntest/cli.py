@@ -739,7 +739,9 @@ def _reported(arguments: argparse.Namespace) -> Judgement:
     with _stream(arguments) as stream:
         record = _read(arguments)
         judgement = judge(record)
-        _print(record, judgement, arguments, stream)
+        found = _print(record, judgement, arguments, stream)
+    if not found:
+        raise NothingSelected(f"no tunnel that was asked for has a cell that is {' or '.join(arguments.outcome)}")
     return judgement
 
 
@@ -980,9 +982,10 @@ def _stream(arguments: argparse.Namespace) -> Iterator[TextIO]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _print(record: Record, judgement: Judgement, arguments: argparse.Namespace, stream: TextIO) -> None:
-    """Writes the record in the form that was asked for."""
+def _print(record: Record, judgement: Judgement, arguments: argparse.Namespace, stream: TextIO) -> bool:
+    """Writes the record in the form that was asked for. False where `--outcome` leaves no tunnel to show."""
     from vpntest.report.forms import Look, written
+    from vpntest.report.matrix import arrange
     from vpntest.report.view import View
 
     shown, said = record, judgement
@@ -1009,6 +1012,9 @@ def _print(record: Record, judgement: Judgement, arguments: argparse.Namespace, 
         from vpntest.report.timings import render as render_timings
 
         print(render_timings(shown), file=sys.stderr)
+    if not (view.outcomes and said.cells and arguments.format in ("table", "markdown")):
+        return True
+    return len(view.of(arrange(shown, said)).rows) > 1
 
 
 def _width(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
     VpntestError            exit
     ├── UsageError           2   the command line, or the plan as a whole, cannot be used
     ├── ConfigError          2   one file, and where in it, and what to do about it
-    ├── NothingSelected      5   the plan is sound but leaves nothing to measure
+    ├── NothingSelected      5   what was asked for leaves nothing to measure, or to show
     ├── CannotMeasure        4   this box lacks something: root, a device, a program
     └── HistoryError         4   kept runs cannot be read or written: a full disk, no rights, a damaged file
 
@@ -55,7 +55,7 @@ class ConfigError(VpntestError):
 
 
 class NothingSelected(VpntestError):
-    """The plan is sound, but after selection nothing is left to measure."""
+    """The plan or the kept run is sound, but after selection nothing is left to measure, or to show."""
 
     exit_code = 5
 
