@@ -256,6 +256,15 @@ def test_the_names_of_one_list_stay_only_without_digits() -> None:
     assert [facts.name for facts in made.tunnels] == ["wireguard-tunnel-1", "mine-oslo"]
 
 
+@pytest.mark.parametrize("name", ["public", "vantage", "http2", "h3", "bird", "a", "tls_handshake", "control", "get"])
+def test_a_word_that_means_itself_is_left_alone(name: str) -> None:
+    record = named((name, f"{name}.conf", f"{name}.provider1.example:1/udp"), (f"{name}7", f"{name}7.conf", ""))
+    made = redacted(record)
+    assert verdicts(made) == verdicts(record)
+    assert made.tunnels[1].name.startswith("wireguard-tunnel-")
+    assert made.tunnels[1].warnings == (f"the same config as {made.tunnels[1].name}: it may",)
+
+
 def test_two_nights_of_one_plan_have_the_same_names() -> None:
     tonight = named(("nl1", "nl1.conf", ""), ("nl2", "nl2.conf", ""))
     other = TunnelFacts("de1", Kind.OPENVPN, "de1.ovpn")

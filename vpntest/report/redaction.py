@@ -124,19 +124,17 @@ class _Inventor:
                     self._words[place] = self._place(place)
                 if not _is_literal(host) and host not in self._known:
                     self._words[host] = self._numbered("server-{}.invalid", host)
-            for file in (facts.source, facts.source.rpartition("/")[2]):
-                if len(file) >= _LEAST_WORD:
-                    self._words[file.lower()] = "config"
         for one in record.observations:
             if one.probe == "names" and isinstance(one.details, DnsAnswer) and one.details.hostname not in self._known:
                 # Made up for one question; whoever keeps that zone knows who asked it.
                 self._words[one.details.hostname.lower()] = self._numbered("name-{}.invalid", one.details.hostname)
         self._names = self._renamed(record)
-        self._words |= {old.lower(): new for old, new in self._names.items() if len(old) >= _LEAST_WORD}
-        short = "|".join(re.escape(old) for old in self._names if len(old) < _LEAST_WORD and not old.isdigit())
-        self._short = re.compile(rf"(?<![\w.-])(?:{short})(?![\w-])" if short else "(?!)")
-        words = "|".join(re.escape(word) for word in sorted(self._words, key=len, reverse=True))
-        parts = [rf"(?<![\w-])(?:{words})(?![\w-])"] if words else []
+        # Only programs and parsers speak of tunnels and files. Elsewhere such a word means itself: `public`, `http2`.
+        files = {file for facts in record.tunnels for file in (facts.source, facts.source.rpartition("/")[2])}
+        self._spoken = {file.lower(): "config" for file in files if len(file) >= _LEAST_WORD}
+        self._spoken |= {old.lower(): new for old, new in self._names.items() if not old.isdigit()}
+        self._spoken_of = re.compile(_any_of(self._spoken), re.IGNORECASE)
+        parts = [_any_of(self._words)] if self._words else []
         joined = [one for one in joined if len(one) >= _LEAST_ADDRESS]
         if joined:
             # Names are made of addresses and more: `vpn-203-0-113-9`, `wg_203_0_113_9`.
@@ -213,8 +211,8 @@ class _Inventor:
         return value
 
     def _told(self, text: str) -> str:
-        """What a program or a parser says: it may name files, and tunnels by short names."""
-        return _PATH.sub("[file]", self._short.sub(lambda found: self._names[found[0]], self.text(text)))
+        """What a program or a parser says: it may name files and tunnels."""
+        return _PATH.sub("[file]", self._spoken_of.sub(lambda found: self._spoken[found[0].lower()], self.text(text)))
 
     def phase(self, name: str) -> str:
         """A phase's name begins with that of its tunnel."""
@@ -341,6 +339,12 @@ def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _is_literal(host: str) -> bool:
     return _parsed(host.partition("%")[0]) is not None
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """A pattern of any of these as a whole, the longest first; of none it matches nothing."""
+    found = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    return rf"(?<![\w-])(?:{found})(?![\w-])" if found else "(?!)"
 
 
 def _slug(text: str) -> str:
