@@ -225,6 +225,8 @@ def test_a_name_that_tells_of_a_server_is_another() -> None:
         ("us9999-nordvpn-com-udp", "nord/us9999-nordvpn-com-udp.ovpn", "203.0.113.9:1194/udp"),
         ("nord-us9999.nordvpn.com.udp", "nord.zip/US9999.nordvpn.com.udp.ovpn", "203.0.113.9:1194/udp"),
         ("a-very-long-name-of-a-file-with-a-3a2b4c", "a-very-long-name-of-a-file-with-a-number-17.conf", ""),
+        ("links-nl-1-ams", "links.txt", "203.0.113.9:8388/tcp"),
+        ("mullvad3-oslo", "mullvad3.zip/NL/oslo.conf", "203.0.113.9:443/udp"),
         ("nl1", "x.conf", "nl1.secretvpn.example:443/tcp"),
         ("mine-nl1", "x.conf", "nl1.secretvpn.example:443/tcp"),
         ("vpn_203_0_113_9", "x.conf", "203.0.113.9:443/udp"),

@@ -154,11 +154,11 @@ class _Inventor:
             name = facts.name.lower()
             stem = _slug(facts.source.rpartition("/")[2].rpartition(".")[0])
             is_files = bool(stem) and _holds(name, stem)
-            # Where many tunnels stand in one file, its author has named them.
-            is_numbered = _has_digit(stem) if is_files else shared[facts.source] > 1 and "." in facts.source
+            # Where many tunnels stand in one file, its author has named them, whatever the plan calls the file.
+            is_given = is_files or (shared[facts.source] > 1 and "." in facts.source)
             if (
                 _DIGEST.search(name)
-                or (is_numbered and _has_digit(name))
+                or (is_given and _has_digit(name))
                 or any(_tells(name, host_of(one.rpartition("/")[0]).lower(), is_files) for one in facts.servers)
             ):
                 new = ""
