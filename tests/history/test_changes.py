@@ -313,6 +313,12 @@ def test_the_earlier_run_comes_first() -> None:
     assert compare(nights[1], nights[1]) == ()
 
 
+def test_of_one_hour_the_first_named_is_the_earlier() -> None:
+    first, second = (msgspec.structs.replace(one, started="2026-11-21T12:00:00+00:00") for one in series(OK, CUT))
+    for before, after in ((first, second), (second, first)):
+        assert [one.kind for one in compare(before, after)] != []
+
+
 # ── conditions ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -137,11 +137,14 @@ def compare(
     says anything of it, so that a run which says nothing of a cell hides no change of it. Nothing where the line was
     dead in `after`. Raises UsageError where `after` is the older.
     """
-    if _when(after) < _when(before):
+    # Of redacted runs only the hour is known, and their ids are by chance.
+    if after.started < before.started:
         raise UsageError(f"{after.id} is older than {before.id}: the earlier run comes first")
     if not after.tells or after.id == before.id:
         return ()
-    past = {night.id: night for night in (*earlier, before) if night.tells and _when(night) < _when(after)}
+    past = {night.id: night for night in earlier if night.tells and _when(night) < _when(after)}
+    if before.tells:
+        past[before.id] = before
     nights = sorted(past.values(), key=_when)
     if accepted:
         nights = [night for night in nights if _when(night) >= _when(before)]
