@@ -213,9 +213,7 @@ exec "$@"
 
 @pytest.mark.root
 def test_where_the_machine_has_neither_file(network: OwnNetwork) -> None:
-    (network.directory / "plan.toml").unlink(missing_ok=True)
     asks = "cat /etc/resolv.conf; getent hosts www.example.test"
-    # The plan names the resolver: the line's own would be nobody.
     argv = ["unshare", "--mount", "sh", "-c", NO_NAMES, "sh", *shell_of(network), "--", "sh", "-c", asks]
     with network.client.entered():
         done = subprocess.run(argv, capture_output=True, text=True, cwd="/", env={**os.environ, **CALLER}, timeout=60)
@@ -326,6 +324,8 @@ def test_root_only_where_it_is_asked_for(network: OwnNetwork) -> None:
         inside(network, "sh", "-c", "grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status | cut -f 2 | uniq")[1]
         == f"{'0' * 16}\n"
     )
+    # Who may call sudo may do so inside.
+    assert inside(network, "grep", "NoNewPrivs", "/proc/self/status")[1].split() == ["NoNewPrivs:", "0"]
 
 
 @pytest.mark.root
