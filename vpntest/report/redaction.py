@@ -43,14 +43,15 @@ _V6 = (
 _INVENTED = re.compile(r"198\.1[89]\.\d+\.\d+|240\.\d+\.\d+\.\d+|fd00::[\da-f]+|2001:db8::[\da-f]+")
 """What could be taken for an invented address where it is none: no such one is invented then."""
 _WORD = r"[^\s/:,;'\"]"
+# No group is possessive: Python below 3.11.5 goes on from the wrong place where one fails within.
 _FOLDER = rf"{_WORD}++(?:\x20++{_WORD}++){{0,8}}/"
 _ENDING = r"\.(?:auth|cer|conf|crt|json|key|log|ovpn|p12|pass|pem|pfx|ps1|psk|py|sh|toml|txt|ya?ml|zip)(?![\w.-])"
 _PATH = re.compile(
     r"(?<=['\"])(?:~?/|[a-z]:\\)[^'\"\n]*+(?=['\"])"
     r"|(?<!\w)[a-z]:\\[^\s'\",;]*+"
     # It goes on after a space where a folder, or the ending of a file's name, is yet to come.
-    rf"|(?<![\w.:/~-])~?/(?:{_FOLDER})*+(?:{_WORD}+(?:\x20+{_WORD}+){{0,8}}?(?<=\w){_ENDING}|{_WORD}*+)"
-    rf"|(?<![\w.:/~-])(?:[\w.@+~-]++/)*+(?:(?!{_ENDING})[\w.@+~-])+{_ENDING}",
+    rf"|(?<![\w.:/~-])~?/(?:{_FOLDER})*(?:{_WORD}+(?:\x20+{_WORD}+){{0,8}}?(?<=\w){_ENDING}|{_WORD}*+)"
+    rf"|(?<![\w.:/~-])(?:[\w.@+~-]++/)*(?:(?!{_ENDING})[\w.@+~-])+{_ENDING}",
     re.IGNORECASE,
 )
 """What names a file: whole paths, in quotes or not, and what ends as configs, keys and scripts do."""
