@@ -777,6 +777,9 @@ NIGHTS = r"""
 set -eu
 # This machine may have nights of its own.
 rm -rf /etc/vpntest /var/lib/vpntest
+# The clone of this suite may be below /tmp, which the service does not see; its interpreter is called by that path.
+mkdir -p /etc/systemd/system/vpntest-nightly.service.d
+printf '[Service]\nBindReadOnlyPaths="%s"\n' REPOSITORY > /etc/systemd/system/vpntest-nightly.service.d/clone.conf
 others=$(find /etc -name '*vpntest*' | sort)
 clone='/home/some one/100% of "it" $HOME\n'
 plans='/root/the plans %n'
@@ -846,7 +849,7 @@ night deadline
 night stopped 'systemctl stop --quiet vpntest-nightly.service'
 night killed 'systemctl kill --signal=KILL --kill-who=main vpntest-nightly.service'
 journalctl --no-pager -o cat -u vpntest-nightly.service > SHARED/journal
-cp /etc/systemd/system/vpntest-nightly.* SHARED
+cp /etc/systemd/system/vpntest-nightly.{service,timer} SHARED
 cp -r /var/lib/vpntest SHARED/state
 cp -r "$texts" SHARED/texts
 "$clone/scripts/vpntest" history --format json > SHARED/history
