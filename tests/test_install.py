@@ -89,7 +89,7 @@ def test_a_link_in_the_place_of_a_half_written_file_is_not_followed(tmp_path: Pa
 
 
 @pytest.mark.root
-def test_fish_and_zsh_find_what_is_below_usr_local() -> None:
+def test_fish_and_zsh_find_what_is_below_usr_local(tmp_path: Path) -> None:
     """In a mount namespace: the machine's own /usr/local and /etc/fish are not touched."""
     script = """
         mount -t tmpfs none /usr/local && mkdir -p /usr/local/bin /usr/local/share
@@ -97,7 +97,8 @@ def test_fish_and_zsh_find_what_is_below_usr_local() -> None:
         "$1" && fish -c 'complete -C "vpntest doc"' && zsh -fc 'autoload +X _vpntest && echo zsh'
         "$1" --uninstall && find /usr/local /etc/fish -type f
     """
-    plain = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    # fish makes itself a home where there is none.
+    plain = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-ec", script, "sh", INSTALL], capture_output=True, text=True, env=plain
     )

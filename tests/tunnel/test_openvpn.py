@@ -234,7 +234,7 @@ NASTY = [
 def _settings(config: OpenVpnConfig, *more: str) -> tuple[list[tuple[str, str]], str]:
     """What OpenVPN says that it has understood (`--verb 4`), and all that it said. It ends before it opens anything."""
     argv = ["openvpn", "--config", "stdin", "--dev", "tun", "--remote", "198.18.0.1", "1194", "udp4", *more]
-    argv += ["--script-security", "0", "--verb", "4", "--suppress-timestamps", "--management", "/nonexistent/x", "unix"]
+    argv += ["--script-security", "0", "--verb", "4", "--suppress-timestamps", "--management", "/proc/nowhere/x", "unix"]
     done = subprocess.run(argv, input=written(config).encode(), capture_output=True, timeout=20)
     said = done.stdout.decode()
     pairs = [line.strip().partition(" = ") for line in said.splitlines() if line.startswith(" ")]
@@ -346,7 +346,7 @@ SAMPLES = {"ecdh-curve": "prime256v1", "tls-groups": "X25519", "x509-username-fi
 @pytest.mark.parametrize(("line", "echoed"), ECHO.items(), ids=[line.split()[0] for line in ECHO])
 def test_openvpn_understands_what_was_read(client: str, line: str, echoed: tuple[str, ...]) -> None:
     pairs, said = _settings(_read(f"{client}{line}\n"))
-    assert "/nonexistent/x" in said, said
+    assert "/proc/nowhere/x" in said, said
     assert [each for each in echoed if tuple(each.split(" ", 1)) not in pairs and each.strip() not in said] == [], said
 
 
@@ -355,7 +355,7 @@ def test_openvpn_understands_what_was_read(client: str, line: str, echoed: tuple
 def test_openvpn_takes_what_it_says_nothing_of(client: str, name: str) -> None:
     least, _ = HANDED_ON[name]
     _, said = _settings(_read(f"{client}{name} {SAMPLES.get(name, '77') if least else ''}\n"))
-    assert "/nonexistent/x" in said, said
+    assert "/proc/nowhere/x" in said, said
     assert "Options error" not in said
 
 
