@@ -8,6 +8,7 @@ counts, with its names, addresses and numbers.
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import math
@@ -316,6 +317,8 @@ def chrome(lab: StandingLab, name: str, address: str) -> bool:
         curl.setopt(curl_cffi.CurlOpt.URL, f"https://{name}/".encode())
         curl.setopt(curl_cffi.CurlOpt.RESOLVE, [f"{name}:443:{address}"])
         curl.setopt(curl_cffi.CurlOpt.TIMEOUT_MS, 700)
+        # Else a page would go to this process's own stdout.
+        curl.setopt(curl_cffi.CurlOpt.WRITEDATA, io.BytesIO())
         for option in (curl_cffi.CurlOpt.SSL_VERIFYPEER, curl_cffi.CurlOpt.SSL_VERIFYHOST):
             curl.setopt(option, 0)
         # Trojan's server says nothing to a stranger behind the handshake.
