@@ -10,6 +10,7 @@ import pytest
 from records import ISP_RESOLVER, KIB, LINE_EXIT, MIB, PUBLIC_RESOLVER, REFUSED, RESET, TIMEOUT, TRUE, World
 from tables import check_table
 
+from vpntest.failures import Failure
 from vpntest.judge.reading import read
 from vpntest.judge.rule import first
 from vpntest.judge.tunnel_evidence import ONE_EACH, SILENT_TO_STRANGERS, TunnelEvidence, evidence_of
@@ -480,6 +481,29 @@ def test_packets_that_came_back_are_as_good_as_an_answer() -> None:
 
     assert packets(3).came_back
     assert rule_of(packets(3)) == "tunnel.data.stall.packets"
+
+
+@pytest.mark.parametrize(
+    ("kind", "later", "rule"),
+    [
+        (Kind.HYSTERIA2, 30.0, "tunnel.data.stall.packets"),
+        (Kind.TUIC, 30.0, "tunnel.data.stall.packets"),
+        # So soon it may be the server's own doing, and TCP hangs up on nobody for being silent.
+        (Kind.HYSTERIA2, 20.0, "tunnel.unmeasured.server"),
+        (Kind.TROJAN, 30.0, "tunnel.unmeasured.server"),
+    ],
+)
+def test_a_carrier_over_quic_that_hangs_up_after_long_silence_was_silent(kind: Kind, later: float, rule: str) -> None:
+    def load(made: World) -> None:
+        made.carry("t", small=(), down=(), up=())
+        answered = made.observations[-1]
+        for failure in (STALLED, Failure.EOF):
+            made.add(
+                "t", "carry", "transfer", SmallExchanges("https://control.example/", 0, 24, 0), failure, role="control"
+            )
+        made.observations[-1] = msgspec.structs.replace(made.observations[-1], t=answered.t + later)
+
+    assert rule_of(seen(load, carry=False, proxy=True, kind=kind)) == rule
 
 
 # ── one connection each, counted ─────────────────────────────────────────────────────────────────────────────────────

@@ -40,6 +40,11 @@ SILENT_TO_STRANGERS = frozenset({Kind.WIREGUARD, Kind.AMNEZIAWG, Kind.OPENVPN})
 """Tunnels whose server says nothing to those whose keys it does not know, and whose first packets are alike for all of
 its clients. What runs in TLS or QUIC is silent to nobody, and carries a name that a censor may drop while it lets
 another one pass."""
+OVER_QUIC = frozenset({Kind.HYSTERIA2, Kind.TUIC})
+"""Tunnels whose carrier hangs up on all that it carries once it has heard nothing for its idle time."""
+CARRIER_IDLE = 25.0
+"""Seconds without a sign of life after which that may be so: quic-go, and sing-box with it, hang up after 30
+(RFC 9000, 10.1), counted from a packet that may have been later than the last one that we saw."""
 LEAST_ANSWERED = 0.5
 """Of evenly spaced questions: where fewer are answered and transfers pass, it is not the way that loses them. TCP moves
 next to nothing at such a loss (Mathis et al., 1997)."""
@@ -234,7 +239,17 @@ class TunnelEvidence:
             return True
         steps = (load, *(step for step in self.loads if step.transaction == load.transaction))
         since = next((step.tcp.since_last_data_ms for step in steps if step.tcp), None)
-        return load.failure == Failure.TIMEOUT and (not _moved(load) if since is None else since >= STALL * 1000)
+        if load.failure == Failure.TIMEOUT:
+            return not _moved(load) if since is None else since >= STALL * 1000
+        return self._gave_up(load)
+
+    def _gave_up(self, load: Observation) -> bool:
+        """Whether the carrier itself hung up, having heard nothing for so long that no server can have said so."""
+        if self.facts.kind not in OVER_QUIC or load.failure not in (Failure.EOF, Failure.CONNECTION_RESET):
+            return False
+        # It answers connections itself: they are no sign of life.
+        heard = [one.t for one in self.loads if one.failure is None and one.operation != "connect"]
+        return not _moved(load) and bool(heard) and load.t - max(heard) >= CARRIER_IDLE
 
     @property
     def came_back(self) -> bool:
