@@ -234,7 +234,16 @@ NASTY = [
 def _settings(config: OpenVpnConfig, *more: str) -> tuple[list[tuple[str, str]], str]:
     """What OpenVPN says that it has understood (`--verb 4`), and all that it said. It ends before it opens anything."""
     argv = ["openvpn", "--config", "stdin", "--dev", "tun", "--remote", "198.18.0.1", "1194", "udp4", *more]
-    argv += ["--script-security", "0", "--verb", "4", "--suppress-timestamps", "--management", "/proc/nowhere/x", "unix"]
+    argv += [
+        "--script-security",
+        "0",
+        "--verb",
+        "4",
+        "--suppress-timestamps",
+        "--management",
+        "/proc/nowhere/x",
+        "unix",
+    ]
     done = subprocess.run(argv, input=written(config).encode(), capture_output=True, timeout=20)
     said = done.stdout.decode()
     pairs = [line.strip().partition(" = ") for line in said.splitlines() if line.startswith(" ")]
