@@ -13,7 +13,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -21,9 +22,7 @@ from vpntest import __version__
 from vpntest.errors import CannotMeasure, NothingSelected, UsageError, VpntestError
 
 if TYPE_CHECKING:
-    from vpntest.history.changes import Change, Condition
-    from vpntest.history.night import Row, Told
-    from vpntest.history.watch import Watch
+    from vpntest.history.watch import Holding, Watch
     from vpntest.judge.verdict import Judgement
     from vpntest.lab.profiles import Profile
     from vpntest.plan.model import Plan, TunnelSpec
@@ -404,7 +403,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from msgspec.structs import replace
 
-    from vpntest.judge.judging import judge
+    from vpntest.judge.judging import judge, reason_of
     from vpntest.plan.read import read_plan
     from vpntest.tunnel.cage import Cage
     from vpntest.tunnel.namespace import Namespace
@@ -439,8 +438,6 @@ def _run(arguments: argparse.Namespace) -> int:
             raise
         trouble = trouble or excused
     if status == DONE and judgement.local_outage is not None:
-        from vpntest.judge.judging import reason_of
-
         _say(f"nothing was judged: {reason_of(judgement.line_rule or '')}")
         status = CANNOT_MEASURE
     ended = _ended(status, holds=holds, otherwise=trouble or (CONFIG_FAULT if faulty else DONE))
@@ -495,8 +492,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         with contextlib.closing(Cage.open()) as cage:
             profile, record, status = asyncio.run(in_lab(cage))
         judgement = judge(record)
-        _print(record, judgement, arguments, stream)
         _keep(evidence, record, judgement)
+        _print(record, judgement, arguments, stream)
         if status != DONE:
             return status
         differences = compare(profile, judgement)
@@ -528,12 +525,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             slow=[one.id for one in profiles if is_slow(one)],
             untried=untried,
         )
-        if arguments.format == "json":
-            import msgspec
-
-            stream.write(msgspec.json.encode(verification).decode() + "\n")
-        else:
-            stream.write(render(verification))
+        _write(arguments, stream, verification, lambda: render(verification))
     if interrupted:
         _say(f"interrupted; {len(runs)} of {len(chosen) * arguments.repeat} runs were counted")
         return INTERRUPTED + interrupted
@@ -811,7 +803,7 @@ def _watched(watch: Watch, record: Record, judgement: Judgement) -> tuple[bool, 
     return _complain(holding), DONE
 
 
-def _complain(holding: Mapping[Condition, Iterable[Change | Row | Told]]) -> bool:
+def _complain(holding: Holding) -> bool:
     from vpntest.history.telling import sentence
 
     for condition, found in holding.items():
@@ -821,26 +813,19 @@ def _complain(holding: Mapping[Condition, Iterable[Change | Row | Told]]) -> boo
 
 
 def _history(arguments: argparse.Namespace) -> int:
-    from vpntest.history.store import Store
+    from vpntest.history.store import SCHEMA, History, Store
+    from vpntest.history.telling import history
 
     with Store(_database(arguments)) as store:
         lines = store.lines()
     with _stream(arguments) as stream:
-        if arguments.format == "json":
-            import msgspec
-
-            from vpntest.history.store import History
-
-            stream.write(msgspec.json.encode(History("vpntest.history/1", tuple(lines))).decode() + "\n")
-        else:
-            from vpntest.history.telling import history
-
-            stream.write(history(lines))
+        _write(arguments, stream, History(SCHEMA, tuple(lines)), lambda: history(lines))
     return DONE
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from vpntest.history.changes import Condition, complaints
+    from vpntest.history.changes import Condition
+    from vpntest.history.telling import changes
     from vpntest.history.watch import difference, is_file, night
 
     named = [one for one in (arguments.before, arguments.after) if one is not None]
@@ -859,22 +844,15 @@ def _diff(arguments: argparse.Namespace) -> int:
 
             store = stack.enter_context(Store(_database(arguments)))
         before, after = (night(name, store) for name in names)
-        conditions = dict.fromkeys(map(Condition, arguments.fail_on))
-        found = difference(before, after, store, accepted=arguments.baseline is not None, conditions=tuple(conditions))
-    holding = {one: complaints(one, after, found.changes) for one in conditions}
+        conditions = map(Condition, arguments.fail_on)
+        found, holding = difference(before, after, store, conditions, accepted=arguments.baseline is not None)
     ended = CANNOT_MEASURE if found.silent is not None else DONE
-    if _complain({one: what for one, what in holding.items() if what}):
+    if _complain(holding):
         ended = DIFFERS
     try:
         with _stream(arguments) as stream:
-            if arguments.format == "json":
-                import msgspec
-
-                stream.write(msgspec.json.encode(found).decode() + "\n")
-            else:
-                from vpntest.history.telling import changes
-
-                stream.write(changes(found, width=_width(arguments), unicode=_unicode(stream)))
+            text = partial(changes, found, width=_width(arguments), unicode=_unicode(stream))
+            _write(arguments, stream, found, text)
             stream.flush()
     except (VpntestError, OSError) as error:
         # What it has found stands, whoever reads it.
@@ -891,12 +869,8 @@ def _trend(arguments: argparse.Namespace) -> int:
     with Store(_database(arguments)) as store:
         found = trend(store.nights(), arguments.tunnel, arguments.platform)
     with _stream(arguments) as stream:
-        if arguments.format == "json":
-            import msgspec
-
-            stream.write(msgspec.json.encode(found).decode() + "\n")
-        else:
-            stream.write(render(found, width=_width(arguments), unicode=_unicode(stream)))
+        text = partial(render, found, width=_width(arguments), unicode=_unicode(stream))
+        _write(arguments, stream, found, text)
     return DONE
 
 
@@ -1015,6 +989,16 @@ def _print(record: Record, judgement: Judgement, arguments: argparse.Namespace, 
     if not (view.outcomes and said.cells and arguments.format in ("table", "markdown")):
         return True
     return len(view.of(arrange(shown, said)).rows) > 1
+
+
+def _write(arguments: argparse.Namespace, stream: TextIO, document: Any, text: Callable[[], str]) -> None:
+    """Writes the document as JSON on one line where that was asked for, else the text."""
+    if arguments.format == "json":
+        import msgspec
+
+        stream.write(msgspec.json.encode(document).decode() + "\n")
+    else:
+        stream.write(text())
 
 
 def _width(arguments: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -449,11 +449,11 @@ def diff(
     changes: tuple[Change, ...],
     *,
     accepted: bool = False,
-    conditions: Sequence[Condition] = (),
+    holding: Mapping[Condition, Iterable[Change | Row | Told]] | None = None,
 ) -> Diff:
-    """A comparison with what it compared."""
+    """A comparison with what it compared; `holding`: what :func:`complaints` has found."""
     silent = None if after.tells else after.line_rule
-    found = tuple(_complaint(one, what) for one in conditions for what in complaints(one, after, changes))
+    found = tuple(_complaint(one, what) for one, all_of_it in (holding or {}).items() for what in all_of_it)
     return Diff(
         SCHEMA,
         before.id,

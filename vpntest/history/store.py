@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -70,6 +70,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 """What leads from each version of the file to the next. Only ever added to: each runs once, with all that is kept."""
+SCHEMA: Final = "vpntest.history/1"
 _MARK = 0x76706E74
 """`vpnt`, as the file's application id: another program's database is never taken for ours."""
 _PATIENCE = 30.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from vpntest.errors import UsageError
 from vpntest.history.changes import (
@@ -18,6 +19,9 @@ from vpntest.history.changes import (
 )
 from vpntest.history.night import Night, Row, Told, night_of
 from vpntest.history.store import Store, decode
+
+Holding: TypeAlias = dict[Condition, tuple[Change | Row | Told, ...]]
+"""The conditions that hold, and for each what makes it hold."""
 
 
 def night(name: str, store: Store | None) -> Night:
@@ -44,14 +48,15 @@ def difference(
     before: Night,
     after: Night,
     store: Store | None,
+    conditions: Iterable[Condition] = (),
     *,
     accepted: bool = False,
-    conditions: Sequence[Condition] = (),
-) -> Diff:
-    """What differs, with the store's runs as what is usual. Raises UsageError."""
+) -> tuple[Diff, Holding]:
+    """What differs, with the store's runs as what is usual, and which conditions hold. Raises UsageError."""
     earlier = store.nights(before=after, newest=REMEMBERED) if store else ()
     changes = compare(before, after, earlier, accepted=accepted)
-    return diff(before, after, changes, accepted=accepted, conditions=conditions)
+    holding = {one: what for one in conditions if (what := complaints(one, after, changes))}
+    return diff(before, after, changes, accepted=accepted, holding=holding), holding
 
 
 class Watch:
@@ -74,7 +79,7 @@ class Watch:
         with Store(database, create=True) as store:
             self._baseline = night(baseline, store) if baseline is not None else None
 
-    def keep(self, encoded: bytes) -> tuple[dict[Condition, tuple[Change | Row | Told, ...]], bool]:
+    def keep(self, encoded: bytes) -> tuple[Holding, bool]:
         """Keeps the run, given as its document. For each condition that holds, what makes it hold; and whether there
         was an earlier night to ask. Raises HistoryError."""
         if self._database is None:
@@ -95,9 +100,7 @@ class Watch:
             with Store(self._database) as store:
                 store.tell(self._kept)
 
-    def _complaints(
-        self, after: Night, store: Store | None
-    ) -> tuple[dict[Condition, tuple[Change | Row | Told, ...]], bool]:
+    def _complaints(self, after: Night, store: Store | None) -> tuple[Holding, bool]:
         nights = store.nights(before=after, newest=REMEMBERED) if store else ()
         found, compared = {}, False
         for one in self._conditions:
