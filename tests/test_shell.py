@@ -23,7 +23,7 @@ import pytest
 from machine import Standing, descendants, exists, state_of
 from own_network import SHADOWSOCKS_PORT, OwnNetwork, own_network
 from standing_lab import StandingLab, standing
-from terminal import terminal
+from terminal import Terminal, terminal
 from uplink import capturing
 
 from vpntest.cli import main
@@ -585,6 +585,14 @@ def shell_of(network: OwnNetwork) -> list[str]:
     return [sys.executable, "-m", "vpntest", "shell", str(network.plan(network.tunnel))]
 
 
+@contextmanager
+def outer_shell(network: OwnNetwork) -> Iterator[Terminal]:
+    """The shell of the person who will call `vpntest shell`; its prompt is `outer: `."""
+    with network.client.entered(), terminal("bash", "--norc", PS1="outer: ") as at:
+        at.shows("outer: ")
+        yield at
+
+
 @pytest.mark.root
 def test_keys_and_jobs_are_the_shells(network: OwnNetwork) -> None:
     with network.client.entered(), terminal(*shell_of(network)) as at:
@@ -612,8 +620,7 @@ def test_keys_and_jobs_are_the_shells(network: OwnNetwork) -> None:
 
 @pytest.mark.root
 def test_a_shell_that_stops_gives_the_terminal_back_and_goes_on(network: OwnNetwork) -> None:
-    with network.client.entered(), terminal("bash", "--norc", PS1="outer: ") as at:
-        at.shows("outer: ")
+    with outer_shell(network) as at:
         at.types(" ".join(shell_of(network)) + "\n")
         at.shows(r"\(vpntest good\) [^\n]*# ")
         at.types("suspend\n")
@@ -633,8 +640,7 @@ def test_a_shell_that_stops_gives_the_terminal_back_and_goes_on(network: OwnNetw
 
 @pytest.mark.root
 def test_in_the_background_it_leaves_the_terminal_alone(network: OwnNetwork) -> None:
-    with network.client.entered(), terminal("bash", "--norc", PS1="outer: ") as at:
-        at.shows("outer: ")
+    with outer_shell(network) as at:
         at.types(" ".join(shell_of(network)) + " -- sh -c 'echo here; read x; echo so $x'\n")
         at.shows(r"\nhere\r")
         at.types("\x1a")
@@ -655,8 +661,7 @@ def test_in_the_background_it_leaves_the_terminal_alone(network: OwnNetwork) -> 
 
 @pytest.mark.root
 def test_killed_it_leaves_a_terminal_that_goes_on(network: OwnNetwork) -> None:
-    with network.client.entered(), terminal("bash", "--norc", PS1="outer: ") as at:
-        at.shows("outer: ")
+    with outer_shell(network) as at:
         at.types(" ".join(shell_of(network)) + "\n")
         at.shows(r"\(vpntest good\) [^\n]*# ")
         (ours, *its) = descendants(at.program.pid)
@@ -676,8 +681,7 @@ def test_nothing_inside_types_for_who_is_outside(network: OwnNetwork) -> None:
     """Root may do so whatever the kernel's switch says."""
     script = network.directory / "types.py"
     script.write_text(TYPES)
-    with network.client.entered(), terminal("bash", "--norc", PS1="outer: ") as at:
-        at.shows("outer: ")
+    with outer_shell(network) as at:
         at.types(" ".join([*shell_of(network), "--root", "--", "python3", "-"]) + f" tty < {script}\n")
         at.shows("1 1 1 97 97 opened")
         at.shows("outer: ")
