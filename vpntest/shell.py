@@ -247,8 +247,10 @@ async def _standing(vantage: Vantage, settings: Settings) -> str:
 
 
 def _without_ipv6(ip: Any) -> None:
+    from pyroute2 import NetlinkError
+
     # A kernel without IPv6 has no such route.
-    with suppress(Exception):
+    with suppress(NetlinkError):
         ip.route("del", dst="::/0", family=socket.AF_INET6)
 
 
