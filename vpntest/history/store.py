@@ -73,6 +73,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 SCHEMA: Final = "vpntest.history/1"
 _MARK = 0x76706E74
 """`vpnt`, as the file's application id: another program's database is never taken for ours."""
+_HEAD = "SELECT *, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id, pragma_user_version"
+"""Whose file it is, in which form, and whether anything is in it: at once, for another process may be making it."""
 _PATIENCE = 30.0
 """Seconds to wait for another vpntest that writes. Keeping a run takes less than one."""
 _SHORTEST_PREFIX = 4
@@ -140,9 +142,7 @@ def obstacle(path: Path) -> str | None:
         return "it cannot be written"
     try:
         with contextlib.closing(sqlite3.connect(f"{place.as_uri()}?immutable=1", uri=True)) as database:
-            ((mark, version, tables),) = database.execute(
-                "SELECT *, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id, pragma_user_version"
-            )
+            ((mark, version, tables),) = database.execute(_HEAD)
             if mark == _MARK and version <= len(MIGRATIONS):
                 database.execute("SELECT count(*) FROM run").fetchone()
     except sqlite3.Error as error:
@@ -205,17 +205,15 @@ class Store:
 
     def _check(self) -> int:
         """The file's version. Raises UsageError where it is not ours, or newer than we are."""
-        mark = int(self._database.execute("PRAGMA application_id").fetchone()[0])
-        version = self._version()
-        is_empty = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-        if mark != _MARK and not (is_empty and mark == 0 and version == 0):
+        ((mark, version, tables),) = self._database.execute(_HEAD)
+        if mark != _MARK and (mark, version, tables) != (0, 0, 0):
             raise UsageError(f"{self.path}: is another program's database, not one of kept runs")
         if version > len(MIGRATIONS):
             raise UsageError(
                 f"{self.path}: was written by a newer vpntest (version {version} of its form; "
                 f"this one knows {len(MIGRATIONS)}); nothing in it was changed"
             )
-        return version
+        return int(version)
 
     def _version(self) -> int:
         return int(self._database.execute("PRAGMA user_version").fetchone()[0])
